@@ -1,0 +1,3 @@
+export function check(_config: unknown, _print: (text: string) => void): Promise<boolean> {
+  return Promise.resolve(true);
+}

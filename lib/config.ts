@@ -1,0 +1,467 @@
+/**
+ * The configuration: from environment variables to one frozen object.
+ *
+ * `parseConfig` is pure. It either returns a configuration in which every value has been checked,
+ * or throws one `ConfigError` that lists everything that is wrong. A malformed value is never
+ * replaced by a default; the one exception is the log level, which must not keep a logger from
+ * starting, and is answered by a warning.
+ */
+
+import { isIPv6 } from "node:net";
+import { closest, distance } from "fastest-levenshtein";
+
+/** A host and port to connect to. `host` carries no brackets, IPv6 literals included. */
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `'host:port'`, with brackets around IPv6 addresses. */
+export function describeEndpoint({ host, port }: Endpoint): string {
+  return `'${host.includes(":") ? `[${host}]` : host}:${port}'`;
+}
+
+/** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support"), less the deprecated `allow`. */
+export type SslMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
+
+/** How to reach the database. */
+export interface DatabaseConfig {
+  readonly endpoint: Endpoint;
+  readonly user: string;
+  readonly password: string;
+  readonly name: string;
+  readonly sslMode: SslMode;
+  /** PEM text of the certificate authorities to trust; the system's where it is not set. */
+  readonly ca: string | undefined;
+  /** Connections that insert at the same time. */
+  readonly connections: number;
+}
+
+/** TLS towards the broker. All members are PEM texts. */
+export interface MqttTlsConfig {
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+}
+
+export type QoS = 0 | 1 | 2;
+
+/** MQTT 3.1.1 calls itself protocol level 4. */
+export type ProtocolVersion = 4 | 5;
+
+/** How to reach the broker and what to ask it for. */
+export interface MqttConfig {
+  /** At least one; tried in this order, for ever. */
+  readonly endpoints: readonly Endpoint[];
+  /** Set: a persistent session. Not set: a random id and a session that ends with the connection. */
+  readonly clientId: string | undefined;
+  readonly user: string | undefined;
+  readonly password: string | undefined;
+  /** At least one topic filter, as configured (without `$share/…`). */
+  readonly filters: readonly string[];
+  readonly qos: QoS;
+  /** Not set: 5, and 4 where the broker refuses 5. */
+  readonly protocolVersion: ProtocolVersion | undefined;
+  readonly sharedGroup: string | undefined;
+  /** Not set: plain TCP. */
+  readonly tls: MqttTlsConfig | undefined;
+}
+
+export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
+export type LogFormat = "text" | "json";
+
+/** Where the log goes and how much of it. */
+export interface LogConfig {
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+}
+
+/** Everything the logger can be told. */
+export interface Config {
+  readonly database: DatabaseConfig;
+  readonly mqtt: MqttConfig;
+  readonly log: LogConfig;
+  readonly spoolDirectory: string | undefined;
+  readonly http: { readonly host: string; readonly port: number | undefined };
+  /** What is odd but does not keep the logger from running, one sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/** One thing wrong with the configuration. `received` is not there for secrets and missing values. */
+export interface ConfigProblem {
+  readonly variable: string;
+  readonly rule: string;
+  readonly received?: string;
+}
+
+/** Thrown by `parseConfig` with every problem found; its message has one line for each. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly ConfigProblem[];
+
+  constructor(problems: readonly ConfigProblem[]) {
+    super(problems.map(describeProblem).join("\n"));
+    this.problems = problems;
+  }
+}
+
+function describeProblem({ variable, rule, received }: ConfigProblem): string {
+  return `${variable}: ${rule}${received === undefined ? "" : `, received ${quote(received)}`}`;
+}
+
+function quote(text: string): string {
+  return `'${text.length > 200 ? `${text.slice(0, 200)}…` : text}'`;
+}
+
+/** Environment variables by name. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Returns the text of a file, or throws the system's error. */
+export type ReadFile = (path: string) => string;
+
+const SECRETS = [
+  "DATABASE_USER",
+  "DATABASE_PASSWORD",
+  "MQTT_CLIENT_USER",
+  "MQTT_CLIENT_PASSWORD",
+] as const;
+
+type Secret = typeof SECRETS[number];
+
+const SETTINGS: readonly string[] = [
+  ...SECRETS,
+  ...SECRETS.map((name) => `${name}_FILE`),
+  "DATABASE_HOST",
+  "DATABASE_PORT",
+  "DATABASE_NAME",
+  "DATABASE_SSLMODE",
+  "DATABASE_CA_FILE",
+  "DATABASE_CONNECTIONS",
+  "MQTT_HOST",
+  "MQTT_PORT",
+  "MQTT_CLIENT_ID",
+  "MQTT_TOPIC",
+  "MQTT_QOS",
+  "MQTT_PROTOCOL_VERSION",
+  "MQTT_SHARED_GROUP",
+  "MQTT_TLS",
+  "MQTT_CA_FILE",
+  "MQTT_CERT_FILE",
+  "MQTT_KEY_FILE",
+  "APPLICATION_LOG_LEVEL",
+  "APPLICATION_LOG_FORMAT",
+  "SPOOL_DIRECTORY",
+  "STATE_DIRECTORY",
+  "HTTP_HOST",
+  "HTTP_PORT",
+];
+
+/** Edits between a variable's name and a setting's up to which it is taken for a typing error. */
+const MAX_TYPO_DISTANCE = 2;
+
+/**
+ * Checks the environment and returns the configuration, frozen.
+ *
+ * An empty value counts as not set. `readFile` is called for the variables that name a file.
+ *
+ * @throws {ConfigError} when anything is wrong, with all of it.
+ */
+export function parseConfig(env: Environment, readFile: ReadFile): Config {
+  const settings = new Settings(env, readFile);
+  const database = parseDatabase(settings);
+  const mqtt = parseMqtt(settings);
+  const log = parseLog(settings);
+  const spoolDirectory = settings.text("SPOOL_DIRECTORY") ?? stateDirectory(settings);
+  const http = {
+    host: settings.text("HTTP_HOST") ?? "127.0.0.1",
+    port: settings.integer("HTTP_PORT", { min: 1, max: 65535 }),
+  };
+  settings.throwProblems();
+  return deepFreeze({
+    database,
+    mqtt,
+    log,
+    spoolDirectory,
+    http,
+    warnings: [...settings.warnings, ...misspelt(env)],
+  });
+}
+
+/**
+ * As `parseConfig`, for the commands that need only the database.
+ *
+ * @throws {ConfigError} when anything in the database's part is wrong.
+ */
+export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
+  const settings = new Settings(env, readFile);
+  const database = parseDatabase(settings);
+  settings.throwProblems();
+  return deepFreeze(database);
+}
+
+/** The variables that set nothing but look like a setting that has a typing error. */
+function misspelt(env: Environment): string[] {
+  return Object.keys(env)
+    .filter((name) => !SETTINGS.includes(name))
+    .map((name) => ({ name, meant: closest(name, SETTINGS) }))
+    .filter(({ name, meant }) => distance(name, meant) <= MAX_TYPO_DISTANCE)
+    .map(({ name, meant }) => `${name} is not a setting and is ignored. Did you mean ${meant}?`);
+}
+
+function parseDatabase(settings: Settings): DatabaseConfig {
+  const defaultPort = settings.integer("DATABASE_PORT", { min: 1, max: 65535 }) ?? 5432;
+  const host = settings.mandatory("DATABASE_HOST");
+  const endpoint = host === undefined
+    ? undefined
+    : settings.endpoint(host, { variable: "DATABASE_HOST", defaultPort, zeroIsDefault: false });
+  const sslMode = settings.choice("DATABASE_SSLMODE", {
+    disable: "disable",
+    prefer: "prefer",
+    require: "require",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+  }) ?? "prefer";
+  return {
+    endpoint: endpoint ?? { host: "", port: defaultPort },
+    user: settings.mandatory("DATABASE_USER") ?? "",
+    password: settings.mandatory("DATABASE_PASSWORD") ?? "",
+    name: settings.text("DATABASE_NAME") ?? "sensors",
+    sslMode,
+    ca: settings.file("DATABASE_CA_FILE"),
+    connections: settings.integer("DATABASE_CONNECTIONS", { min: 1, max: 64 }) ?? 2,
+  };
+}
+
+function parseMqtt(settings: Settings): MqttConfig {
+  const tls = parseMqttTls(settings);
+  const port = settings.integer("MQTT_PORT", { min: 0, max: 65535 });
+  const defaultPort = port || (tls ? 8883 : 1883);
+  const endpoints = list(settings.mandatory("MQTT_HOST") ?? "").map((host) =>
+    settings.endpoint(host, { variable: "MQTT_HOST", defaultPort, zeroIsDefault: true })
+  );
+  const user = settings.text("MQTT_CLIENT_USER");
+  const password = settings.text("MQTT_CLIENT_PASSWORD");
+  if (password !== undefined && user === undefined) {
+    settings.problem("MQTT_CLIENT_USER", "must be set where MQTT_CLIENT_PASSWORD is");
+  }
+  const sharedGroup = settings.text("MQTT_SHARED_GROUP");
+  if (sharedGroup !== undefined && /[/+#\0]/.test(sharedGroup)) {
+    settings.problem("MQTT_SHARED_GROUP", "must not contain '/', '+' or '#'", sharedGroup);
+  }
+  return {
+    endpoints: endpoints.filter((endpoint) => endpoint !== undefined),
+    clientId: settings.text("MQTT_CLIENT_ID"),
+    user,
+    password,
+    filters: parseFilters(settings, sharedGroup),
+    qos: settings.choice("MQTT_QOS", { "0": 0, "1": 1, "2": 2 }) ?? 2,
+    protocolVersion: settings.choice("MQTT_PROTOCOL_VERSION", { "4": 4, "5": 5 }),
+    sharedGroup,
+    tls,
+  };
+}
+
+function parseMqttTls(settings: Settings): MqttTlsConfig | undefined {
+  const on = settings.choice("MQTT_TLS", {
+    on: true,
+    true: true,
+    yes: true,
+    "1": true,
+    off: false,
+    false: false,
+    no: false,
+    "0": false,
+  });
+  const files = ["MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"];
+  const [ca, cert, key] = files.map((name) => settings.file(name));
+  if (on) {
+    const [certFile, keyFile] = [settings.text("MQTT_CERT_FILE"), settings.text("MQTT_KEY_FILE")];
+    if ((certFile === undefined) !== (keyFile === undefined)) {
+      const missing = certFile === undefined ? "MQTT_CERT_FILE" : "MQTT_KEY_FILE";
+      settings.problem(missing, "a client certificate needs both MQTT_CERT_FILE and MQTT_KEY_FILE");
+    }
+    return { ca, cert, key };
+  }
+  for (const name of files.filter((name) => settings.text(name) !== undefined)) {
+    settings.problem(name, "has no effect without MQTT_TLS=on", settings.text(name));
+  }
+  return undefined;
+}
+
+/** Topic filters as MQTT 5.0 section 4.7.1 allows them. */
+function parseFilters(settings: Settings, sharedGroup: string | undefined): string[] {
+  const filters = list(settings.text("MQTT_TOPIC") ?? "sensors/#");
+  for (const filter of filters) {
+    const levels = filter.split("/");
+    const wildcardsStandAlone = levels.every((level) => !/[+#]/.test(level) || level.length === 1);
+    const multiLevelIsLast = !levels.slice(0, -1).includes("#");
+    if (filter === "" || filter.includes("\0") || !wildcardsStandAlone || !multiLevelIsLast) {
+      const rule = "must be topic filters separated by commas, in which '+' and '#' stand for " +
+        "whole levels and '#' only for the last";
+      settings.problem("MQTT_TOPIC", rule, filter);
+    } else if (filter.startsWith("$share/") && sharedGroup !== undefined) {
+      settings.problem(
+        "MQTT_TOPIC",
+        "must not begin with '$share/' beside a MQTT_SHARED_GROUP",
+        filter,
+      );
+    }
+  }
+  return filters;
+}
+
+const LEVELS: Readonly<Record<string, LogLevel>> = {
+  DEBUG: "DEBUG",
+  "10": "DEBUG",
+  INFO: "INFO",
+  "20": "INFO",
+  WARNING: "WARNING",
+  WARN: "WARNING",
+  "30": "WARNING",
+  ERROR: "ERROR",
+  "40": "ERROR",
+  CRITICAL: "CRITICAL",
+  FATAL: "CRITICAL",
+  "50": "CRITICAL",
+};
+
+function parseLog(settings: Settings): LogConfig {
+  const text = settings.text("APPLICATION_LOG_LEVEL") ?? "INFO";
+  const level = LEVELS[text.toUpperCase()];
+  if (level === undefined) {
+    settings.warnings.push(
+      `APPLICATION_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, ` +
+        `received ${quote(text)}. INFO is used instead.`,
+    );
+  }
+  const format = settings.choice("APPLICATION_LOG_FORMAT", { text: "text", json: "json" });
+  return { level: level ?? "INFO", format: format ?? "text" };
+}
+
+/** systemd gives a list of directories where a unit asks for several; the first one is ours. */
+function stateDirectory(settings: Settings): string | undefined {
+  return settings.text("STATE_DIRECTORY")?.split(":")[0];
+}
+
+/** Splits a comma separated list; no element where the text is empty. */
+function list(text: string): string[] {
+  return text === "" ? [] : text.split(",").map((element) => element.trim());
+}
+
+interface EndpointOptions {
+  readonly variable: string;
+  readonly defaultPort: number;
+  /** Whether port 0 stands for the default port; otherwise it is out of range. */
+  readonly zeroIsDefault: boolean;
+}
+
+/** Reads settings one by one and collects what is wrong with them. */
+class Settings {
+  readonly warnings: string[] = [];
+  readonly #problems: ConfigProblem[] = [];
+  readonly #env: Environment;
+  readonly #readFile: ReadFile;
+  readonly #secrets = new Map<Secret, string | undefined>();
+
+  constructor(env: Environment, readFile: ReadFile) {
+    this.#env = env;
+    this.#readFile = readFile;
+  }
+
+  problem(variable: string, rule: string, received?: string): void {
+    this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
+  }
+
+  throwProblems(): void {
+    if (this.#problems.length > 0) throw new ConfigError(this.#problems);
+  }
+
+  /** The value, or undefined where it is not set or empty. Secrets may come from their file. */
+  text(name: string): string | undefined {
+    const secret = SECRETS.find((candidate) => candidate === name);
+    return secret === undefined ? this.#env[name] || undefined : this.#secret(secret);
+  }
+
+  mandatory(name: string): string | undefined {
+    const value = this.text(name);
+    if (
+      value === undefined && !this.#problems.some(({ variable }) => variable === `${name}_FILE`)
+    ) {
+      const secret = SECRETS.some((candidate) => candidate === name);
+      this.problem(name, `must be set${secret ? ` (or ${name}_FILE to the path of a file)` : ""}`);
+    }
+    return value;
+  }
+
+  integer(name: string, { min, max }: { min: number; max: number }): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = parseInteger(text);
+    if (value !== undefined && value >= min && value <= max) return value;
+    this.problem(name, `must be an integer from ${min} to ${max}`, text);
+    return undefined;
+  }
+
+  /** The value that belongs to the received word; words are compared without regard to case. */
+  choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const word = text.toLowerCase();
+    if (Object.hasOwn(choices, word)) return choices[word];
+    this.problem(name, `must be one of ${Object.keys(choices).sort().join(", ")}`, text);
+    return undefined;
+  }
+
+  /** The content of the file that a variable names. */
+  file(name: string): string | undefined {
+    const path = this.text(name);
+    return path === undefined ? undefined : this.#read(name, path);
+  }
+
+  endpoint(text: string, options: EndpointOptions): Endpoint | undefined {
+    const { variable, defaultPort, zeroIsDefault } = options;
+    const match = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? /^([^:]*)(?::(.*))?$/.exec(text);
+    const host = isIPv6(text) ? text : match?.[1] ?? "";
+    const portText = isIPv6(text) ? undefined : match?.[2];
+    const port = portText === undefined ? defaultPort : parseInteger(portText);
+    const bracketed = text.startsWith("[");
+    if (host === "" || /[\s/@]/.test(host) || (bracketed && !isIPv6(host))) {
+      this.problem(variable, "must be a host name or address with or without ':port'", text);
+    } else if (port === undefined || port > 65535 || (port === 0 && !zeroIsDefault)) {
+      this.problem(variable, "must carry a port from 1 to 65535, or none", text);
+    } else {
+      return { host, port: port || defaultPort };
+    }
+    return undefined;
+  }
+
+  #secret(name: Secret): string | undefined {
+    if (!this.#secrets.has(name)) {
+      const path = this.#env[`${name}_FILE`] || undefined;
+      const value = path === undefined
+        ? this.#env[name]
+        : this.#read(`${name}_FILE`, path)?.replace(/[\r\n]+$/, "");
+      this.#secrets.set(name, value || undefined);
+    }
+    return this.#secrets.get(name);
+  }
+
+  #read(name: string, path: string): string | undefined {
+    try {
+      return this.#readFile(path);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.problem(name, `names a file that cannot be read (${reason})`, path);
+      return undefined;
+    }
+  }
+}
+
+function parseInteger(text: string): number | undefined {
+  return /^\d{1,9}$/.test(text.trim()) ? Number(text) : undefined;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) Object.values(value).forEach(deepFreeze);
+  return Object.freeze(value);
+}

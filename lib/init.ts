@@ -1,0 +1,48 @@
+/** Creates the tables in the configured database. */
+
+import { type DatabaseConfig, describeEndpoint } from "./config.ts";
+import { DatabaseConnection } from "./database.ts";
+import { describeError } from "./retry.ts";
+import { grantStatements, schemaStatements } from "./schema.ts";
+
+export interface InitOptions {
+  /** Make `sensor_data` a TimescaleDB hypertable. */
+  readonly timescale: boolean;
+  /** Role that gets the privileges of the logger. */
+  readonly grant?: string;
+  readonly print: (text: string) => void;
+}
+
+/**
+ * Runs the schema in one transaction as the configured user, who needs the right to create
+ * tables. Returns whether it succeeded; what happened is printed.
+ */
+export async function init(config: DatabaseConfig, options: InitOptions): Promise<boolean> {
+  const { print, grant } = options;
+  const where = `database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
+  let connection: DatabaseConnection | undefined;
+  try {
+    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    const statements = [
+      ...schemaStatements(options),
+      ...(grant === undefined ? [] : grantStatements(grant)),
+    ];
+    // Several statements in one simple query are one transaction.
+    await connection.query("SET client_min_messages = warning");
+    await connection.query(statements.join(";\n"));
+    const catalogue = await connection.readCatalogue();
+    print(`ok       The tables sensors and sensor_data are in ${where}.\n`);
+    if (!catalogue.uniqueKey) {
+      print(
+        "PROBLEM  sensor_data was there already, and has no unique key on (sensor_id, time): " +
+          "ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);\n",
+      );
+    }
+    return catalogue.uniqueKey;
+  } catch (error) {
+    print(`PROBLEM  Cannot create the tables in ${where}: ${describeError(error)}.\n`);
+    return false;
+  } finally {
+    await connection?.close();
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * The log: one line an event on standard error, as text or JSON.
+ *
+ * The only module that knows the logging library. Nothing that it writes may be a secret; nothing
+ * that goes wrong while it writes may stop the logger.
+ */
+
+import {
+  configureSync,
+  getLogger,
+  type LogLevel as LibraryLevel,
+  type LogRecord,
+} from "@logtape/logtape";
+import type { LogConfig, LogFormat, LogLevel } from "./config.ts";
+
+const LIBRARY_LEVELS: Readonly<Record<LogLevel, LibraryLevel>> = {
+  DEBUG: "debug",
+  INFO: "info",
+  WARNING: "warning",
+  ERROR: "error",
+  CRITICAL: "fatal",
+};
+
+const LEVEL_NAMES: Readonly<Record<LibraryLevel, LogLevel>> = {
+  trace: "DEBUG",
+  debug: "DEBUG",
+  info: "INFO",
+  warning: "WARNING",
+  error: "ERROR",
+  fatal: "CRITICAL",
+};
+
+/** Receives each finished line, its line feed included. */
+export type WriteLine = (line: string) => void;
+
+const logger = getLogger("kraken");
+
+/** Sets level and format. Before the first call nothing is logged; a later call replaces them. */
+export function configureLog(config: LogConfig, write: WriteLine = writeStderr): void {
+  const format = FORMATS[config.format];
+  const lowestLevel = LIBRARY_LEVELS[config.level];
+  configureSync({
+    reset: true,
+    sinks: { lines: (record) => write(`${format(record)}\n`) },
+    loggers: [
+      { category: "kraken", lowestLevel, sinks: ["lines"] },
+      { category: ["logtape", "meta"], lowestLevel: "fatal", sinks: ["lines"] },
+    ],
+  });
+}
+
+/** The five levels of the log. Texts are sentences; they are written as they are. */
+export const log = {
+  debug: (text: string): void => logger.debug("{text}", { text }),
+  info: (text: string): void => logger.info("{text}", { text }),
+  warning: (text: string): void => logger.warning("{text}", { text }),
+  error: (text: string): void => logger.error("{text}", { text }),
+  critical: (text: string): void => logger.fatal("{text}", { text }),
+  /** Whether `debug` writes anything: asked before a text is made for every single reading. */
+  isDebug: (): boolean => logger.isEnabledFor("debug"),
+};
+
+const FORMATS: Readonly<Record<LogFormat, (record: LogRecord) => string>> = {
+  text: (record) => {
+    const level = LEVEL_NAMES[record.level].padEnd(8);
+    return `${localTime(new Date(record.timestamp))} ${level} ${textOf(record)}`;
+  },
+  json: (record) =>
+    JSON.stringify({
+      time: new Date(record.timestamp).toISOString(),
+      level: LEVEL_NAMES[record.level],
+      message: textOf(record),
+    }),
+};
+
+/** The text of a record; control characters, which a payload may hold, cannot break the line. */
+function textOf(record: LogRecord): string {
+  const text = String(record.properties["text"] ?? record.message.join(""));
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeCharacter);
+}
+
+function escapeCharacter(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** `2026-11-23 17:31:56.480` in the time zone of the host. */
+function localTime(time: Date): string {
+  const pad = (value: number, digits = 2): string => String(value).padStart(digits, "0");
+  const day = [time.getFullYear(), pad(time.getMonth() + 1), pad(time.getDate())].join("-");
+  const clock = [time.getHours(), time.getMinutes(), time.getSeconds()].map((part) => pad(part));
+  return `${day} ${clock.join(":")}.${pad(time.getMilliseconds(), 3)}`;
+}
+
+const encoder = new TextEncoder();
+
+function writeStderr(line: string): void {
+  try {
+    let bytes = encoder.encode(line);
+    while (bytes.length > 0) bytes = bytes.subarray(Deno.stderr.writeSync(bytes));
+  } catch {
+    // Whoever read the log is gone (a closed pipe, a full disk). The readings matter more.
+  }
+}
+
+/** How many lines of a flood are written in one interval, and how long that is. */
+const FLOOD_BURST = 10;
+const FLOOD_INTERVAL_MS = 60_000;
+
+/**
+ * Keeps one kind of line from flooding the log: the first ten in each minute are written, then
+ * only how many were left out, with the first line of the next minute or at `flush`.
+ */
+export class FloodGuard {
+  readonly #subject: string;
+  readonly #now: () => number;
+  #intervalStartMs = -Infinity;
+  #written = 0;
+  #leftOut = 0;
+
+  /** `subject` completes the sentence "12 more … were left out of the log". */
+  constructor(subject: string, now: () => number = () => performance.now()) {
+    this.#subject = subject;
+    this.#now = now;
+  }
+
+  /** Writes the line that `text` makes as a WARNING, or counts it. */
+  warning(text: () => string): void {
+    const now = this.#now();
+    if (now - this.#intervalStartMs >= FLOOD_INTERVAL_MS) {
+      this.flush();
+      this.#intervalStartMs = now;
+      this.#written = 0;
+    }
+    if (this.#written >= FLOOD_BURST) {
+      this.#leftOut++;
+    } else {
+      this.#written++;
+      log.warning(text());
+    }
+  }
+
+  /** Says how many lines were left out since the last such line, if any were. */
+  flush(): void {
+    if (this.#leftOut === 0) return;
+    log.warning(`${this.#leftOut} more ${this.#subject} were left out of the log.`);
+    this.#leftOut = 0;
+  }
+}

@@ -1,0 +1,420 @@
+/**
+ * One connection to a broker: CONNECT, SUBSCRIBE, what it delivers, what it is owed, DISCONNECT.
+ *
+ * The only module that knows the MQTT library, of which it uses the codec (`mqtt-packet`). The
+ * client above that codec (MQTT.js) acknowledges a message when it has been handed to the
+ * application; here the acknowledgement is the application's promise that the reading is safe,
+ * so the handover is ours: a PUBLISH becomes a `Delivery`, and its PUBACK or PUBREC leaves when
+ * the delivery is settled. Nothing of the handover outlives the connection.
+ *
+ * What is in hand is bounded by the receive maximum (MQTT 5) or the broker's own limit of messages
+ * in flight (MQTT 3.1.1). Mosquitto 2.0 keeps to neither when a client with a backlog returns; the
+ * socket is not read then until there is room again. Pings go out all the while, so that the
+ * broker does not take the connection for dead.
+ */
+
+import { Buffer } from "node:buffer";
+import { connect as connectTcp, isIP, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import {
+  generate,
+  type IConnackPacket,
+  type IPublishPacket,
+  type Packet,
+  parser as createParser,
+} from "mqtt-packet";
+import type { Endpoint, MqttTlsConfig, ProtocolVersion, QoS } from "./config.ts";
+import { AcknowledgementQueue, Delivery } from "./delivery.ts";
+import { describeReason, describeRefusal, isVersionRefusal } from "./mqtt_reasons.ts";
+import { describeError } from "./retry.ts";
+
+/** Time for the TCP and TLS handshakes and for each answer of the broker. */
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** Time that the last acknowledgements get to leave, and then the DISCONNECT. */
+const GOODBYE_TIMEOUT_MS = 5_000;
+
+const KEEPALIVE_SECONDS = 30;
+
+/**
+ * How long the broker is asked to keep the session of a logger that is away (MQTT 5 section
+ * 3.1.2.11.2): longer than any holidays of a laboratory.
+ */
+export const SESSION_EXPIRY_SECONDS = 60 * 24 * 3600;
+
+/**
+ * Messages that the broker may leave unacknowledged at a time: two full batches under way and as
+ * many gathering.
+ */
+export const RECEIVE_MAXIMUM = 8_000;
+
+/** Messages in hand at which the socket is left unread, and at which it is read again. */
+const PAUSE_ABOVE = 2 * RECEIVE_MAXIMUM;
+const RESUME_BELOW = RECEIVE_MAXIMUM;
+
+/** Larger packets are not sent by a broker that speaks MQTT 5; they could exhaust the memory. */
+const MAXIMUM_PACKET_BYTES = 16 * 1024 * 1024;
+
+/** What a broker said about itself when it accepted the connection. */
+export interface BrokerLimits {
+  /** Whether it had kept a session of this client id. */
+  readonly sessionPresent: boolean;
+  /** Seconds that it keeps the session after a disconnection; undefined before MQTT 5. */
+  readonly sessionExpirySeconds: number | undefined;
+  readonly maximumQoS: QoS;
+  readonly sharedSubscriptions: boolean;
+  readonly wildcardSubscriptions: boolean;
+  readonly retain: boolean;
+}
+
+export interface MqttConnectionOptions {
+  readonly endpoint: Endpoint;
+  readonly tls: MqttTlsConfig | undefined;
+  readonly protocolVersion: ProtocolVersion;
+  readonly clientId: string;
+  /** Whether the broker is to keep subscriptions and messages while this client is away. */
+  readonly persistent: boolean;
+  readonly user: string | undefined;
+  readonly password: string | undefined;
+  /** Called for each message, in the order of arrival. It must not throw. */
+  readonly onDelivery: (delivery: Delivery) => Delivery;
+  /** Aborted: the attempt to connect is given up. */
+  readonly signal: AbortSignal;
+}
+
+/** The broker answered a CONNECT with a refusal. */
+export class MqttRefusedError extends Error {
+  override readonly name = "MqttRefusedError";
+  /** Whether the broker might accept another protocol version. */
+  readonly versionRefused: boolean;
+
+  constructor(code: number) {
+    super(describeRefusal(code));
+    this.versionRefused = isVersionRefusal(code);
+  }
+}
+
+/** What became of one filter of a SUBSCRIBE. */
+export interface Subscription {
+  readonly filter: string;
+  /** The QoS granted, or why the broker refused, in words. */
+  readonly granted: QoS | string;
+}
+
+/** An open connection. Whoever opened it ends it with `disconnect` or `destroy`. */
+export class MqttConnection {
+  readonly protocolVersion: ProtocolVersion;
+  /** Resolves when the connection has ended, to the reason in words. */
+  readonly closed: Promise<string>;
+  readonly #socket: Socket;
+  readonly #onDelivery: (delivery: Delivery) => Delivery;
+  readonly #acknowledgements = new AcknowledgementQueue(
+    (bytes) => this.#write(bytes),
+    () => this.#resumeWithRoom(),
+  );
+  readonly #answers = new Map<number, (codes: readonly number[]) => void>();
+  readonly #connack = Promise.withResolvers<IConnackPacket>();
+  #limits: BrokerLimits | undefined;
+  #pings: ReturnType<typeof setInterval> | undefined;
+  #nextPacketId = 1;
+  #lastReceivedMs = performance.now();
+  #takesIn = true;
+  #paused = false;
+  #closeReason: string | undefined;
+
+  /**
+   * Connects and waits for the CONNACK. Messages of a kept session may be delivered before this
+   * resolves: a broker sends them right behind it.
+   *
+   * @throws {MqttRefusedError} when the broker refuses.
+   * @throws {Error} when it cannot be reached, does not answer in time or does not speak MQTT.
+   */
+  static async open(options: MqttConnectionOptions): Promise<MqttConnection> {
+    const socket = await openSocket(options);
+    const connection = new MqttConnection(socket, options);
+    await connection.#handshake(options);
+    return connection;
+  }
+
+  private constructor(socket: Socket, options: MqttConnectionOptions) {
+    this.#socket = socket;
+    this.#onDelivery = options.onDelivery;
+    this.protocolVersion = options.protocolVersion;
+    const parser = createParser({ protocolVersion: options.protocolVersion });
+    parser.on("packet", (packet) => this.#receive(packet));
+    parser.on("error", (error) => {
+      this.destroy(`what it sends is not MQTT (${describeError(error)})`);
+    });
+    socket.on("data", (bytes: Buffer) => {
+      this.#lastReceivedMs = performance.now();
+      parser.parse(bytes);
+      this.#acknowledgements.flush();
+      if (this.#acknowledgements.unsettled > PAUSE_ABOVE && this.#takesIn) this.#pause();
+    });
+    this.closed = new Promise((resolve) => {
+      socket.on("error", (error) => this.#closeReason ??= describeError(error));
+      socket.on("close", () => {
+        clearInterval(this.#pings);
+        resolve(this.#closeReason ?? "the broker closed the connection");
+      });
+    });
+  }
+
+  async #handshake(options: MqttConnectionOptions): Promise<void> {
+    const giveUp = (): void => this.destroy("given up");
+    const timer = setTimeout(() => this.destroy("no answer in time"), ANSWER_TIMEOUT_MS);
+    options.signal.addEventListener("abort", giveUp);
+    try {
+      if (options.signal.aborted) giveUp();
+      this.#write(encodeConnect(options));
+      const connack = await Promise.race([this.#connack.promise, this.closed]);
+      if (typeof connack === "string") throw new Error(connack);
+      const code = connack.reasonCode ?? connack.returnCode ?? 0;
+      if (code !== 0) throw new MqttRefusedError(code);
+      this.#limits = limitsOf(connack, options.protocolVersion);
+      const intervalMs = (connack.properties?.serverKeepAlive || KEEPALIVE_SECONDS) * 500;
+      this.#pings = setInterval(() => this.#ping(intervalMs), intervalMs);
+    } catch (error) {
+      this.destroy("refused");
+      await this.closed;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      options.signal.removeEventListener("abort", giveUp);
+    }
+  }
+
+  get limits(): BrokerLimits {
+    if (this.#limits === undefined) throw new Error("not connected yet");
+    return this.#limits;
+  }
+
+  /** Messages in hand: neither committed nor rejected. */
+  get inFlight(): number {
+    return this.#acknowledgements.unsettled;
+  }
+
+  /**
+   * Subscribes, and returns what became of each filter. Retained messages are asked for only
+   * where the subscription is new to the broker (MQTT 5 section 3.8.3.1; 3.1.1 has no choice).
+   *
+   * @throws {Error} when the connection ends before the broker answers.
+   */
+  async subscribe(filters: readonly string[], qos: QoS): Promise<Subscription[]> {
+    const codes = await this.#request((messageId) => ({
+      cmd: "subscribe",
+      messageId,
+      subscriptions: filters.map((topic) => ({ topic, qos, nl: false, rap: false, rh: 1 })),
+    }));
+    return filters.map((filter, index) => {
+      const code = codes[index] ?? 0x80;
+      return { filter, granted: code <= 2 ? code as QoS : describeReason(code) };
+    });
+  }
+
+  /**
+   * Unsubscribes and returns the filters that were subscribed to. MQTT 3.1.1 does not tell; there
+   * it returns none.
+   *
+   * @throws {Error} when the connection ends before the broker answers.
+   */
+  async unsubscribe(filters: readonly string[]): Promise<string[]> {
+    const codes = await this.#request((messageId) => ({
+      cmd: "unsubscribe",
+      messageId,
+      unsubscriptions: [...filters],
+    }));
+    return filters.filter((_, index) => codes[index] === 0);
+  }
+
+  /** From now on messages are left with the broker: neither delivered nor acknowledged. */
+  stopIntake(): void {
+    this.#takesIn = false;
+    this.#resume();
+  }
+
+  /**
+   * Ends the handovers under way, sends a DISCONNECT, which keeps a persistent session, and
+   * closes. Resolves when the connection is closed; a broker that does not keep up has five
+   * seconds for each.
+   */
+  async disconnect(): Promise<void> {
+    this.stopIntake();
+    await this.#untilIdle();
+    this.#closeReason ??= "disconnected";
+    this.#write(this.#encode({ cmd: "disconnect", reasonCode: 0 }));
+    this.#socket.end();
+    const timer = setTimeout(() => this.#socket.destroy(), GOODBYE_TIMEOUT_MS);
+    await this.closed;
+    clearTimeout(timer);
+  }
+
+  /** Closes without a goodbye. */
+  destroy(reason: string): void {
+    this.#closeReason ??= reason;
+    this.#socket.destroy();
+  }
+
+  /** After the end: the deliveries that are not settled and that nobody will acknowledge. */
+  abandon(): Delivery[] {
+    return this.#acknowledgements.close();
+  }
+
+  #receive(packet: Packet): void {
+    switch (packet.cmd) {
+      case "connack":
+        return this.#connack.resolve(packet);
+      case "publish":
+        return this.#deliver(packet);
+      case "pubrel":
+        return this.#acknowledgements.complete(packet.messageId ?? 0);
+      case "suback":
+        return this.#answer(packet.messageId, packet.granted as number[]);
+      case "unsuback":
+        // MQTT 3.1.1 has no codes here, which the library leaves undefined.
+        return this.#answer(packet.messageId, (packet.granted as number[] | undefined) ?? []);
+      case "disconnect":
+        return this.destroy(describeReason(packet.reasonCode ?? 0));
+    }
+  }
+
+  #deliver({ topic, payload, qos, messageId }: IPublishPacket): void {
+    if (!this.#takesIn) return;
+    const delivery = this.#onDelivery(new Delivery(topic, payload as Buffer, { qos }));
+    if (qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
+  }
+
+  async #request(createPacket: (messageId: number) => Packet): Promise<readonly number[]> {
+    const messageId = this.#nextPacketId++ % 0xffff || 1;
+    const answered = Promise.withResolvers<readonly number[]>();
+    this.#answers.set(messageId, (codes) => answered.resolve(codes));
+    const timer = setTimeout(
+      () => this.destroy("the broker does not answer"),
+      ANSWER_TIMEOUT_MS,
+    );
+    try {
+      this.#write(this.#encode(createPacket(messageId)));
+      const codes = await Promise.race([answered.promise, this.closed]);
+      if (typeof codes === "string") throw new Error(codes);
+      return codes;
+    } finally {
+      clearTimeout(timer);
+      this.#answers.delete(messageId);
+    }
+  }
+
+  #answer(messageId: number | undefined, codes: readonly number[]): void {
+    this.#answers.get(messageId ?? 0)?.(codes);
+  }
+
+  async #untilIdle(): Promise<void> {
+    const idle = Promise.withResolvers<void>();
+    const poll = setInterval(() => this.#acknowledgements.idle && idle.resolve(), 10);
+    const timer = setTimeout(idle.resolve, GOODBYE_TIMEOUT_MS);
+    await Promise.race([idle.promise, this.closed]);
+    clearInterval(poll);
+    clearTimeout(timer);
+  }
+
+  #pause(): void {
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  #resumeWithRoom(): void {
+    if (this.#paused && this.#acknowledgements.unsettled < RESUME_BELOW) this.#resume();
+  }
+
+  #resume(): void {
+    this.#paused = false;
+    // What waits unread is no sign that the broker has been silent.
+    this.#lastReceivedMs = performance.now();
+    this.#socket.resume();
+  }
+
+  /** A broker that has sent nothing for two intervals, not even the answer to a ping, is gone. */
+  #ping(intervalMs: number): void {
+    if (!this.#paused && performance.now() - this.#lastReceivedMs > 2.5 * intervalMs) {
+      this.destroy("the broker does not answer any more");
+    } else {
+      this.#write(this.#encode({ cmd: "pingreq" }));
+    }
+  }
+
+  #encode(packet: Packet): Buffer {
+    return generate(packet, { protocolVersion: this.protocolVersion });
+  }
+
+  #write(bytes: Buffer): void {
+    if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(bytes);
+  }
+}
+
+function openSocket(options: MqttConnectionOptions): Promise<Socket> {
+  const { endpoint: { host, port }, tls, signal } = options;
+  const socket = tls === undefined ? connectTcp({ host, port, noDelay: true }) : connectTls({
+    host,
+    port,
+    // An address cannot be a server name (RFC 6066 section 3).
+    ...(isIP(host) === 0 && { servername: host }),
+    ...(tls.ca !== undefined && { ca: tls.ca }),
+    ...(tls.cert !== undefined && { cert: tls.cert }),
+    ...(tls.key !== undefined && { key: tls.key }),
+  });
+  return new Promise((resolve, reject) => {
+    const finish = (error?: Error): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+      socket.removeAllListeners();
+      // A socket that nobody listens to any more must not bring the program down.
+      socket.on("error", () => {});
+      if (error === undefined) return resolve(socket);
+      socket.destroy();
+      reject(error);
+    };
+    const onAbort = (): void => finish(new Error("given up"));
+    const timer = setTimeout(() => finish(new Error("no answer in time")), ANSWER_TIMEOUT_MS);
+    socket.once(tls === undefined ? "connect" : "secureConnect", () => finish());
+    socket.once("error", finish);
+    socket.once("close", () => finish(new Error("the broker closed the connection")));
+    signal.addEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+  });
+}
+
+function encodeConnect(options: MqttConnectionOptions): Buffer {
+  const { protocolVersion, clientId, persistent, user, password } = options;
+  const packet: Packet = {
+    cmd: "connect",
+    protocolId: "MQTT",
+    protocolVersion,
+    clientId,
+    clean: !persistent,
+    keepalive: KEEPALIVE_SECONDS,
+    ...(user !== undefined && { username: user }),
+    ...(password !== undefined && { password: Buffer.from(password) }),
+    ...(protocolVersion === 5 && {
+      properties: {
+        sessionExpiryInterval: persistent ? SESSION_EXPIRY_SECONDS : 0,
+        receiveMaximum: RECEIVE_MAXIMUM,
+        maximumPacketSize: MAXIMUM_PACKET_BYTES,
+      },
+    }),
+  };
+  return generate(packet, { protocolVersion });
+}
+
+/** What a CONNACK does not mention is unlimited (MQTT 5.0 section 3.2.2.3). */
+function limitsOf(connack: IConnackPacket, protocolVersion: ProtocolVersion): BrokerLimits {
+  const properties = connack.properties ?? {};
+  return {
+    sessionPresent: connack.sessionPresent,
+    sessionExpirySeconds: protocolVersion === 5
+      ? properties.sessionExpiryInterval ?? SESSION_EXPIRY_SECONDS
+      : undefined,
+    maximumQoS: (properties.maximumQoS ?? 2) as QoS,
+    sharedSubscriptions: properties.sharedSubscriptionAvailable ?? true,
+    wildcardSubscriptions: properties.wildcardSubscriptionAvailable ?? true,
+    retain: properties.retainAvailable ?? true,
+  };
+}

@@ -1,0 +1,65 @@
+/** What brokers answer, in words. */
+
+/** Return codes of CONNACK before MQTT 5 (MQTT 3.1.1 section 3.2.2.3). */
+const RETURN_CODES: Readonly<Record<number, string>> = {
+  1: "the broker does not speak this version of MQTT",
+  2: "the broker refuses the client id",
+  3: "the broker's MQTT service is unavailable",
+  4: "wrong user name or password",
+  5: "not authorised (wrong user name or password, or this user may not connect)",
+};
+
+/** Reason codes of MQTT 5 (MQTT 5.0 section 2.4), as far as a subscriber can meet them. */
+const REASON_CODES: Readonly<Record<number, string>> = {
+  0x00: "closed by the broker",
+  0x80: "unspecified error",
+  0x81: "the broker found a packet malformed",
+  0x82: "the broker saw a violation of the protocol",
+  0x83: "the broker's implementation refuses it",
+  0x84: "the broker does not speak this version of MQTT",
+  0x85: "the broker refuses the client id",
+  0x86: "wrong user name or password",
+  0x87: "not authorised (check the user name, the password and the broker's access list)",
+  0x88: "the broker's MQTT service is unavailable",
+  0x89: "the broker is busy",
+  0x8a: "this client is banned",
+  0x8b: "the broker is shutting down",
+  0x8c: "the broker expects another authentication method",
+  0x8d: "the broker has heard nothing for longer than the keepalive",
+  0x8e: "another client has connected with the same client id",
+  0x8f: "the broker does not accept this topic filter",
+  0x90: "the broker does not accept this topic name",
+  0x91: "the packet id is in use",
+  0x93: "more messages open than the receive maximum allows",
+  0x95: "a packet is larger than allowed",
+  0x96: "the message rate is too high",
+  0x97: "a quota of the broker is exceeded",
+  0x98: "closed by an administrator",
+  0x99: "the payload's format is not as declared",
+  0x9c: "the broker says to use another server",
+  0x9d: "the broker has moved to another server",
+  0x9e: "the broker does not support shared subscriptions",
+  0x9f: "the broker limits the rate of connections",
+  0xa0: "the longest connection time that the broker allows is over",
+  0xa1: "the broker does not support subscription identifiers",
+  0xa2: "the broker does not support wildcard subscriptions",
+};
+
+/** Why a connection was refused. Codes below 0x80 are those of MQTT 3.1.1. */
+export function describeRefusal(code: number): string {
+  return (code < 0x80 ? RETURN_CODES[code] : REASON_CODES[code]) ?? unknown(code);
+}
+
+/** What a reason code of MQTT 5 means. In a SUBACK of MQTT 3.1.1 the only failure is 0x80. */
+export function describeReason(code: number): string {
+  return REASON_CODES[code] ?? unknown(code);
+}
+
+/** Whether a CONNACK's code says that the broker does not speak the version of the CONNECT. */
+export function isVersionRefusal(code: number): boolean {
+  return code === 1 || code === 0x84;
+}
+
+function unknown(code: number): string {
+  return `reason code 0x${code.toString(16).padStart(2, "0")}`;
+}

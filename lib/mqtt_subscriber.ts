@@ -1,0 +1,285 @@
+/**
+ * The subscriber: keeps one connection to one of the brokers, for ever, with the subscriptions
+ * that are configured, and hands over what it brings.
+ */
+
+import {
+  describeEndpoint,
+  type Endpoint,
+  type MqttConfig,
+  type ProtocolVersion,
+} from "./config.ts";
+import { Delivery } from "./delivery.ts";
+import { log } from "./log.ts";
+import { MqttConnection, MqttRefusedError, type Subscription } from "./mqtt_connection.ts";
+import { Backoff, describeError, Outage, sleep } from "./retry.ts";
+import type { Statistics } from "./statistics.ts";
+import { filtersThatMatch, isMatch } from "./topics.ts";
+
+/** A connection that has held this long resets the backoff: two clients that take the session
+ * from each other in turn must not do so at full speed. */
+const STABLE_AFTER_MS = 10_000;
+
+/** Time between two attempts to get a subscription that the broker refused. */
+const REFUSED_RETRY_MS = 60_000;
+
+/** Topics remembered as being subscribed to on purpose. */
+const MAX_KNOWN_TOPICS = 10_000;
+
+export interface MqttSubscriberOptions {
+  /** Takes a message in. It must not throw. */
+  readonly onDelivery: (delivery: Delivery) => void;
+  readonly statistics: Statistics;
+}
+
+/** Subscribes from `run` until its signal is aborted; `disconnect` then says goodbye. */
+export class MqttSubscriber {
+  readonly #config: MqttConfig;
+  readonly #onDelivery: (delivery: Delivery) => void;
+  readonly #statistics: Statistics;
+  readonly #clientId: string;
+  readonly #filters: readonly string[];
+  readonly #outage: Outage;
+  readonly #backoff = new Backoff();
+  /** Endpoints whose broker refused MQTT 5. */
+  readonly #speaksOnly4 = new Set<Endpoint>();
+  /** What earlier connections brought and is not settled yet, by payload. */
+  readonly #orphans = new Map<string, Delivery>();
+  readonly #knownTopics = new Set<string>();
+  readonly #unsubscribed = new Set<string>();
+  /** Warnings given about the broker, each of which is given once. */
+  readonly #warned = new Set<string>();
+  #connection: MqttConnection | undefined;
+
+  constructor(config: MqttConfig, options: MqttSubscriberOptions) {
+    this.#config = config;
+    this.#onDelivery = options.onDelivery;
+    this.#statistics = options.statistics;
+    this.#clientId = config.clientId ?? randomClientId();
+    this.#filters = subscriptionFilters(config);
+    this.#outage = new Outage(
+      `MQTT broker ${config.endpoints.map(describeEndpoint).join(" or ")}`,
+      () => "",
+    );
+  }
+
+  /** Connects, and connects again whenever the connection ends, until `signal` is aborted. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const connection = await this.#connect(signal);
+      if (connection === undefined) continue;
+      const connectedMs = performance.now();
+      this.#connection = connection;
+      // A refused or unanswered subscription ends in `closed` or in another attempt.
+      const subscribing = this.#subscribe(connection, this.#filters, signal);
+      const stopped = aborted(signal);
+      const reason = await Promise.race([connection.closed, stopped.promise]);
+      stopped.cancel();
+      if (reason === undefined) return;
+      await subscribing;
+      this.#adoptLater(connection.abandon());
+      if (performance.now() - connectedMs >= STABLE_AFTER_MS) this.#backoff.reset();
+      this.#outage.failed(this, reason);
+      await sleep(this.#backoff.nextDelayMs(), signal);
+    }
+  }
+
+  /** From now on messages are left with the broker. */
+  stopIntake(): void {
+    this.#connection?.stopIntake();
+  }
+
+  /** Sends what is due and ends the connection; a persistent session stays. After `run`. */
+  async disconnect(): Promise<void> {
+    await this.#connection?.disconnect();
+  }
+
+  /** Tries each endpoint once; undefined where none accepted, after the backoff. */
+  async #connect(signal: AbortSignal): Promise<MqttConnection | undefined> {
+    const failures: string[] = [];
+    for (const endpoint of this.#config.endpoints) {
+      try {
+        const connection = await this.#open(endpoint, signal);
+        for (const failure of failures) log.warning(`MQTT broker ${failure}. Using the next one.`);
+        this.#outage.succeeded(this);
+        log.info(describeConnection(endpoint, connection));
+        return connection;
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        failures.push(`${describeEndpoint(endpoint)}: ${describeError(error)}`);
+        log.debug(`Cannot connect to MQTT broker at ${failures.at(-1)}.`);
+      }
+    }
+    const single = this.#config.endpoints.length === 1;
+    const reason = failures.join("; ");
+    this.#outage.failed(this, single ? reason.slice(reason.indexOf(": ") + 2) : reason);
+    await sleep(this.#backoff.nextDelayMs(), signal);
+    return undefined;
+  }
+
+  async #open(endpoint: Endpoint, signal: AbortSignal): Promise<MqttConnection> {
+    const { protocolVersion, clientId, tls, user, password } = this.#config;
+    const open = (version: ProtocolVersion): Promise<MqttConnection> =>
+      MqttConnection.open({
+        endpoint,
+        tls,
+        protocolVersion: version,
+        clientId: this.#clientId,
+        persistent: clientId !== undefined,
+        user,
+        password,
+        onDelivery: (delivery) => this.#deliver(delivery),
+        signal,
+      });
+    if (protocolVersion !== undefined) return await open(protocolVersion);
+    if (this.#speaksOnly4.has(endpoint)) return await open(4);
+    try {
+      return await open(5);
+    } catch (error) {
+      if (!(error instanceof MqttRefusedError && error.versionRefused)) throw error;
+      log.debug(`MQTT broker ${describeEndpoint(endpoint)} refuses MQTT 5, trying 3.1.1.`);
+      const connection = await open(4);
+      this.#speaksOnly4.add(endpoint);
+      return connection;
+    }
+  }
+
+  /** Subscribes, and again to what was refused, until everything is granted or it is over. */
+  async #subscribe(
+    connection: MqttConnection,
+    filters: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const over = new AbortController();
+    const end = (): void => over.abort();
+    signal.addEventListener("abort", end);
+    connection.closed.then(end);
+    try {
+      if (this.#config.sharedGroup !== undefined && this.#config.clientId !== undefined) {
+        // The session may stem from a time before the group, and would get everything twice.
+        await connection.unsubscribe(this.#config.filters);
+      }
+      let pending = filters;
+      while (pending.length > 0 && !over.signal.aborted) {
+        const results = await connection.subscribe(pending, this.#config.qos);
+        pending = results.filter((result) => !this.#isGranted(result)).map(({ filter }) => filter);
+        if (pending.length > 0) await sleep(REFUSED_RETRY_MS, over.signal);
+      }
+    } catch (error) {
+      log.debug(`Cannot subscribe: ${describeError(error)}.`);
+    } finally {
+      signal.removeEventListener("abort", end);
+    }
+  }
+
+  #isGranted({ filter, granted }: Subscription): boolean {
+    const { qos } = this.#config;
+    const refused = `refused ${filter}`;
+    if (typeof granted === "string") {
+      if (!this.#warned.has(refused)) {
+        log.error(`Subscription to '${filter}' refused: ${granted}. Trying again every minute.`);
+      }
+      this.#warned.add(refused);
+      return false;
+    }
+    if (this.#warned.delete(refused)) log.info(`Subscription to '${filter}' granted.`);
+    const less = `The broker grants QoS ${granted} for '${filter}' instead of ${qos}. ` +
+      (granted === 0
+        ? "Messages are lost whenever the connection is interrupted."
+        : "Nothing is lost by that: a repeated reading is stored once.");
+    if (granted < qos && !this.#warned.has(less)) {
+      this.#warned.add(less);
+      log.warning(less);
+    }
+    return true;
+  }
+
+  #deliver(delivery: Delivery): Delivery {
+    if (this.#orphans.size > 0 && delivery.qos > 0) {
+      const orphan = this.#orphans.get(orphanKey(delivery));
+      if (orphan !== undefined && orphan.qos === delivery.qos) {
+        this.#orphans.delete(orphanKey(delivery));
+        this.#statistics.redelivered++;
+        return orphan;
+      }
+    }
+    if (this.#config.clientId !== undefined) this.#noticeTopic(delivery.topic);
+    this.#onDelivery(delivery);
+    return delivery;
+  }
+
+  /**
+   * Remembers what is in hand while nobody can acknowledge it. It is kept, because a broker that
+   * has lost its memory will not send it again; and when the broker does send it again, it is
+   * recognised by its content, so that reconnections while the database is away do not add up.
+   */
+  #adoptLater(deliveries: readonly Delivery[]): void {
+    for (const delivery of deliveries) {
+      const key = orphanKey(delivery);
+      this.#orphans.set(key, delivery);
+      delivery.onSettled = () => this.#orphans.delete(key);
+    }
+  }
+
+  /**
+   * A broker does not list the subscriptions of a session. A message that no configured filter
+   * matches comes from a filter that was configured once: whichever filter that was, it is one of
+   * those that match the topic.
+   */
+  #noticeTopic(topic: string): void {
+    if (this.#knownTopics.has(topic)) return;
+    if (this.#knownTopics.size >= MAX_KNOWN_TOPICS) this.#knownTopics.clear();
+    this.#knownTopics.add(topic);
+    if (this.#filters.some((filter) => isMatch(filter, topic))) return;
+    const candidates = filtersThatMatch(topic).filter((filter) => !this.#unsubscribed.has(filter));
+    candidates.forEach((filter) => this.#unsubscribed.add(filter));
+    // The session of this message is known only after the CONNACK that it may come right behind.
+    queueMicrotask(() => this.#unsubscribe(topic, candidates));
+  }
+
+  async #unsubscribe(topic: string, filters: readonly string[]): Promise<void> {
+    if (filters.length === 0) return;
+    try {
+      const found = await this.#connection?.unsubscribe(filters) ?? [];
+      const which = found.length > 0
+        ? found.map((filter) => `'${filter}'`).join(", ")
+        : `whatever matches '${topic}'`;
+      log.info(`Unsubscribed from ${which}: the session had it, MQTT_TOPIC has it no longer.`);
+    } catch (error) {
+      filters.forEach((filter) => this.#unsubscribed.delete(filter));
+      this.#knownTopics.delete(topic);
+      log.debug(`Cannot unsubscribe: ${describeError(error)}.`);
+    }
+  }
+}
+
+/** The filters to subscribe to, in their `$share/GROUP/` form where a group is configured. */
+function subscriptionFilters({ filters, sharedGroup }: MqttConfig): string[] {
+  return filters.map((filter) =>
+    sharedGroup === undefined ? filter : `$share/${sharedGroup}/${filter}`
+  );
+}
+
+function orphanKey(delivery: Delivery): string {
+  return `${delivery.topic}\0${delivery.payload.toString("latin1")}`;
+}
+
+/** Short enough for MQTT 3.1.1 brokers that insist on 23 characters. */
+function randomClientId(): string {
+  return `kraken-${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`;
+}
+
+function describeConnection(endpoint: Endpoint, connection: MqttConnection): string {
+  const version = connection.protocolVersion === 5 ? "5" : "3.1.1";
+  const session = connection.limits.sessionPresent ? "session resumed" : "new session";
+  return `Connected to MQTT broker at ${describeEndpoint(endpoint)} (MQTT ${version}, ${session}).`;
+}
+
+/** A promise that resolves when the signal is aborted, and a way to stop waiting for it. */
+function aborted(signal: AbortSignal): { promise: Promise<undefined>; cancel: () => void } {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const onAbort = (): void => resolve(undefined);
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort);
+  return { promise, cancel: () => signal.removeEventListener("abort", onAbort) };
+}

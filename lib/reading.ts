@@ -1,0 +1,346 @@
+/**
+ * Decoding: from the payload of a message to a reading that the table's columns can hold.
+ *
+ * Every payload either becomes a `Reading` or is refused with a `PayloadError` that says why.
+ * Nothing is rounded on the way that the column could hold: where a double would lose digits,
+ * the number is taken from the text of the payload.
+ */
+
+import { type Buffer, isUtf8 } from "node:buffer";
+
+/** Types of the `value` column that readings can be stored in (PostgreSQL manual, chapter 8.1). */
+export type ValueType =
+  | "double precision"
+  | "real"
+  | "numeric"
+  | "smallint"
+  | "integer"
+  | "bigint";
+
+/** Types of the `sensor_sid` column. */
+export type SidType = "smallint" | "integer" | "bigint";
+
+/** What the columns of the database can hold. */
+export interface ReadingColumns {
+  readonly value: ValueType;
+  readonly sid: SidType;
+}
+
+/** One value of one sensor at one time. */
+export interface Reading {
+  /** Microseconds since 1970-01-01 00:00 UTC. */
+  readonly timeMicros: bigint;
+  /** 32 hexadecimal digits. */
+  readonly uuid: string;
+  readonly sid: number;
+  /** A number for floating point columns, a decimal text for `numeric`, else an integer. */
+  readonly value: number | string | bigint;
+}
+
+/** The payload is not a reading, or not one that the columns can hold; the message says why. */
+export class PayloadError extends Error {
+  override readonly name = "PayloadError";
+}
+
+/** Longer payloads are not looked into: a reading has some 150 bytes. */
+export const MAX_PAYLOAD_BYTES = 64 * 1024;
+
+/** JavaScript's date range; PostgreSQL's ends later (ECMA-262 section 21.4.1.1). */
+const MAX_TIMESTAMP_SECONDS = 8.64e12;
+
+/** 4713-01-01 BC, where PostgreSQL's timestamps begin (PostgreSQL manual, section 8.5). */
+const MIN_TIMESTAMP_SECONDS = -210_866_803_200;
+
+/**
+ * Timestamps that are rather in a smaller unit: from so many seconds on (1e12 is the year 33658,
+ * and in milliseconds the year 2001).
+ */
+const SUSPECT_UNITS: readonly (readonly [number, string])[] = [
+  [1e17, "nanoseconds"],
+  [1e14, "microseconds"],
+  [1e12, "milliseconds"],
+];
+
+/** Below it (until the year 2106) a double tells microseconds apart, with room for the rounding. */
+const MAX_EXACT_SECONDS = 2 ** 32;
+
+const INTEGER_RANGES: Readonly<
+  Record<"smallint" | "integer" | "bigint", readonly [bigint, bigint]>
+> = {
+  smallint: [-(2n ** 15n), 2n ** 15n - 1n],
+  integer: [-(2n ** 31n), 2n ** 31n - 1n],
+  bigint: [-(2n ** 63n), 2n ** 63n - 1n],
+};
+
+/** Digits before the decimal point that `numeric` holds (PostgreSQL manual, section 8.1.2). */
+const MAX_NUMERIC_EXPONENT = 131_072;
+
+/**
+ * Decodes a payload of the form
+ * `{"timestamp": 1700000000.123456, "uuid": "c4ca…", "sid": 0, "value": 21.5246, "unit": "°C"}`.
+ *
+ * @throws {PayloadError} when it is not a reading or the columns cannot hold it.
+ */
+export function decodeReading(payload: Buffer, columns: ReadingColumns): Reading {
+  const text = decodeText(payload);
+  const needsDigits = columns.value === "numeric" || columns.value === "bigint";
+  const message = (needsDigits ? undefined : parseFast(text)) ?? parseExact(text);
+  return {
+    timeMicros: decodeTimestamp(message["timestamp"]),
+    uuid: decodeUuid(message["uuid"]),
+    sid: decodeSid(message["sid"], columns.sid),
+    value: decodeValue(message["value"], columns.value),
+  };
+}
+
+/** A number as the payload has it. `NaN` and the infinities stand as they are. */
+class NumberText {
+  constructor(readonly text: string) {}
+}
+
+type Message = Readonly<Record<string, unknown>>;
+
+function decodeText(payload: Buffer): string {
+  if (payload.length === 0) throw new PayloadError("the payload is empty");
+  if (payload.length > MAX_PAYLOAD_BYTES) {
+    throw new PayloadError(
+      `the payload has ${payload.length} bytes, more than the ${MAX_PAYLOAD_BYTES} allowed`,
+    );
+  }
+  if (!isUtf8(payload)) throw new PayloadError("the payload is not UTF-8");
+  return payload.toString();
+}
+
+/**
+ * Numbers become doubles. Undefined where that does not do: for a time that a double does not
+ * hold to the microsecond, for a value beyond the doubles, and for what is not standard JSON.
+ */
+function parseFast(text: string): Message | undefined {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    return undefined; // `parseExact` understands more, and says what is wrong with the rest.
+  }
+  const message = checkObject(parsed);
+  const { timestamp, value } = message;
+  const isExact = typeof timestamp === "number" && Math.abs(timestamp) < MAX_EXACT_SECONDS &&
+    value !== Infinity && value !== -Infinity;
+  return isExact ? message : undefined;
+}
+
+/**
+ * What Python's encoder writes beside the numbers of JSON, and what stands for it while
+ * `JSON.parse` does its work: spellings of zero that no encoder writes.
+ */
+const LITERALS: ReadonlyMap<string, string> = new Map([
+  ["NaN", "-0e-000000001"],
+  ["Infinity", "-0e-000000002"],
+  ["-Infinity", "-0e-000000003"],
+]);
+const LITERAL_OF = new Map([...LITERALS].map(([literal, standIn]) => [standIn, literal]));
+
+/** Strings match first, and stay as they are, so that only literals outside them are found. */
+const STRING_OR_LITERAL = /"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity\b|\bNaN\b/gs;
+
+/** Numbers become `NumberText`s, and `NaN`, `Infinity` and `-Infinity` are understood. */
+function parseExact(text: string): Message {
+  const standard = text.replace(STRING_OR_LITERAL, (token) => LITERALS.get(token) ?? token);
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(standard, (_key, value, context?: { source?: string }) => {
+      if (typeof value !== "number") return value;
+      const source = context?.source ?? String(value);
+      return new NumberText(LITERAL_OF.get(source) ?? source);
+    });
+  } catch (error) {
+    throw new PayloadError(`the payload is not JSON (${describeSyntaxError(error)})`);
+  }
+  return checkObject(parsed);
+}
+
+function describeSyntaxError(error: unknown): string {
+  return error instanceof RangeError
+    ? "nested too deeply"
+    : error instanceof Error
+    ? error.message.replace(/, *".*" is not valid JSON$/s, "").replace(/ \(line .*\)$/, "")
+    : String(error);
+}
+
+function checkObject(value: unknown): Message {
+  if (
+    typeof value === "object" && value !== null && !Array.isArray(value) &&
+    !(value instanceof NumberText)
+  ) {
+    return value as Message;
+  }
+  throw new PayloadError(`the payload is ${describeType(value)}, not a JSON object`);
+}
+
+function decodeTimestamp(timestamp: unknown): bigint {
+  if (typeof timestamp === "number") return BigInt(Math.round(timestamp * 1e6));
+  if (timestamp === undefined) throw new PayloadError("timestamp is missing");
+  const text = timestamp instanceof NumberText
+    ? timestamp.text
+    : typeof timestamp === "string"
+    ? timestamp.trim()
+    : undefined;
+  if (text === undefined) {
+    throw new PayloadError(`timestamp is ${describeType(timestamp)}, not a number of seconds`);
+  }
+  const seconds = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
+  if (!Number.isFinite(seconds)) {
+    throw new PayloadError(`timestamp is ${quote(text)}, not a finite number of seconds`);
+  }
+  const unit = SUSPECT_UNITS.find(([from]) => seconds >= from && seconds < from * 1e3)?.[1];
+  if (unit !== undefined) {
+    throw new PayloadError(
+      `timestamp is ${quote(text)}, which looks like ${unit}; seconds since 1970 are expected`,
+    );
+  }
+  if (seconds < MIN_TIMESTAMP_SECONDS || seconds > MAX_TIMESTAMP_SECONDS) {
+    throw new PayloadError(`timestamp is ${quote(text)}, outside the range of dates`);
+  }
+  return scaleDecimal(text, 6).rounded;
+}
+
+/**
+ * The decimal text times 10^places, rounded half away from zero, and whether nothing was lost by
+ * that. `text` must be of a size that its double has been checked to be of.
+ */
+function scaleDecimal(text: string, places: number): { rounded: bigint; exact: boolean } {
+  const [, sign, whole = "", fraction = "", exponent = "0"] =
+    /^([+-]?)(\d*)\.?(\d*)(?:e([+-]?\d+))?$/i.exec(text) ?? [];
+  const digits = whole + fraction;
+  // A zero may have any exponent, and must not be filled up with as many zeros.
+  if (/^0*$/.test(digits)) return { rounded: 0n, exact: true };
+  const point = whole.length + Number(exponent) + places;
+  const kept = BigInt(digits.slice(0, Math.max(point, 0)).padEnd(point, "0") || "0");
+  const rounded = point >= 0 && (digits[point] ?? "0") >= "5" ? kept + 1n : kept;
+  const exact = /^0*$/.test(digits.slice(Math.max(point, 0)));
+  return { rounded: sign === "-" ? -rounded : rounded, exact };
+}
+
+/** RFC 4122 section 3, and the spellings around it: no hyphens, braces, `urn:uuid:`, any case. */
+const UUID =
+  /^(?:urn:uuid:)?(\{?)([0-9a-f]{8})(-?)([0-9a-f]{4})\3([0-9a-f]{4})\3([0-9a-f]{4})\3([0-9a-f]{12})(\}?)$/i;
+
+function decodeUuid(uuid: unknown): string {
+  if (uuid === undefined) throw new PayloadError("uuid is missing");
+  if (typeof uuid !== "string") {
+    throw new PayloadError(`uuid is ${describeType(uuid)}, not a string`);
+  }
+  const match = UUID.exec(uuid);
+  if (match === null || match[1]?.length !== match[8]?.length) {
+    throw new PayloadError(`uuid is ${quote(uuid)}, which is not a UUID`);
+  }
+  return `${match[2]}${match[4]}${match[5]}${match[6]}${match[7]}`.toLowerCase();
+}
+
+function decodeSid(sid: unknown, type: SidType): number {
+  if (sid === undefined) return 0;
+  const number = sid instanceof NumberText ? Number(sid.text) : sid;
+  if (typeof number !== "number") {
+    throw new PayloadError(`sid is ${describeType(sid)}, not an integer`);
+  }
+  const text = sid instanceof NumberText ? sid.text : String(sid);
+  if (!Number.isInteger(number) && Number.isFinite(number)) {
+    throw new PayloadError(`sid is ${quote(text)}, not an integer`);
+  }
+  const [min, max] = INTEGER_RANGES[type];
+  if (!Number.isSafeInteger(number) || number < min || number > max) {
+    throw new PayloadError(`sid is ${quote(text)}, outside the range of the ${type} column`);
+  }
+  // JSON can write a zero with a sign; there is only one sensor 0.
+  return number + 0;
+}
+
+function decodeValue(value: unknown, type: ValueType): number | string | bigint {
+  if (value === undefined) throw new PayloadError("value is missing");
+  const number = typeof value === "boolean" ? Number(value) : value;
+  const text = number instanceof NumberText
+    ? number.text
+    : typeof number === "number"
+    ? String(number)
+    : undefined;
+  if (text === undefined) throw new PayloadError(`value is ${describeType(value)}, not a number`);
+  switch (type) {
+    case "double precision":
+    case "real":
+      return decodeFloat(number as number | NumberText, type);
+    case "numeric":
+      return decodeNumeric(text);
+    default:
+      return decodeInteger(text, type);
+  }
+}
+
+function decodeFloat(value: number | NumberText, type: "double precision" | "real"): number {
+  const text = value instanceof NumberText ? value.text : String(value);
+  if (LITERALS.has(text)) return Number(text);
+  const number = value instanceof NumberText ? Number(value.text) : value;
+  const stored = type === "real" ? Math.fround(number) : number;
+  if (!Number.isFinite(stored)) throw outOfRange(text, type);
+  return stored;
+}
+
+/** The text goes to the database as it is, which knows the precision and scale of its column. */
+function decodeNumeric(text: string): string {
+  const exponent = Number(/e([+-]?\d+)$/i.exec(text)?.[1] ?? "0");
+  if (Math.abs(exponent) > MAX_NUMERIC_EXPONENT) throw outOfRange(text, "numeric");
+  return text;
+}
+
+function decodeInteger(text: string, type: "smallint" | "integer" | "bigint"): bigint {
+  if (LITERALS.has(text)) {
+    throw new PayloadError(`value is ${quote(text)}, which the ${type} column cannot hold`);
+  }
+  if (Math.abs(Number(text)) >= 2 ** 64) throw outOfRange(text, type);
+  const { rounded, exact } = scaleDecimal(text, 0);
+  const [min, max] = INTEGER_RANGES[type];
+  if (rounded < min || rounded > max) throw outOfRange(text, type);
+  if (!exact) {
+    throw new PayloadError(
+      `value is ${quote(text)}, which the ${type} column could hold only rounded`,
+    );
+  }
+  return rounded;
+}
+
+function outOfRange(text: string, type: ValueType): PayloadError {
+  return new PayloadError(`value is ${quote(text)}, outside the range of the ${type} column`);
+}
+
+function describeType(value: unknown): string {
+  if (value === null) return "null";
+  if (value === undefined) return "missing";
+  if (Array.isArray(value)) return "an array";
+  if (value instanceof NumberText) return "a number";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** Longest text of a payload that a message quotes. */
+const MAX_QUOTED = 60;
+
+function quote(text: string): string {
+  return text.length <= MAX_QUOTED ? `'${text}'` : `'${text.slice(0, MAX_QUOTED)}…'`;
+}
+
+/** Longest piece of a payload that the log shows. */
+const MAX_SHOWN = 200;
+
+/** The beginning of a payload, for the log: text where it is text, else hexadecimal. */
+export function shortenPayload(payload: Buffer): string {
+  const start = payload.subarray(0, MAX_SHOWN + 4);
+  const isText = isUtf8(payload.length > start.length ? trimCharacter(start) : start);
+  const shown = isText ? start.toString().slice(0, MAX_SHOWN) : `0x${start.toString("hex", 0, 60)}`;
+  const complete = isText ? payload.length <= MAX_SHOWN : payload.length <= 60;
+  return complete ? shown : `${shown}… (${payload.length} bytes)`;
+}
+
+/** Without a character that is cut at the end. */
+function trimCharacter(bytes: Buffer): Buffer {
+  let end = bytes.length;
+  while (end > 0 && ((bytes[end - 1] ?? 0) & 0xc0) === 0x80) end--;
+  return bytes.subarray(0, Math.max(end - 1, 0));
+}

@@ -1,0 +1,107 @@
+/**
+ * Trying again: one backoff, one way to tell about it, one way to say in words what failed.
+ *
+ * The log gets one ERROR when something becomes unavailable and one INFO when it is back,
+ * however many attempts lie between; the attempts themselves are DEBUG lines.
+ */
+
+import { log } from "./log.ts";
+
+const FIRST_DELAY_MS = 100;
+const MAX_DELAY_MS = 15_000;
+
+/**
+ * Capped exponential backoff with jitter: 50–100 ms, 100–200, 200–400, … 7.5–15 s, the same for
+ * ever after. Jitter keeps several loggers from knocking in step after a common outage.
+ */
+export class Backoff {
+  #attempts = 0;
+
+  /** The time to wait before the next attempt, in ms. */
+  nextDelayMs(random: () => number = Math.random): number {
+    const ceiling = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(this.#attempts++, 20));
+    return ceiling * (0.5 + 0.5 * random());
+  }
+
+  reset(): void {
+    this.#attempts = 0;
+  }
+}
+
+/** Resolves after `ms`, or at once when `signal` is aborted; it never rejects. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const finish = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", finish);
+      resolve();
+    };
+    const timer = setTimeout(finish, ms);
+    signal.addEventListener("abort", finish);
+  });
+}
+
+/**
+ * Tells the log about a service that several parties use. The outage lasts from the first
+ * failure of any of them until all that failed have succeeded again.
+ */
+export class Outage {
+  readonly #service: string;
+  readonly #waiting: () => string;
+  readonly #failing = new Set<unknown>();
+  #startMs = 0;
+  #lastReason = "";
+
+  /** `service` begins a sentence; `waiting` tells what waits, as a sentence, or is empty. */
+  constructor(service: string, waiting: () => string) {
+    this.#service = service;
+    this.#waiting = waiting;
+  }
+
+  /** One party failed, and will try again. */
+  failed(party: unknown, reason: string): void {
+    if (this.#failing.size === 0) {
+      this.#startMs = performance.now();
+      log.error(`${this.#service} is not available: ${reason}. Trying again until it is.`);
+    } else if (reason !== this.#lastReason) {
+      log.debug(`${this.#service} is still not available: ${reason}.`);
+    }
+    this.#lastReason = reason;
+    this.#failing.add(party);
+  }
+
+  /** The party succeeded. */
+  succeeded(party: unknown): void {
+    if (!this.#failing.delete(party) || this.#failing.size > 0) return;
+    const seconds = ((performance.now() - this.#startMs) / 1000).toFixed(1);
+    log.info(`${this.#service} is available again after ${seconds} s. ${this.#waiting()}`.trim());
+  }
+
+  /** Why the last attempt failed; undefined while nothing fails. */
+  get reason(): string | undefined {
+    return this.#failing.size > 0 ? this.#lastReason : undefined;
+  }
+}
+
+const ERRNO_WORDS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "connection refused (nothing listens there, or a firewall is in between)",
+  ECONNRESET: "the connection was reset by the other side",
+  ECONNABORTED: "the connection was aborted",
+  EPIPE: "the connection was closed by the other side",
+  ETIMEDOUT: "no answer in time",
+  EHOSTUNREACH: "no route to the host",
+  ENETUNREACH: "no route to the network",
+  ENOTFOUND: "the host name is unknown",
+  EAI_AGAIN: "the host name cannot be resolved at the moment",
+};
+
+/** Says in words why something failed, without a full stop. */
+export function describeError(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return [...new Set(error.errors.map(describeError))].join("; ");
+  }
+  if (!(error instanceof Error)) return String(error);
+  const code = "code" in error ? String(error.code) : "";
+  return ERRNO_WORDS[code] ?? (error.message.replace(/\.$/, "") || code || error.name);
+}

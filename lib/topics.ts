@@ -1,0 +1,35 @@
+/** Topic filters: what they match, and which could have matched a topic (MQTT 5.0 section 4.7). */
+
+/** Levels of a topic up to which every filter that could match it is made: 2^7 and their prefixes. */
+const MAX_LEVELS_ENUMERATED = 6;
+
+/** Whether a topic filter, a `$share/GROUP/` in front of it aside, matches a topic. */
+export function isMatch(filter: string, topic: string): boolean {
+  const pattern = filter.replace(/^\$share\/[^/]*\//, "").split("/");
+  const levels = topic.split("/");
+  if (topic.startsWith("$") && /^[+#]/.test(pattern[0] ?? "")) return false;
+  for (const [index, expected] of pattern.entries()) {
+    if (expected === "#") return true;
+    if (index >= levels.length || (expected !== "+" && expected !== levels[index])) return false;
+  }
+  return pattern.length === levels.length;
+}
+
+/**
+ * All filters that match a topic. Topics of more than six levels would have too many; for those
+ * only the filters without `+` are listed.
+ */
+export function filtersThatMatch(topic: string): string[] {
+  const levels = topic.split("/");
+  const withPlus = levels.length <= MAX_LEVELS_ENUMERATED;
+  let prefixes = [""];
+  const filters = ["#"];
+  for (const level of levels) {
+    prefixes = prefixes.flatMap((prefix) =>
+      (withPlus ? [level, "+"] : [level]).map((choice) => `${prefix}${choice}/`)
+    );
+    filters.push(...prefixes.map((prefix) => `${prefix}#`));
+  }
+  filters.push(...prefixes.map((prefix) => prefix.slice(0, -1)));
+  return filters.filter((filter) => isMatch(filter, topic));
+}

@@ -1,0 +1,111 @@
+/**
+ * kraken-logger: carries sensor readings from MQTT to PostgreSQL and never loses one.
+ *
+ * Wires the parts of `lib/` together, handles signals and sets the exit status.
+ */
+
+import metadata from "./deno.json" with { type: "json" };
+import { check } from "./lib/check.ts";
+import { type Command, HELP, parseCommandLine, UsageError } from "./lib/command_line.ts";
+import { ConfigError, parseConfig, parseDatabaseConfig } from "./lib/config.ts";
+import { readEnvironment, readTextFile } from "./lib/environment.ts";
+import { init } from "./lib/init.ts";
+import { configureLog, log } from "./lib/log.ts";
+import { Logger } from "./lib/logger.ts";
+import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
+
+const SUCCESS = 0;
+const FAILURE = 1;
+/** EX_CONFIG of sysexits.h: starting again without a change is of no use. */
+const CONFIGURATION_ERROR = 78;
+
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+
+async function execute(command: Command): Promise<number> {
+  switch (command.name) {
+    case "help":
+      print(HELP);
+      return SUCCESS;
+    case "version":
+      print(`kraken-logger ${metadata.version}\n`);
+      return SUCCESS;
+    case "schema":
+      print(formatScript([
+        ...schemaStatements(command),
+        ...(command.grant === undefined ? [] : grantStatements(command.grant)),
+      ]));
+      return SUCCESS;
+    case "init":
+      return await init(parseDatabaseConfig(readEnvironment(), readTextFile), { ...command, print })
+        ? SUCCESS
+        : FAILURE;
+    case "check":
+      return await check(parseConfig(readEnvironment(), readTextFile), print) ? SUCCESS : FAILURE;
+    case "run":
+      return await run();
+  }
+}
+
+async function run(): Promise<number> {
+  const config = parseConfig(readEnvironment(), readTextFile);
+  configureLog(config.log);
+  for (const warning of config.warnings) log.warning(warning);
+  const logger = new Logger(config);
+  const stopRequested = nextStopSignal();
+  const { failed } = logger.start();
+  const signal = await Promise.race([stopRequested, failed]);
+  log.info(`Received ${signal}, finishing what is in hand.`);
+  const unfinished = await logger.stop();
+  log.info(`Stopped: ${logger.statistics}.`);
+  if (unfinished === 0) return SUCCESS;
+  log.error(
+    config.mqtt.clientId === undefined
+      ? `${unfinished} messages could not be stored and are lost, for want of a MQTT_CLIENT_ID.`
+      : `${unfinished} messages could not be stored. They are not acknowledged, and the broker ` +
+        "sends them again (those of QoS 0 excepted).",
+  );
+  return FAILURE;
+}
+
+/** The first signal asks for a clean end, the second ends at once. */
+function nextStopSignal(): Promise<Deno.Signal> {
+  const { promise, resolve } = Promise.withResolvers<Deno.Signal>();
+  let received = false;
+  for (const signal of STOP_SIGNALS) {
+    Deno.addSignalListener(signal, () => {
+      if (received) Deno.exit(FAILURE);
+      received = true;
+      resolve(signal);
+    });
+  }
+  return promise;
+}
+
+function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    written += Deno.stdout.writeSync(bytes.subarray(written));
+  }
+}
+
+function printError(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+}
+
+async function main(): Promise<number> {
+  try {
+    return await execute(parseCommandLine(Deno.args));
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      printError(`The configuration is not usable:\n${error.message}\n`);
+      return CONFIGURATION_ERROR;
+    }
+    if (error instanceof UsageError) {
+      printError(`kraken-logger: ${error.message}. See 'kraken-logger --help'.\n`);
+      return FAILURE;
+    }
+    throw error;
+  }
+}
+
+if (import.meta.main) Deno.exit(await main());

@@ -1,0 +1,27 @@
+/**
+ * The MQTT broker that tests use: Mosquitto, as the laboratories do, or Aedes where Mosquitto is
+ * not installed.
+ */
+import { startAedes } from "./aedes_broker.ts";
+import type { BrokerOptions, TestBroker } from "./broker_types.ts";
+import { findMosquitto, startMosquitto } from "./mosquitto.ts";
+
+export type { BrokerOptions, TestBroker } from "./broker_types.ts";
+
+/**
+ * Starts Mosquitto where it is installed, else Aedes; `KRAKEN_TEST_BROKER=aedes` forces the
+ * latter. The caller disposes the broker.
+ *
+ * @throws {Error} where `CI` is `true` and Mosquitto is not installed, since the tests would then
+ * pass without having tested what they are for.
+ */
+export async function startBroker(options: BrokerOptions = {}): Promise<TestBroker> {
+  const isForced = Deno.env.get("KRAKEN_TEST_BROKER") === "aedes";
+  if (!isForced && findMosquitto() !== null) {
+    return await startMosquitto(options);
+  }
+  if (!isForced && Deno.env.get("CI") === "true") {
+    throw new Error("Starting a broker: Mosquitto is not installed, but CI=true requires it");
+  }
+  return await startAedes(options);
+}

@@ -1,0 +1,240 @@
+/**
+ * A real Mosquitto for tests and benchmarks, on a free port, with its store in a temporary
+ * directory.
+ */
+import type { BrokerOptions, RestartOptions, TestBroker } from "./broker_types.ts";
+import { waitUntil } from "./poll.ts";
+import { findFreePort, LOOPBACK } from "./ports.ts";
+import { runSuccessfully, TestProcess } from "./process.ts";
+import { findProgram, isFile } from "./programs.ts";
+import {
+  findServiceUser,
+  makeServiceDirectory,
+  type ServiceUser,
+  writePrivateFile,
+} from "./service_user.ts";
+
+/** How {@linkcode startMosquitto} sets the broker up. */
+export interface MosquittoOptions extends BrokerOptions {
+  /** Keeps sessions and messages across a restart; `true` by default. */
+  readonly persistence?: boolean;
+  /** Messages kept for a client that is away or slow; 0, the default here, is unlimited. */
+  readonly maxQueuedMessages?: number;
+  /** Messages handed to a client and not yet acknowledged; Mosquitto's default is 20. */
+  readonly maxInflightMessages?: number;
+  /** The highest QoS that the broker grants; 2 by default. */
+  readonly maxQos?: 0 | 1 | 2;
+  /** Lines of the access control file, such as `topic read sensors/#`. */
+  readonly acl?: readonly string[];
+  /** Further lines of the configuration; those for a listener, such as `cafile`, work too. */
+  readonly config?: readonly string[];
+  /** Files readable by the broker alone, to be named in `config` by their name only. */
+  readonly files?: Readonly<Record<string, string>>;
+}
+
+/** The installed Mosquitto, or null. */
+export function findMosquitto(): string | null {
+  return findProgram("mosquitto");
+}
+
+/**
+ * Starts Mosquitto and waits until it accepts connections. The caller disposes it.
+ *
+ * @throws {Error} when it is not installed, or with its output when it does not start.
+ */
+export async function startMosquitto(options: MosquittoOptions = {}): Promise<MosquittoBroker> {
+  const program = findMosquitto();
+  if (program === null) {
+    throw new Error("Starting Mosquitto: not installed");
+  }
+  const user = findServiceUser(["mosquitto"]);
+  const directory = makeServiceDirectory(user);
+  const broker = new MosquittoBroker({ options, program, user, directory });
+  try {
+    await broker.initialize();
+    return broker;
+  } catch (error) {
+    await broker[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+interface BrokerParts {
+  readonly options: MosquittoOptions;
+  readonly program: string;
+  readonly user: ServiceUser | null;
+  readonly directory: string;
+}
+
+/** Mosquitto under the control of a test. */
+export class MosquittoBroker implements TestBroker {
+  readonly kind = "mosquitto";
+  readonly host: string = LOOPBACK;
+  readonly #parts: BrokerParts;
+  #port = 0;
+  #process: TestProcess | undefined;
+
+  /** Use {@linkcode startMosquitto}. */
+  constructor(parts: BrokerParts) {
+    this.#parts = parts;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get isRunning(): boolean {
+    return this.#process?.isRunning ?? false;
+  }
+
+  /** What a publisher has to respect; see `BrokerAddress`. */
+  get receiveMaximum(): number {
+    // 0 means no limit; a thousand are as fast as more.
+    return this.#parts.options.maxInflightMessages === 0
+      ? 1000
+      : this.#parts.options.maxInflightMessages ?? 20;
+  }
+
+  /** Output of the broker since its last start, connections and disconnections among it. */
+  get logLines(): readonly string[] {
+    return this.#process?.lines ?? [];
+  }
+
+  /** Writes the configuration and starts for the first time; {@linkcode startMosquitto} does. */
+  async initialize(): Promise<void> {
+    const { options, user, directory } = this.#parts;
+    for (const [name, content] of Object.entries(options.files ?? {})) {
+      writePrivateFile(user, `${directory}/${name}`, content);
+    }
+    if (options.acl !== undefined) {
+      writePrivateFile(user, `${directory}/acl`, options.acl.join("\n") + "\n");
+    }
+    await this.#writePasswords();
+    for (let attempt = 1;; attempt++) {
+      this.#port = findFreePort();
+      this.#writeConfig();
+      try {
+        return await this.start();
+      } catch (error) {
+        const isTaken = this.logLines.some((line) => line.includes("Address already in use"));
+        if (!isTaken || attempt === 10) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  async start(): Promise<void> {
+    if (this.isRunning) {
+      throw new Error("Starting Mosquitto: it runs already");
+    }
+    const { program, user, directory } = this.#parts;
+    this.#process = TestProcess.start(program, {
+      args: ["-c", `${directory}/mosquitto.conf`],
+      cwd: directory,
+      ...user,
+    });
+    try {
+      await this.#process.waitForLine(/mosquitto version \S+ running/);
+    } catch (error) {
+      await this.#process[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.signal("SIGCONT");
+    this.signal("SIGTERM");
+    await this.#process?.finished();
+  }
+
+  async kill(): Promise<void> {
+    this.signal("SIGKILL");
+    await this.#process?.finished();
+  }
+
+  async restart({ keepStore = true }: RestartOptions = {}): Promise<void> {
+    await this.stop();
+    if (!keepStore) {
+      this.deleteStore();
+    }
+    await this.start();
+  }
+
+  /** Forgets sessions and messages; only while the broker is stopped. */
+  deleteStore(): void {
+    if (this.isRunning) {
+      throw new Error("Deleting the store of Mosquitto: it still runs");
+    }
+    for (const { name } of Deno.readDirSync(this.#parts.directory)) {
+      if (name.startsWith("mosquitto.db")) {
+        Deno.removeSync(`${this.#parts.directory}/${name}`);
+      }
+    }
+  }
+
+  /**
+   * Makes the broker save its store now, as it otherwise does every half hour and when stopped,
+   * so that a SIGKILL afterwards does not lose it.
+   */
+  async save(): Promise<void> {
+    const before = this.#storeInode();
+    this.signal("SIGUSR1");
+    // A new file takes the place of the old one when it is complete.
+    await waitUntil(() => this.#storeInode() !== before, { what: "the store of Mosquitto" });
+  }
+
+  /** Sends a signal; SIGSTOP leaves a broker that takes connections but never answers. */
+  signal(signal: Deno.Signal): void {
+    this.#process?.kill(signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#process?.[Symbol.asyncDispose]();
+    Deno.removeSync(this.#parts.directory, { recursive: true });
+  }
+
+  #storeInode(): number | null {
+    const path = `${this.#parts.directory}/mosquitto.db`;
+    return isFile(path) ? Deno.statSync(path).ino : null;
+  }
+
+  async #writePasswords(): Promise<void> {
+    const { options, user, directory } = this.#parts;
+    if (options.users === undefined) {
+      return;
+    }
+    const program = findProgram("mosquitto_passwd");
+    if (program === null) {
+      throw new Error("Setting passwords of Mosquitto: 'mosquitto_passwd' is not installed");
+    }
+    const path = `${directory}/passwords`;
+    writePrivateFile(user, path, "");
+    for (const [name, password] of Object.entries(options.users)) {
+      await runSuccessfully(program, { args: ["-b", path, name, password], ...user });
+    }
+  }
+
+  #writeConfig(): void {
+    const { options, user, directory } = this.#parts;
+    const lines = [
+      "log_dest stderr",
+      "log_timestamp false",
+      `persistence ${options.persistence ?? true}`,
+      `persistence_location ${directory}/`,
+      `max_queued_messages ${options.maxQueuedMessages ?? 0}`,
+      ...optionalLine("max_inflight_messages", options.maxInflightMessages),
+      ...optionalLine("acl_file", options.acl && `${directory}/acl`),
+      ...optionalLine("password_file", options.users && `${directory}/passwords`),
+      `allow_anonymous ${options.users === undefined}`,
+      `listener ${this.#port} ${this.host}`,
+      ...optionalLine("max_qos", options.maxQos),
+      ...options.config ?? [],
+    ];
+    writePrivateFile(user, `${directory}/mosquitto.conf`, lines.join("\n") + "\n");
+  }
+}
+
+function optionalLine(name: string, value: string | number | undefined): string[] {
+  return value === undefined ? [] : [`${name} ${value}`];
+}

@@ -1,0 +1,69 @@
+/**
+ * Waiting for something that the tests cannot be told about: a row count, a log line of another
+ * process, a port that opens. Always by asking again, never by sleeping for a guessed time.
+ */
+
+/** How {@linkcode waitUntil} asks. */
+export interface WaitOptions {
+  /** Gives up after this time; 15,000 by default. */
+  readonly timeoutMs?: number;
+  /** Pause between two questions; 20 by default. */
+  readonly intervalMs?: number;
+  /** What is awaited, for the message of the error: `the 100 readings`. */
+  readonly what?: string;
+}
+
+/**
+ * Asks until the answer is neither `false`, `null` nor `undefined`, and returns that answer.
+ *
+ * An error thrown by the condition counts as "not yet", since the service that is asked may be
+ * down; the last one becomes the `cause` of the error thrown at the deadline.
+ *
+ * @throws {Error} when the deadline passes; the message names `what`.
+ */
+export async function waitUntil<T>(
+  condition: () => T | Promise<T>,
+  options: WaitOptions = {},
+): Promise<Exclude<T, false | null | undefined>> {
+  const { timeoutMs = 15_000, intervalMs = 20, what = "the condition" } = options;
+  const deadline = performance.now() + timeoutMs;
+  let cause: unknown;
+  while (true) {
+    try {
+      const answer = await condition();
+      if (answer !== false && answer !== null && answer !== undefined) {
+        return answer as Exclude<T, false | null | undefined>;
+      }
+      cause = undefined;
+    } catch (error) {
+      cause = error;
+    }
+    if (performance.now() >= deadline) {
+      const reason = cause instanceof Error ? `, last error: ${cause.message}` : "";
+      throw new Error(`Waiting for ${what}: not there after ${timeoutMs} ms${reason}`, { cause });
+    }
+    await delay(intervalMs);
+  }
+}
+
+/** Resolves after the given time. */
+export function delay(durationMs: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, durationMs));
+}
+
+/**
+ * Waits for a promise, but not longer than the given time.
+ *
+ * @returns the promise's value, or `undefined` when the time was up first; the promise goes on.
+ */
+export async function within<T>(promise: Promise<T>, durationMs: number): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), durationMs);
+  });
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

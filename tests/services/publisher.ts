@@ -1,0 +1,136 @@
+/**
+ * Publishers for the tests, in place of the acquisition daemons.
+ */
+import { Buffer } from "node:buffer";
+import { type BrokerAddress, type ClientOptions, closeClient, openClient } from "./mqtt_client.ts";
+import { delay } from "./poll.ts";
+import { type Reading, toPayload } from "./readings.ts";
+
+export type { BrokerAddress, ClientOptions } from "./mqtt_client.ts";
+
+/** How messages are published. */
+export interface PublishOptions extends ClientOptions {
+  /** 2 by default. */
+  readonly qos?: 0 | 1 | 2;
+  /** For readings, `sensors/test/{uuid}/{sid}` by default; for payloads `sensors/test`. */
+  readonly topic?: string;
+  readonly retain?: boolean;
+  /** Messages sent and not yet acknowledged; as many as the broker takes by default. */
+  readonly maxInflight?: number;
+  /** Messages for each second; as many as possible by default. */
+  readonly rate?: number;
+  /** Stops publishing between two messages; those under way are still acknowledged. */
+  readonly signal?: AbortSignal;
+}
+
+interface Message {
+  readonly topic: string;
+  readonly payload: string | Uint8Array;
+}
+
+/**
+ * Publishes readings, many at once, and resolves when the broker has acknowledged all of them.
+ *
+ * @returns how many were published, fewer than given only after `signal` was aborted.
+ * @throws the client's error, a lost connection among them unless `reconnectMs` is set.
+ */
+export async function publishReadings(
+  broker: BrokerAddress,
+  readings: readonly Reading[],
+  options: PublishOptions = {},
+): Promise<number> {
+  const toMessage = (reading: Reading): Message => ({
+    topic: options.topic ?? `sensors/test/${reading.uuid}/${reading.sid}`,
+    payload: toPayload(reading),
+  });
+  return await publishAll(broker, readings.values().map(toMessage), options);
+}
+
+/** Publishes payloads as they are; otherwise as {@linkcode publishReadings}. */
+export async function publishPayloads(
+  broker: BrokerAddress,
+  payloads: readonly (string | Uint8Array)[],
+  options: PublishOptions = {},
+): Promise<number> {
+  const { topic = "sensors/test" } = options;
+  return await publishAll(
+    broker,
+    payloads.values().map((payload) => ({ topic, payload })),
+    options,
+  );
+}
+
+async function publishAll(
+  broker: BrokerAddress,
+  messages: Iterable<Message>,
+  options: PublishOptions,
+): Promise<number> {
+  const { qos = 2, retain = false, rate, signal } = options;
+  // Mosquitto cuts off who has more messages open than it allows, with MQTT 3.1.1 as with 5.
+  const maxInflight = options.maxInflight ?? broker.receiveMaximum ?? 20;
+  const client = await openClient(broker, options);
+  const window = new PublishWindow();
+  if (options.reconnectMs === undefined) {
+    client.on("error", (error) => window.fail(error));
+    client.on(
+      "close",
+      () => window.fail(new Error("Publishing: the broker closed the connection")),
+    );
+  }
+  const startMs = performance.now();
+  let published = 0;
+  try {
+    for (const { topic, payload } of messages) {
+      const waitMs = rate === undefined ? 0 : startMs + published * 1000 / rate - performance.now();
+      if (waitMs > 1) {
+        await delay(waitMs);
+      }
+      await window.waitUntilBelow(maxInflight);
+      if (signal?.aborted) {
+        break;
+      }
+      const data = typeof payload === "string" ? payload : Buffer.from(payload);
+      window.open();
+      client.publish(topic, data, { qos, retain }, (error) => window.close(error));
+      published++;
+    }
+    await window.waitUntilBelow(1);
+    return published;
+  } finally {
+    await closeClient(client);
+  }
+}
+
+/** Counts the messages under way, and remembers the first failure. */
+class PublishWindow {
+  #open = 0;
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  open(): void {
+    this.#open++;
+  }
+
+  close(error: Error | null | undefined): void {
+    this.#open--;
+    if (error) {
+      this.fail(error);
+    }
+    this.#wake?.();
+  }
+
+  fail(error: Error): void {
+    this.#failure ??= error;
+    this.#wake?.();
+  }
+
+  /** @throws the first failure. */
+  async waitUntilBelow(limit: number): Promise<void> {
+    while (this.#open >= limit && this.#failure === undefined) {
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    if (this.#failure !== undefined) {
+      throw this.#failure;
+    }
+  }
+}

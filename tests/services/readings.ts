@@ -1,0 +1,167 @@
+/**
+ * Readings that the tests send, and the comparison of the table with what was sent.
+ */
+import type { SqlRow } from "./sql.ts";
+
+/** One reading of one sensor. */
+export interface Reading {
+  /** Microseconds since 1970 UTC. */
+  readonly timeUs: bigint;
+  readonly uuid: string;
+  readonly sid: number;
+  readonly value: number;
+}
+
+/** What {@linkcode makeReadings} generates. */
+export interface ReadingsOptions {
+  readonly count: number;
+  /** Sensors to take in turn; 10 by default, see {@linkcode makeSensors}. */
+  readonly sensors?: readonly { readonly uuid: string; readonly sid?: number }[];
+  /** Time of the first one, in microseconds since 1970; 2023-11-14 22:13:20.123456 by default. */
+  readonly startTimeUs?: bigint;
+  /** Seed of the random numbers: the same seed gives the same readings. */
+  readonly seed?: number;
+}
+
+/** Anything with the table: a `TestDatabase`. */
+export interface ReadingsTable {
+  query<Row extends SqlRow>(sql: string): Promise<Row[]>;
+}
+
+/** How {@linkcode expectStored} compares. */
+export interface CompareOptions {
+  /** What the column makes of a value, `Math.fround` for `real`; nothing by default. */
+  readonly toStored?: (value: number) => number;
+}
+
+const DEFAULT_START_US = 1_700_000_000_123_456n;
+
+/** Sensors with ids that differ from those of another `group`. */
+export function makeSensors(count: number, group: number = 0): { uuid: string; sid: number }[] {
+  return Array.from({ length: count }, (_, index) => ({
+    uuid: `c4ca4238-a0b9-4382-8dcc-${(group * 0x1000000 + index).toString(16).padStart(12, "0")}`,
+    sid: index % 3,
+  }));
+}
+
+/**
+ * Generates readings that all differ in sensor or time. Times grow by random steps of less than a
+ * second with all six digits in use; values are random doubles over twelve orders of magnitude.
+ */
+export function makeReadings(options: ReadingsOptions): Reading[] {
+  const { count, sensors = makeSensors(10), startTimeUs = DEFAULT_START_US, seed = 1 } = options;
+  const random = createRandom(seed);
+  let timeUs = startTimeUs;
+  return Array.from({ length: count }, (_, index) => {
+    const sensor = sensors[index % sensors.length];
+    if (sensor === undefined) {
+      throw new RangeError("Making readings: needs at least one sensor");
+    }
+    const value = (random() - 0.5) * 10 ** Math.floor(random() * 12 - 3);
+    const reading = { timeUs, uuid: sensor.uuid, sid: sensor.sid ?? 0, value };
+    timeUs += BigInt(1 + Math.floor(random() * 999_999));
+    return reading;
+  });
+}
+
+/** The payload of a reading, as the acquisition daemons publish it. */
+export function toPayload({ timeUs, uuid, sid, value }: Reading): string {
+  // JSON.stringify knows neither NaN nor infinities nor the sign of zero; Python's encoder does.
+  const number = Object.is(value, -0) ? "-0.0" : String(value);
+  const time = formatSeconds(timeUs);
+  return `{"timestamp": ${time}, "uuid": "${uuid}", "sid": ${sid}, "value": ${number}, "unit": "K"}`;
+}
+
+/** Microseconds as decimal seconds, all six digits kept. */
+export function formatSeconds(timeUs: bigint): string {
+  const sign = timeUs < 0n ? "-" : "";
+  const digits = String(timeUs < 0n ? -timeUs : timeUs).padStart(7, "0");
+  return `${sign}${digits.slice(0, -6)}.${digits.slice(-6)}`;
+}
+
+/**
+ * Compares the table with the readings that must be in it: each of them, with its time to the
+ * microsecond and its value to the last bit, and nothing else.
+ *
+ * @throws {Error} naming how many are missing, differ or should not be there, and the first ones.
+ * @throws {TypeError} when the readings contradict each other.
+ */
+export async function expectStored(
+  table: ReadingsTable,
+  readings: readonly Reading[],
+  { toStored = (value) => value }: CompareOptions = {},
+): Promise<void> {
+  const expected = new Map<string, number>();
+  for (const reading of readings) {
+    const key = `${reading.uuid} ${reading.sid} ${reading.timeUs}`;
+    const value = toStored(reading.value);
+    if (!Object.is(expected.get(key) ?? value, value)) {
+      throw new TypeError(`Comparing readings: two values for '${key}'`);
+    }
+    expected.set(key, value);
+  }
+  const rows = await table.query<{ key: string; value: string }>(`
+    SELECT concat_ws(' ', uuid, sensor_sid, (extract(epoch FROM time) * 1000000)::bigint) AS key,
+      value::text
+    FROM sensor_data JOIN sensors ON sensors.id = sensor_id ORDER BY time`);
+  const differences = findDifferences(expected, rows);
+  if (differences.total > 0) {
+    throw new Error(describeDifferences(differences, { expected: expected.size, rows }));
+  }
+}
+
+interface Differences {
+  readonly missing: string[];
+  readonly extra: string[];
+  readonly changed: string[];
+  readonly total: number;
+}
+
+interface StoredRow {
+  readonly key: string;
+  readonly value: string;
+}
+
+function findDifferences(
+  expected: ReadonlyMap<string, number>,
+  rows: readonly StoredRow[],
+): Differences {
+  const left = new Map(expected);
+  const extra: string[] = [];
+  const changed: string[] = [];
+  for (const { key, value } of rows) {
+    const sent = left.get(key);
+    if (sent === undefined) {
+      const reason = expected.has(key) ? "stored twice" : "never sent";
+      extra.push(`${key} = ${value}, ${reason}`);
+    } else if (!Object.is(sent, Number(value))) {
+      changed.push(`${key} = ${value}, sent ${Object.is(sent, -0) ? "-0" : sent}`);
+    }
+    left.delete(key);
+  }
+  const missing = [...left].map(([key, value]) => `${key} = ${value}`);
+  return { missing, extra, changed, total: missing.length + extra.length + changed.length };
+}
+
+function describeDifferences(
+  { missing, extra, changed }: Differences,
+  counts: { readonly expected: number; readonly rows: readonly StoredRow[] },
+): string {
+  const list = (title: string, entries: readonly string[]): string =>
+    entries.length === 0 ? "" : `\n${title}:\n  ${entries.slice(0, 5).join("\n  ")}`;
+  return `Comparing the table with ${counts.expected} readings: ${counts.rows.length} rows, ` +
+    `${missing.length} missing, ${extra.length} extra, ${changed.length} with another value` +
+    list("First missing (uuid, sid, microseconds)", missing) + list("First extra", extra) +
+    list("First with another value", changed);
+}
+
+/** A small seeded generator (mulberry32) of numbers from 0 to below 1. */
+function createRandom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

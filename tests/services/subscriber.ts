@@ -1,0 +1,62 @@
+/**
+ * A subscriber that keeps what it receives, to see what a broker hands out.
+ */
+import type { MqttClient } from "mqtt";
+import { type BrokerAddress, type ClientOptions, closeClient, openClient } from "./mqtt_client.ts";
+import { waitUntil } from "./poll.ts";
+
+/** How {@linkcode subscribe} subscribes. */
+export interface SubscribeOptions extends ClientOptions {
+  /** `#` by default. */
+  readonly filter?: string;
+  /** 2 by default. */
+  readonly qos?: 0 | 1 | 2;
+}
+
+/** A message as it was received. */
+export interface ReceivedMessage {
+  readonly topic: string;
+  readonly payload: string;
+  readonly qos: number;
+  readonly retain: boolean;
+}
+
+/** Subscribes and resolves when the broker has granted it. The caller disposes the subscriber. */
+export async function subscribe(
+  broker: BrokerAddress,
+  options: SubscribeOptions = {},
+): Promise<TestSubscriber> {
+  const messages: ReceivedMessage[] = [];
+  const decoder = new TextDecoder();
+  const client = await openClient(broker, {
+    ...options,
+    onMessage: (topic, payload, { qos, retain }) => {
+      messages.push({ topic, payload: decoder.decode(payload), qos, retain });
+    },
+  });
+  await client.subscribeAsync(options.filter ?? "#", { qos: options.qos ?? 2 });
+  return new TestSubscriber(client, messages);
+}
+
+/** A subscription with everything it has received so far. */
+export class TestSubscriber implements AsyncDisposable {
+  readonly messages: readonly ReceivedMessage[];
+  readonly #client: MqttClient;
+
+  /** Use {@linkcode subscribe}. */
+  constructor(client: MqttClient, messages: readonly ReceivedMessage[]) {
+    this.messages = messages;
+    this.#client = client;
+  }
+
+  /** Waits until so many messages have been received. */
+  async waitForCount(count: number, timeoutMs: number = 15_000): Promise<void> {
+    const what = `${count} messages`;
+    await waitUntil(() => this.messages.length >= count, { timeoutMs, what });
+  }
+
+  /** Disconnects; a session with a client id of its own stays with the broker. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await closeClient(this.#client);
+  }
+}
