@@ -176,6 +176,10 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
     host: settings.text("HTTP_HOST") ?? "127.0.0.1",
     port: settings.integer("HTTP_PORT", { min: 1, max: 65535 }),
   };
+  for (const name of ["SPOOL_DIRECTORY", "HTTP_PORT"]) {
+    if (settings.text(name) === undefined) continue;
+    settings.warnings.push(`${name} has no effect yet in this version.`);
+  }
   settings.throwProblems();
   return deepFreeze({
     database,

@@ -148,7 +148,7 @@ export class DatabaseConnection {
       });
       return result.rows;
     } catch (error) {
-      throw wrapError(error);
+      throw wrapError(error, this.#client.user ?? "");
     }
   }
 
@@ -197,7 +197,7 @@ async function connect(
     return connection;
   } catch (error) {
     await connection.close();
-    throw wrapError(error);
+    throw wrapError(error, user);
   } finally {
     signal.removeEventListener("abort", cut);
   }
@@ -353,12 +353,14 @@ const HINTS: Readonly<Record<string, string>> = {
   "57014": "something holds a lock, or the server is overloaded",
 };
 
-function wrapError(error: unknown): DatabaseError {
+function wrapError(error: unknown, user: string): DatabaseError {
   if (error instanceof DatabaseError) return error;
   if (!(error instanceof pg.DatabaseError)) {
     return new DatabaseError(describeError(error), { cause: error });
   }
+  // The server names the user, whom the configuration treats as a secret.
+  const said = error.message.replaceAll(`"${user}"`, "of DATABASE_USER");
   const hint = HINTS[error.code ?? ""];
-  const message = hint === undefined ? error.message : `${error.message} (${hint})`;
+  const message = hint === undefined ? said : `${said} (${hint})`;
   return new DatabaseError(message, { cause: error, sqlState: error.code });
 }

@@ -1,0 +1,199 @@
+/** What `check` examines about a broker. */
+
+import type { Report } from "./check.ts";
+import { describeEndpoint, type Endpoint, type MqttConfig } from "./config.ts";
+import type { Delivery } from "./delivery.ts";
+import {
+  MqttConnection,
+  MqttRefusedError,
+  SESSION_EXPIRY_SECONDS,
+  type Subscription,
+} from "./mqtt_connection.ts";
+import { decodeReading, PayloadError, type ReadingColumns } from "./reading.ts";
+import { describeError, sleep } from "./retry.ts";
+import { isMatch } from "./topics.ts";
+
+/** How long to listen for messages. */
+const LISTEN_MS = 2_000;
+
+/** Where Mosquitto and others tell their version. */
+const VERSION_TOPIC = "$SYS/broker/version";
+
+export interface CheckBrokerOptions {
+  readonly endpoint: Endpoint;
+  /** What the database can hold; undefined where that is not known. */
+  readonly columns: ReadingColumns | undefined;
+  readonly report: Report;
+}
+
+/** Reports on connection, session, subscriptions and on what is being published. */
+export async function checkBroker(config: MqttConfig, options: CheckBrokerOptions): Promise<void> {
+  const { endpoint, report } = options;
+  const subject = `Broker ${describeEndpoint(endpoint)}`;
+  const received: Delivery[] = [];
+  let connection: MqttConnection | undefined;
+  try {
+    connection = await open(config, endpoint, received);
+    const version = connection.protocolVersion === 5 ? "MQTT 5" : "MQTT 3.1.1";
+    const encryption = config.tls === undefined ? "not encrypted" : "encrypted";
+    report({ level: "ok", text: `${subject}: connected with ${version}, ${encryption}.` });
+    checkSession(config, connection, report);
+    await checkSubscriptions(config, connection, report);
+    await connection.subscribe([VERSION_TOPIC], 0);
+    await sleep(LISTEN_MS, new AbortController().signal);
+    checkVersion(received, report);
+    checkMessages(received, config, options);
+  } catch (error) {
+    report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
+  } finally {
+    connection?.destroy("checked");
+    await connection?.closed;
+  }
+}
+
+async function open(
+  config: MqttConfig,
+  endpoint: Endpoint,
+  received: Delivery[],
+): Promise<MqttConnection> {
+  const attempt = (protocolVersion: 4 | 5): Promise<MqttConnection> =>
+    MqttConnection.open({
+      endpoint,
+      tls: config.tls,
+      protocolVersion,
+      clientId: `kraken-check-${crypto.randomUUID().slice(0, 8)}`,
+      persistent: false,
+      user: config.user,
+      password: config.password,
+      onDelivery: (delivery) => {
+        received.push(delivery);
+        return delivery;
+      },
+      signal: new AbortController().signal,
+    });
+  if (config.protocolVersion !== undefined) return await attempt(config.protocolVersion);
+  try {
+    return await attempt(5);
+  } catch (error) {
+    if (error instanceof MqttRefusedError && error.versionRefused) return await attempt(4);
+    throw error;
+  }
+}
+
+function checkSession(config: MqttConfig, connection: MqttConnection, report: Report): void {
+  const { sessionExpirySeconds, sharedSubscriptions, wildcardSubscriptions } = connection.limits;
+  if (config.clientId === undefined) {
+    const text = "Session: MQTT_CLIENT_ID is not set, messages are lost whenever the logger is " +
+      "away. Set it to a name that no other client uses.";
+    report({ level: "problem", text });
+  } else if (sessionExpirySeconds === undefined) {
+    const text = "Session: how long the broker keeps messages for a logger that is away is its " +
+      "own setting (Mosquitto: persistent_client_expiration, for ever where it is not set).";
+    report({ level: "note", text });
+  } else if (sessionExpirySeconds < SESSION_EXPIRY_SECONDS) {
+    const days = (sessionExpirySeconds / 86_400).toFixed(1);
+    const text = `Session: the broker keeps it only for ${days} days after a disconnection.`;
+    report({ level: "note", text });
+  } else {
+    report({
+      level: "ok",
+      text: "Session: MQTT_CLIENT_ID is set, the session outlives the logger.",
+    });
+  }
+  if (config.sharedGroup !== undefined && !sharedSubscriptions) {
+    const text = "Shared group: the broker does not support it. Unset MQTT_SHARED_GROUP.";
+    report({ level: "problem", text });
+  }
+  if (!wildcardSubscriptions && config.filters.some((filter) => /[+#]/.test(filter))) {
+    const text = "Subscription: the broker does not support wildcards. List the topics in " +
+      "MQTT_TOPIC.";
+    report({ level: "problem", text });
+  }
+}
+
+async function checkSubscriptions(
+  config: MqttConfig,
+  connection: MqttConnection,
+  report: Report,
+): Promise<void> {
+  const filters = config.filters.filter((filter) => !filter.startsWith("$share/"));
+  if (filters.length === 0) return;
+  for (const result of await connection.subscribe(filters, config.qos)) {
+    reportSubscription(result, config, report);
+  }
+  if (config.qos === 0) {
+    const text = "Subscription: with MQTT_QOS=0 messages are lost whenever the connection is " +
+      "interrupted. Set MQTT_QOS to 1 or 2.";
+    report({ level: "problem", text });
+  }
+}
+
+function reportSubscription(
+  { filter, granted }: Subscription,
+  { qos }: MqttConfig,
+  report: Report,
+): void {
+  if (typeof granted === "string") {
+    const text = `Subscription '${filter}': refused, ${granted}. Allow it in the broker's access ` +
+      "list, or mend MQTT_TOPIC.";
+    report({ level: "problem", text });
+  } else if (granted === 0 && qos > 0) {
+    const text = `Subscription '${filter}': the broker grants only QoS 0, messages are lost ` +
+      "whenever the connection is interrupted. Allow QoS 1 at the broker.";
+    report({ level: "problem", text });
+  } else if (granted < qos) {
+    const text = `Subscription '${filter}': QoS ${granted} instead of ${qos}, which loses nothing.`;
+    report({ level: "note", text });
+  } else {
+    report({ level: "ok", text: `Subscription '${filter}': granted with QoS ${granted}.` });
+  }
+}
+
+/** Mosquitto's limits cannot be asked for, and the most dangerous one is its default. */
+function checkVersion(received: readonly Delivery[], report: Report): void {
+  const version = received.find(({ topic }) => topic === VERSION_TOPIC)?.payload.toString();
+  if (version === undefined || !/mosquitto/i.test(version)) return;
+  const secondsKept = `60 messages/s fill 1000 in ${Math.floor(1000 / 60)} s`;
+  report({
+    level: "note",
+    text: `Broker limits: ${version} drops what exceeds max_queued_messages for a logger that is ` +
+      `away or slow; its default is 1000 (${secondsKept}). Set max_queued_messages in ` +
+      "mosquitto.conf to the messages of the longest absence, and persistence to true.",
+  });
+}
+
+function checkMessages(
+  received: readonly Delivery[],
+  config: MqttConfig,
+  { columns, report }: CheckBrokerOptions,
+): void {
+  const messages = received.filter(({ topic }) =>
+    config.filters.some((filter) => isMatch(filter, topic))
+  );
+  const seconds = LISTEN_MS / 1000;
+  if (messages.length === 0) {
+    const text = `Messages: none within ${seconds} s. If sensors publish, compare their topics ` +
+      `with MQTT_TOPIC (${config.filters.join(",")}).`;
+    return report({ level: "note", text });
+  }
+  if (columns === undefined) {
+    return report({ level: "ok", text: `Messages: ${messages.length} within ${seconds} s.` });
+  }
+  const rejections = messages.flatMap(({ topic, payload }) => {
+    try {
+      decodeReading(payload, columns);
+      return [];
+    } catch (error) {
+      if (error instanceof PayloadError) return [`'${topic}': ${error.message}`];
+      throw error;
+    }
+  });
+  const count = `${messages.length} within ${seconds} s`;
+  report(
+    rejections.length === 0 ? { level: "ok", text: `Messages: ${count}, all of them readings.` } : {
+      level: "note",
+      text: `Messages: ${count}, of which ${rejections.length} would be rejected, for ` +
+        `example on ${rejections[0]}.`,
+    },
+  );
+}
