@@ -22,20 +22,26 @@ export class Fifo<T> {
 
   /** Takes the oldest element, undefined where there is none. */
   shift(): T | undefined {
-    return this.take(1)[0];
+    const element = this.#elements[this.#head];
+    this.#drop(1);
+    return element;
   }
 
   /** Takes up to `max` elements, oldest first. */
   take(max: number): T[] {
     const taken = this.#elements.slice(this.#head, this.#head + max);
-    this.#head += taken.length;
-    if (this.length === 0) {
+    this.#drop(taken.length);
+    return taken;
+  }
+
+  #drop(count: number): void {
+    this.#head += count;
+    if (this.#head >= this.#elements.length) {
       this.#elements = [];
       this.#head = 0;
     } else if (this.#head >= COMPACT_AT) {
       this.#elements = this.#elements.slice(this.#head);
       this.#head = 0;
     }
-    return taken;
   }
 }

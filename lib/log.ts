@@ -108,42 +108,39 @@ const FLOOD_BURST = 10;
 const FLOOD_INTERVAL_MS = 60_000;
 
 /**
- * Keeps one kind of line from flooding the log: the first ten in each minute are written, then
- * only how many were left out, with the first line of the next minute or at `flush`.
+ * Keeps one kind of line from flooding the log: ten are written in a minute, and at its end how
+ * many were left out. Whoever owns it calls `flush` at the end.
  */
 export class FloodGuard {
   readonly #subject: string;
-  readonly #now: () => number;
-  #intervalStartMs = -Infinity;
   #written = 0;
   #leftOut = 0;
+  #minute: ReturnType<typeof setTimeout> | undefined;
 
   /** `subject` completes the sentence "12 more … were left out of the log". */
-  constructor(subject: string, now: () => number = () => performance.now()) {
+  constructor(subject: string) {
     this.#subject = subject;
-    this.#now = now;
   }
 
   /** Writes the line that `text` makes as a WARNING, or counts it. */
   warning(text: () => string): void {
-    const now = this.#now();
-    if (now - this.#intervalStartMs >= FLOOD_INTERVAL_MS) {
-      this.flush();
-      this.#intervalStartMs = now;
-      this.#written = 0;
-    }
-    if (this.#written >= FLOOD_BURST) {
-      this.#leftOut++;
-    } else {
+    this.#minute ??= setTimeout(() => this.flush(), FLOOD_INTERVAL_MS);
+    if (this.#written < FLOOD_BURST) {
       this.#written++;
       log.warning(text());
+    } else {
+      this.#leftOut++;
     }
   }
 
-  /** Says how many lines were left out since the last such line, if any were. */
+  /** Ends the minute: says how many lines were left out, if any were. */
   flush(): void {
-    if (this.#leftOut === 0) return;
-    log.warning(`${this.#leftOut} more ${this.#subject} were left out of the log.`);
+    clearTimeout(this.#minute);
+    this.#minute = undefined;
+    this.#written = 0;
+    if (this.#leftOut > 0) {
+      log.warning(`${this.#leftOut} more ${this.#subject} were left out of the log.`);
+    }
     this.#leftOut = 0;
   }
 }

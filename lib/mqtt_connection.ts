@@ -67,6 +67,9 @@ export interface BrokerLimits {
   readonly retain: boolean;
 }
 
+/** Takes a message in, see `MqttConnectionOptions`. */
+export type TakeIn = (delivery: Delivery) => Delivery | undefined;
+
 export interface MqttConnectionOptions {
   readonly endpoint: Endpoint;
   readonly tls: MqttTlsConfig | undefined;
@@ -76,8 +79,11 @@ export interface MqttConnectionOptions {
   readonly persistent: boolean;
   readonly user: string | undefined;
   readonly password: string | undefined;
-  /** Called for each message, in the order of arrival. It must not throw. */
-  readonly onDelivery: (delivery: Delivery) => Delivery;
+  /**
+   * Called for each message, in the order of arrival. Returns the delivery to acknowledge, which
+   * need not be the same; undefined leaves the message with the broker. It must not throw.
+   */
+  readonly onDelivery: TakeIn;
   /** Aborted: the attempt to connect is given up. */
   readonly signal: AbortSignal;
 }
@@ -107,7 +113,7 @@ export class MqttConnection {
   /** Resolves when the connection has ended, to the reason in words. */
   readonly closed: Promise<string>;
   readonly #socket: Socket;
-  readonly #onDelivery: (delivery: Delivery) => Delivery;
+  readonly #onDelivery: TakeIn;
   readonly #acknowledgements = new AcknowledgementQueue(
     (bytes) => this.#write(bytes),
     () => this.#resumeWithRoom(),
@@ -118,7 +124,6 @@ export class MqttConnection {
   #pings: ReturnType<typeof setInterval> | undefined;
   #nextPacketId = 1;
   #lastReceivedMs = performance.now();
-  #takesIn = true;
   #paused = false;
   #closeReason: string | undefined;
 
@@ -149,7 +154,7 @@ export class MqttConnection {
       this.#lastReceivedMs = performance.now();
       parser.parse(bytes);
       this.#acknowledgements.flush();
-      if (this.#acknowledgements.unsettled > PAUSE_ABOVE && this.#takesIn) this.#pause();
+      if (this.#acknowledgements.unsettled > PAUSE_ABOVE) this.#pause();
     });
     this.closed = new Promise((resolve) => {
       socket.on("error", (error) => this.#closeReason ??= describeError(error));
@@ -227,19 +232,13 @@ export class MqttConnection {
     return filters.filter((_, index) => codes[index] === 0);
   }
 
-  /** From now on messages are left with the broker: neither delivered nor acknowledged. */
-  stopIntake(): void {
-    this.#takesIn = false;
-    this.#resume();
-  }
-
   /**
    * Ends the handovers under way, sends a DISCONNECT, which keeps a persistent session, and
-   * closes. Resolves when the connection is closed; a broker that does not keep up has five
+   * closes. Nothing may be taken in any more. Resolves when the connection is closed; a broker that does not keep up has five
    * seconds for each.
    */
   async disconnect(): Promise<void> {
-    this.stopIntake();
+    this.#resume();
     await this.#untilIdle();
     this.#closeReason ??= "disconnected";
     this.#write(this.#encode({ cmd: "disconnect", reasonCode: 0 }));
@@ -279,9 +278,8 @@ export class MqttConnection {
   }
 
   #deliver({ topic, payload, qos, messageId }: IPublishPacket): void {
-    if (!this.#takesIn) return;
     const delivery = this.#onDelivery(new Delivery(topic, payload as Buffer, { qos }));
-    if (qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
+    if (delivery !== undefined && qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
   }
 
   async #request(createPacket: (messageId: number) => Packet): Promise<readonly number[]> {

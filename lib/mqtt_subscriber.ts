@@ -46,10 +46,14 @@ export class MqttSubscriber {
   /** What earlier connections brought and is not settled yet, by payload. */
   readonly #orphans = new Map<string, Delivery>();
   readonly #knownTopics = new Set<string>();
+  /** Topics that no configured filter matches, to be unsubscribed from. */
+  readonly #staleTopics: string[] = [];
   readonly #unsubscribed = new Set<string>();
   /** Warnings given about the broker, each of which is given once. */
   readonly #warned = new Set<string>();
   #connection: MqttConnection | undefined;
+  #subscribing: Promise<void> = Promise.resolve();
+  #takesIn = true;
 
   constructor(config: MqttConfig, options: MqttSubscriberOptions) {
     this.#config = config;
@@ -63,20 +67,25 @@ export class MqttSubscriber {
     );
   }
 
-  /** Connects, and connects again whenever the connection ends, until `signal` is aborted. */
+  /**
+   * Connects, and connects again whenever the connection ends, until `signal` is aborted. The
+   * last connection then stays for what is still to be acknowledged.
+   */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const connection = await this.#connect(signal);
       if (connection === undefined) continue;
       const connectedMs = performance.now();
       this.#connection = connection;
-      // A refused or unanswered subscription ends in `closed` or in another attempt.
-      const subscribing = this.#subscribe(connection, this.#filters, signal);
+      this.#subscribing = this.#subscribe(connection, signal);
       const stopped = aborted(signal);
       const reason = await Promise.race([connection.closed, stopped.promise]);
       stopped.cancel();
       if (reason === undefined) return;
-      await subscribing;
+      this.#connection = undefined;
+      this.#knownTopics.clear();
+      this.#unsubscribed.clear();
+      await this.#subscribing;
       this.#adoptLater(connection.abandon());
       if (performance.now() - connectedMs >= STABLE_AFTER_MS) this.#backoff.reset();
       this.#outage.failed(this, reason);
@@ -84,14 +93,15 @@ export class MqttSubscriber {
     }
   }
 
-  /** From now on messages are left with the broker. */
+  /** From now on messages are left with the broker: neither delivered nor acknowledged. */
   stopIntake(): void {
-    this.#connection?.stopIntake();
+    this.#takesIn = false;
   }
 
   /** Sends what is due and ends the connection; a persistent session stays. After `run`. */
   async disconnect(): Promise<void> {
     await this.#connection?.disconnect();
+    await this.#subscribing;
   }
 
   /** Tries each endpoint once; undefined where none accepted, after the backoff. */
@@ -145,11 +155,7 @@ export class MqttSubscriber {
   }
 
   /** Subscribes, and again to what was refused, until everything is granted or it is over. */
-  async #subscribe(
-    connection: MqttConnection,
-    filters: readonly string[],
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #subscribe(connection: MqttConnection, signal: AbortSignal): Promise<void> {
     const over = new AbortController();
     const end = (): void => over.abort();
     signal.addEventListener("abort", end);
@@ -159,13 +165,15 @@ export class MqttSubscriber {
         // The session may stem from a time before the group, and would get everything twice.
         await connection.unsubscribe(this.#config.filters);
       }
-      let pending = filters;
+      let pending = this.#filters;
       while (pending.length > 0 && !over.signal.aborted) {
         const results = await connection.subscribe(pending, this.#config.qos);
         pending = results.filter((result) => !this.#isGranted(result)).map(({ filter }) => filter);
+        await this.#unsubscribeStale(connection);
         if (pending.length > 0) await sleep(REFUSED_RETRY_MS, over.signal);
       }
     } catch (error) {
+      // The connection has ended, and is subscribed again after the next CONNACK.
       log.debug(`Cannot subscribe: ${describeError(error)}.`);
     } finally {
       signal.removeEventListener("abort", end);
@@ -194,7 +202,8 @@ export class MqttSubscriber {
     return true;
   }
 
-  #deliver(delivery: Delivery): Delivery {
+  #deliver(delivery: Delivery): Delivery | undefined {
+    if (!this.#takesIn) return undefined;
     if (this.#orphans.size > 0 && delivery.qos > 0) {
       const orphan = this.#orphans.get(orphanKey(delivery));
       if (orphan !== undefined && orphan.qos === delivery.qos) {
@@ -231,26 +240,30 @@ export class MqttSubscriber {
     if (this.#knownTopics.size >= MAX_KNOWN_TOPICS) this.#knownTopics.clear();
     this.#knownTopics.add(topic);
     if (this.#filters.some((filter) => isMatch(filter, topic))) return;
-    const candidates = filtersThatMatch(topic).filter((filter) => !this.#unsubscribed.has(filter));
-    candidates.forEach((filter) => this.#unsubscribed.add(filter));
-    // The session of this message is known only after the CONNACK that it may come right behind.
-    queueMicrotask(() => this.#unsubscribe(topic, candidates));
+    this.#staleTopics.push(topic);
+    const connection = this.#connection;
+    // What comes right behind the CONNACK is seen to once the subscriptions are renewed.
+    if (connection !== undefined) this.#unsubscribeStale(connection).catch(logNotUnsubscribed);
   }
 
-  async #unsubscribe(topic: string, filters: readonly string[]): Promise<void> {
-    if (filters.length === 0) return;
-    try {
-      const found = await this.#connection?.unsubscribe(filters) ?? [];
+  async #unsubscribeStale(connection: MqttConnection): Promise<void> {
+    for (let topic; (topic = this.#staleTopics.shift()) !== undefined;) {
+      const filters = filtersThatMatch(topic).filter((filter) => !this.#unsubscribed.has(filter));
+      if (filters.length === 0) continue;
+      filters.forEach((filter) => this.#unsubscribed.add(filter));
+      const found = await connection.unsubscribe(filters);
+      // MQTT 3.1.1 does not tell which of them the session had.
       const which = found.length > 0
         ? found.map((filter) => `'${filter}'`).join(", ")
-        : `whatever matches '${topic}'`;
-      log.info(`Unsubscribed from ${which}: the session had it, MQTT_TOPIC has it no longer.`);
-    } catch (error) {
-      filters.forEach((filter) => this.#unsubscribed.delete(filter));
-      this.#knownTopics.delete(topic);
-      log.debug(`Cannot unsubscribe: ${describeError(error)}.`);
+        : `what brought '${topic}'`;
+      log.info(`Unsubscribed from ${which}: no longer in MQTT_TOPIC.`);
     }
   }
+}
+
+function logNotUnsubscribed(error: unknown): void {
+  // The connection has ended; the next message of that kind leads to another attempt.
+  log.debug(`Cannot unsubscribe: ${describeError(error)}.`);
 }
 
 /** The filters to subscribe to, in their `$share/GROUP/` form where a group is configured. */

@@ -42,6 +42,7 @@ export class Statistics {
       `${unknown} of unknown sensors`,
       `${disabled} of disabled sensors`,
       `${rejected} rejected`,
+      ...(this.redelivered > 0 ? [`${this.redelivered} redelivered while in hand`] : []),
       ...(dropped > 0 ? [`${dropped} dropped`] : []),
       `${this.waiting} waiting`,
     ].join(", ");
