@@ -7,11 +7,12 @@
 import metadata from "./deno.json" with { type: "json" };
 import { check } from "./lib/check.ts";
 import { type Command, HELP, parseCommandLine, UsageError } from "./lib/command_line.ts";
-import { ConfigError, parseConfig, parseDatabaseConfig } from "./lib/config.ts";
+import { parseConfig, parseDatabaseConfig } from "./lib/config.ts";
 import { readEnvironment, readTextFile } from "./lib/environment.ts";
 import { init } from "./lib/init.ts";
 import { configureLog, log } from "./lib/log.ts";
 import { Logger } from "./lib/logger.ts";
+import { ConfigError } from "./lib/settings.ts";
 import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
 
 const SUCCESS = 0;

@@ -7,19 +7,8 @@
 
 import { checkBroker } from "./check_broker.ts";
 import { checkDatabase } from "./check_database.ts";
+import type { Report } from "./check_report.ts";
 import type { Config } from "./config.ts";
-
-/**
- * What an examination found. A problem keeps the logger from doing its work or costs readings; a
- * note is something to know.
- */
-export interface Finding {
-  readonly level: "ok" | "note" | "problem";
-  readonly text: string;
-}
-
-/** Called with each finding as soon as it is there. */
-export type Report = (finding: Finding) => void;
 
 /**
  * Runs all examinations and prints a line for each finding. Returns whether none is a problem.

@@ -1,7 +1,8 @@
 /** What `check` examines about a broker. */
 
-import type { Report } from "./check.ts";
-import { describeEndpoint, type Endpoint, type MqttConfig } from "./config.ts";
+import type { Report } from "./check_report.ts";
+import type { MqttConfig } from "./config.ts";
+import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import type { Delivery } from "./delivery.ts";
 import {
   MqttConnection,

@@ -1,7 +1,8 @@
 /** What `check` examines about the database. */
 
-import type { Report } from "./check.ts";
-import { type DatabaseConfig, describeEndpoint } from "./config.ts";
+import type { Report } from "./check_report.ts";
+import type { DatabaseConfig } from "./config.ts";
+import { describeEndpoint } from "./endpoint.ts";
 import { type Catalogue, DatabaseConnection } from "./database.ts";
 import { describeError } from "./retry.ts";
 

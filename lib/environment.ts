@@ -1,7 +1,7 @@
 /** The process's environment, with the gaps filled from `.env` in the working directory. */
 
 import { parse } from "dotenv";
-import { ConfigError, type Environment } from "./config.ts";
+import { ConfigError, type Environment } from "./settings.ts";
 
 /**
  * The variables of the environment; those of `.env` where the environment does not set them.

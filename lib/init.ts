@@ -1,6 +1,7 @@
 /** Creates the tables in the configured database. */
 
-import { type DatabaseConfig, describeEndpoint } from "./config.ts";
+import type { DatabaseConfig } from "./config.ts";
+import { describeEndpoint } from "./endpoint.ts";
 import { DatabaseConnection } from "./database.ts";
 import { describeError } from "./retry.ts";
 import { grantStatements, schemaStatements } from "./schema.ts";

@@ -14,8 +14,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { connect as connectTcp, isIP, type Socket } from "node:net";
-import { connect as connectTls } from "node:tls";
+import type { Socket } from "node:net";
 import {
   generate,
   type IConnackPacket,
@@ -23,8 +22,10 @@ import {
   type Packet,
   parser as createParser,
 } from "mqtt-packet";
-import type { Endpoint, MqttTlsConfig, ProtocolVersion, QoS } from "./config.ts";
+import type { MqttTlsConfig, ProtocolVersion, QoS } from "./config.ts";
+import type { Endpoint } from "./endpoint.ts";
 import { AcknowledgementQueue, Delivery } from "./delivery.ts";
+import { openSocket } from "./mqtt_socket.ts";
 import { describeReason, describeRefusal, isVersionRefusal } from "./mqtt_reasons.ts";
 import { describeError } from "./retry.ts";
 
@@ -135,7 +136,7 @@ export class MqttConnection {
    * @throws {Error} when it cannot be reached, does not answer in time or does not speak MQTT.
    */
   static async open(options: MqttConnectionOptions): Promise<MqttConnection> {
-    const socket = await openSocket(options);
+    const socket = await openSocket({ ...options, timeoutMs: ANSWER_TIMEOUT_MS });
     const connection = new MqttConnection(socket, options);
     await connection.#handshake(options);
     return connection;
@@ -346,38 +347,6 @@ export class MqttConnection {
   #write(bytes: Buffer): void {
     if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(bytes);
   }
-}
-
-function openSocket(options: MqttConnectionOptions): Promise<Socket> {
-  const { endpoint: { host, port }, tls, signal } = options;
-  const socket = tls === undefined ? connectTcp({ host, port, noDelay: true }) : connectTls({
-    host,
-    port,
-    // An address cannot be a server name (RFC 6066 section 3).
-    ...(isIP(host) === 0 && { servername: host }),
-    ...(tls.ca !== undefined && { ca: tls.ca }),
-    ...(tls.cert !== undefined && { cert: tls.cert }),
-    ...(tls.key !== undefined && { key: tls.key }),
-  });
-  return new Promise((resolve, reject) => {
-    const finish = (error?: Error): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", onAbort);
-      socket.removeAllListeners();
-      // A socket that nobody listens to any more must not bring the program down.
-      socket.on("error", () => {});
-      if (error === undefined) return resolve(socket);
-      socket.destroy();
-      reject(error);
-    };
-    const onAbort = (): void => finish(new Error("given up"));
-    const timer = setTimeout(() => finish(new Error("no answer in time")), ANSWER_TIMEOUT_MS);
-    socket.once(tls === undefined ? "connect" : "secureConnect", () => finish());
-    socket.once("error", finish);
-    socket.once("close", () => finish(new Error("the broker closed the connection")));
-    signal.addEventListener("abort", onAbort);
-    if (signal.aborted) onAbort();
-  });
 }
 
 function encodeConnect(options: MqttConnectionOptions): Buffer {

@@ -3,12 +3,8 @@
  * that are configured, and hands over what it brings.
  */
 
-import {
-  describeEndpoint,
-  type Endpoint,
-  type MqttConfig,
-  type ProtocolVersion,
-} from "./config.ts";
+import type { MqttConfig, ProtocolVersion } from "./config.ts";
+import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import { Delivery } from "./delivery.ts";
 import { log } from "./log.ts";
 import { MqttConnection, MqttRefusedError, type Subscription } from "./mqtt_connection.ts";

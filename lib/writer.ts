@@ -7,7 +7,8 @@
  * reading depends on the columns of the table. One batch a connection is under way at a time.
  */
 
-import { type DatabaseConfig, describeEndpoint } from "./config.ts";
+import type { DatabaseConfig } from "./config.ts";
+import { describeEndpoint } from "./endpoint.ts";
 import { type Catalogue, DatabaseConnection, DatabaseError } from "./database.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Inbox } from "./inbox.ts";

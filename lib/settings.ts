@@ -1,0 +1,162 @@
+/**
+ * Reading settings one by one from the environment, and collecting what is wrong with them.
+ */
+
+import { isIPv6 } from "node:net";
+import type { Endpoint } from "./endpoint.ts";
+
+/** One thing wrong with the configuration. `received` is not there for secrets and missing values. */
+export interface ConfigProblem {
+  readonly variable: string;
+  readonly rule: string;
+  readonly received?: string;
+}
+
+/** Thrown by `parseConfig` with every problem found; its message has one line for each. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly ConfigProblem[];
+
+  constructor(problems: readonly ConfigProblem[]) {
+    super(problems.map(describeProblem).join("\n"));
+    this.problems = problems;
+  }
+}
+
+function describeProblem({ variable, rule, received }: ConfigProblem): string {
+  return `${variable}: ${rule}${received === undefined ? "" : `, received ${quote(received)}`}`;
+}
+
+/** Text as received, in quotes and of bounded length. */
+export function quote(text: string): string {
+  return `'${text.length > 200 ? `${text.slice(0, 200)}…` : text}'`;
+}
+
+/** Environment variables by name. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Returns the text of a file, or throws the system's error. */
+export type ReadFile = (path: string) => string;
+
+/** Settings that are never shown, and that may be given as `NAME_FILE`. */
+export const SECRETS = [
+  "DATABASE_USER",
+  "DATABASE_PASSWORD",
+  "MQTT_CLIENT_USER",
+  "MQTT_CLIENT_PASSWORD",
+] as const;
+
+type Secret = typeof SECRETS[number];
+
+interface EndpointOptions {
+  readonly variable: string;
+  readonly defaultPort: number;
+  /** Whether port 0 stands for the default port; otherwise it is out of range. */
+  readonly zeroIsDefault: boolean;
+}
+
+/** Reads settings one by one and collects what is wrong with them. */
+export class Settings {
+  readonly warnings: string[] = [];
+  readonly #problems: ConfigProblem[] = [];
+  readonly #env: Environment;
+  readonly #readFile: ReadFile;
+  readonly #secrets = new Map<Secret, string | undefined>();
+
+  constructor(env: Environment, readFile: ReadFile) {
+    this.#env = env;
+    this.#readFile = readFile;
+  }
+
+  problem(variable: string, rule: string, received?: string): void {
+    this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
+  }
+
+  throwProblems(): void {
+    if (this.#problems.length > 0) throw new ConfigError(this.#problems);
+  }
+
+  /** The value, or undefined where it is not set or empty. Secrets may come from their file. */
+  text(name: string): string | undefined {
+    const secret = SECRETS.find((candidate) => candidate === name);
+    return secret === undefined ? this.#env[name] || undefined : this.#secret(secret);
+  }
+
+  mandatory(name: string): string | undefined {
+    const value = this.text(name);
+    if (
+      value === undefined && !this.#problems.some(({ variable }) => variable === `${name}_FILE`)
+    ) {
+      const secret = SECRETS.some((candidate) => candidate === name);
+      this.problem(name, `must be set${secret ? ` (or ${name}_FILE to the path of a file)` : ""}`);
+    }
+    return value;
+  }
+
+  integer(name: string, { min, max }: { min: number; max: number }): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = parseInteger(text);
+    if (value !== undefined && value >= min && value <= max) return value;
+    this.problem(name, `must be an integer from ${min} to ${max}`, text);
+    return undefined;
+  }
+
+  /** The value that belongs to the received word; words are compared without regard to case. */
+  choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const word = text.toLowerCase();
+    if (Object.hasOwn(choices, word)) return choices[word];
+    this.problem(name, `must be one of ${Object.keys(choices).sort().join(", ")}`, text);
+    return undefined;
+  }
+
+  /** The content of the file that a variable names. */
+  file(name: string): string | undefined {
+    const path = this.text(name);
+    return path === undefined ? undefined : this.#read(name, path);
+  }
+
+  endpoint(text: string, options: EndpointOptions): Endpoint | undefined {
+    const { variable, defaultPort, zeroIsDefault } = options;
+    const match = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? /^([^:]*)(?::(.*))?$/.exec(text);
+    const host = isIPv6(text) ? text : match?.[1] ?? "";
+    const portText = isIPv6(text) ? undefined : match?.[2];
+    const port = portText === undefined ? defaultPort : parseInteger(portText);
+    const bracketed = text.startsWith("[");
+    if (host === "" || /[\s/@]/.test(host) || (bracketed && !isIPv6(host))) {
+      this.problem(variable, "must be a host name or address with or without ':port'", text);
+    } else if (port === undefined || port > 65535 || (port === 0 && !zeroIsDefault)) {
+      this.problem(variable, "must carry a port from 1 to 65535, or none", text);
+    } else {
+      return { host, port: port || defaultPort };
+    }
+    return undefined;
+  }
+
+  #secret(name: Secret): string | undefined {
+    if (!this.#secrets.has(name)) {
+      const path = this.#env[`${name}_FILE`] || undefined;
+      const value = path === undefined
+        ? this.#env[name]
+        : this.#read(`${name}_FILE`, path)?.replace(/[\r\n]+$/, "");
+      this.#secrets.set(name, value || undefined);
+    }
+    return this.#secrets.get(name);
+  }
+
+  #read(name: string, path: string): string | undefined {
+    try {
+      return this.#readFile(path);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.problem(name, `names a file that cannot be read (${reason})`, path);
+      return undefined;
+    }
+  }
+}
+
+function parseInteger(text: string): number | undefined {
+  return /^\d{1,9}$/.test(text.trim()) ? Number(text) : undefined;
+}
