@@ -8,6 +8,4 @@ export const RUN_FLAGS: readonly string[] = [
   "--allow-net",
   "--allow-env",
   "--allow-read",
-  "--allow-sys",
-  "--allow-write",
 ];

@@ -130,14 +130,15 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
     if (settings.text(name) === undefined) continue;
     settings.warnings.push(`${name} has no effect yet in this version.`);
   }
-  settings.throwProblems();
+  const typos = misspelt(env);
+  settings.throwProblems(typos);
   return deepFreeze({
     database,
     mqtt,
     log,
     spoolDirectory,
     http,
-    warnings: [...settings.warnings, ...misspelt(env)],
+    warnings: [...settings.warnings, ...typos],
   });
 }
 
@@ -149,7 +150,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
 export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
   const settings = new Settings(env, readFile);
   const database = parseDatabase(settings);
-  settings.throwProblems();
+  settings.throwProblems(misspelt(env));
   return deepFreeze(database);
 }
 

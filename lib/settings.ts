@@ -17,8 +17,8 @@ export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly ConfigProblem[];
 
-  constructor(problems: readonly ConfigProblem[]) {
-    super(problems.map(describeProblem).join("\n"));
+  constructor(problems: readonly ConfigProblem[], hints: readonly string[] = []) {
+    super([...problems.map(describeProblem), ...hints].join("\n"));
     this.problems = problems;
   }
 }
@@ -72,8 +72,9 @@ export class Settings {
     this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
   }
 
-  throwProblems(): void {
-    if (this.#problems.length > 0) throw new ConfigError(this.#problems);
+  /** Throws what has been collected; `hints` are sentences that may help to mend it. */
+  throwProblems(hints: readonly string[]): void {
+    if (this.#problems.length > 0) throw new ConfigError(this.#problems, hints);
   }
 
   /** The value, or undefined where it is not set or empty. Secrets may come from their file. */
