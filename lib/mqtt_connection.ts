@@ -29,8 +29,8 @@ import { openSocket } from "./mqtt_socket.ts";
 import { describeReason, describeRefusal, isVersionRefusal } from "./mqtt_reasons.ts";
 import { describeError } from "./retry.ts";
 
-/** Time for the TCP and TLS handshakes and for each answer of the broker. */
-const ANSWER_TIMEOUT_MS = 10_000;
+/** Time for the TCP and TLS handshakes, and then for the CONNACK. */
+const CONNECT_TIMEOUT_MS = 10_000;
 
 /** Time that the last acknowledgements get to leave, and then the DISCONNECT. */
 const GOODBYE_TIMEOUT_MS = 5_000;
@@ -62,10 +62,8 @@ export interface BrokerLimits {
   readonly sessionPresent: boolean;
   /** Seconds that it keeps the session after a disconnection; undefined before MQTT 5. */
   readonly sessionExpirySeconds: number | undefined;
-  readonly maximumQoS: QoS;
   readonly sharedSubscriptions: boolean;
   readonly wildcardSubscriptions: boolean;
-  readonly retain: boolean;
 }
 
 /** Takes a message in, see `MqttConnectionOptions`. */
@@ -136,7 +134,7 @@ export class MqttConnection {
    * @throws {Error} when it cannot be reached, does not answer in time or does not speak MQTT.
    */
   static async open(options: MqttConnectionOptions): Promise<MqttConnection> {
-    const socket = await openSocket({ ...options, timeoutMs: ANSWER_TIMEOUT_MS });
+    const socket = await openSocket({ ...options, timeoutMs: CONNECT_TIMEOUT_MS });
     const connection = new MqttConnection(socket, options);
     await connection.#handshake(options);
     return connection;
@@ -168,7 +166,7 @@ export class MqttConnection {
 
   async #handshake(options: MqttConnectionOptions): Promise<void> {
     const giveUp = (): void => this.destroy("given up");
-    const timer = setTimeout(() => this.destroy("no answer in time"), ANSWER_TIMEOUT_MS);
+    const timer = setTimeout(() => this.destroy("no answer in time"), CONNECT_TIMEOUT_MS);
     options.signal.addEventListener("abort", giveUp);
     try {
       if (options.signal.aborted) giveUp();
@@ -193,11 +191,6 @@ export class MqttConnection {
   get limits(): BrokerLimits {
     if (this.#limits === undefined) throw new Error("not connected yet");
     return this.#limits;
-  }
-
-  /** Messages in hand: neither committed nor rejected. */
-  get inFlight(): number {
-    return this.#acknowledgements.unsettled;
   }
 
   /**
@@ -235,8 +228,8 @@ export class MqttConnection {
 
   /**
    * Ends the handovers under way, sends a DISCONNECT, which keeps a persistent session, and
-   * closes. Nothing may be taken in any more. Resolves when the connection is closed; a broker that does not keep up has five
-   * seconds for each.
+   * closes. Nothing may be taken in any more. Resolves when the connection is closed; a broker
+   * that does not keep up has five seconds for each.
    */
   async disconnect(): Promise<void> {
     this.#resume();
@@ -283,21 +276,21 @@ export class MqttConnection {
     if (delivery !== undefined && qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
   }
 
+  /**
+   * Sends a packet and waits for its answer. There is no time limit of its own: the answer may
+   * stand behind a backlog that is not read for want of room, and a broker that is gone is noticed
+   * by the pings.
+   */
   async #request(createPacket: (messageId: number) => Packet): Promise<readonly number[]> {
     const messageId = this.#nextPacketId++ % 0xffff || 1;
     const answered = Promise.withResolvers<readonly number[]>();
-    this.#answers.set(messageId, (codes) => answered.resolve(codes));
-    const timer = setTimeout(
-      () => this.destroy("the broker does not answer"),
-      ANSWER_TIMEOUT_MS,
-    );
+    this.#answers.set(messageId, answered.resolve);
     try {
       this.#write(this.#encode(createPacket(messageId)));
       const codes = await Promise.race([answered.promise, this.closed]);
       if (typeof codes === "string") throw new Error(codes);
       return codes;
     } finally {
-      clearTimeout(timer);
       this.#answers.delete(messageId);
     }
   }
@@ -379,9 +372,7 @@ function limitsOf(connack: IConnackPacket, protocolVersion: ProtocolVersion): Br
     sessionExpirySeconds: protocolVersion === 5
       ? properties.sessionExpiryInterval ?? SESSION_EXPIRY_SECONDS
       : undefined,
-    maximumQoS: (properties.maximumQoS ?? 2) as QoS,
     sharedSubscriptions: properties.sharedSubscriptionAvailable ?? true,
     wildcardSubscriptions: properties.wildcardSubscriptionAvailable ?? true,
-    retain: properties.retainAvailable ?? true,
   };
 }
