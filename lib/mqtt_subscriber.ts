@@ -59,7 +59,6 @@ export class MqttSubscriber {
     this.#filters = subscriptionFilters(config);
     this.#outage = new Outage(
       `MQTT broker ${config.endpoints.map(describeEndpoint).join(" or ")}`,
-      () => "",
     );
   }
 
@@ -84,8 +83,7 @@ export class MqttSubscriber {
       await this.#subscribing;
       this.#adoptLater(connection.abandon());
       if (performance.now() - connectedMs >= STABLE_AFTER_MS) this.#backoff.reset();
-      this.#outage.failed(this, reason);
-      await sleep(this.#backoff.nextDelayMs(), signal);
+      await this.#failed(reason, signal);
     }
   }
 
@@ -118,9 +116,12 @@ export class MqttSubscriber {
     }
     const single = this.#config.endpoints.length === 1;
     const reason = failures.join("; ");
-    this.#outage.failed(this, single ? reason.slice(reason.indexOf(": ") + 2) : reason);
-    await sleep(this.#backoff.nextDelayMs(), signal);
+    await this.#failed(single ? reason.slice(reason.indexOf(": ") + 2) : reason, signal);
     return undefined;
+  }
+
+  async #failed(reason: string, signal: AbortSignal): Promise<void> {
+    await this.#outage.failed(this, { reason, delayMs: this.#backoff.nextDelayMs(), signal });
   }
 
   async #open(endpoint: Endpoint, signal: AbortSignal): Promise<MqttConnection> {

@@ -48,40 +48,52 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
  */
 export class Outage {
   readonly #service: string;
-  readonly #waiting: () => string;
+  readonly #countWaiting: () => number;
   readonly #failing = new Set<unknown>();
+  #retryNow = new AbortController();
   #startMs = 0;
-  #lastReason = "";
+  #mostWaiting = 0;
 
-  /** `service` begins a sentence; `waiting` tells what waits, as a sentence, or is empty. */
-  constructor(service: string, waiting: () => string) {
+  /** `service` begins a sentence; `countWaiting` tells how many messages wait for it. */
+  constructor(service: string, countWaiting: () => number = () => 0) {
     this.#service = service;
-    this.#waiting = waiting;
+    this.#countWaiting = countWaiting;
   }
 
-  /** One party failed, and will try again. */
-  failed(party: unknown, reason: string): void {
+  /** One party failed. Resolves when it is to try again: after `delayMs`, or another's success. */
+  async failed(party: unknown, options: FailureOptions): Promise<void> {
+    const { reason, delayMs, signal } = options;
     if (this.#failing.size === 0) {
       this.#startMs = performance.now();
+      this.#mostWaiting = 0;
       log.error(`${this.#service} is not available: ${reason}. Trying again until it is.`);
-    } else if (reason !== this.#lastReason) {
+    } else {
       log.debug(`${this.#service} is still not available: ${reason}.`);
     }
-    this.#lastReason = reason;
     this.#failing.add(party);
+    this.#mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
+    await sleep(delayMs, AbortSignal.any([signal, this.#retryNow.signal]));
   }
 
   /** The party succeeded. */
   succeeded(party: unknown): void {
-    if (!this.#failing.delete(party) || this.#failing.size > 0) return;
+    if (!this.#failing.delete(party)) return;
+    this.#mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
+    this.#retryNow.abort();
+    this.#retryNow = new AbortController();
+    if (this.#failing.size > 0) return;
     const seconds = ((performance.now() - this.#startMs) / 1000).toFixed(1);
-    log.info(`${this.#service} is available again after ${seconds} s. ${this.#waiting()}`.trim());
+    const waited = this.#mostWaiting > 0 ? ` ${this.#mostWaiting} messages waited.` : "";
+    log.info(`${this.#service} is available again after ${seconds} s.${waited}`);
   }
+}
 
-  /** Why the last attempt failed; undefined while nothing fails. */
-  get reason(): string | undefined {
-    return this.#failing.size > 0 ? this.#lastReason : undefined;
-  }
+interface FailureOptions {
+  /** In words, without a full stop. */
+  readonly reason: string;
+  readonly delayMs: number;
+  /** Aborted: there will be no other attempt. */
+  readonly signal: AbortSignal;
 }
 
 const ERRNO_WORDS: Readonly<Record<string, string>> = {

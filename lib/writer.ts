@@ -14,7 +14,7 @@ import type { Delivery } from "./delivery.ts";
 import type { Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
 import { decodeReading, PayloadError, type Reading, shortenPayload } from "./reading.ts";
-import { Backoff, describeError, Outage, sleep } from "./retry.ts";
+import { Backoff, describeError, Outage } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 
 /** Rows of one insert at most. Larger batches are not faster and hold more in hand. */
@@ -52,7 +52,7 @@ export class Writer {
     this.#statistics = statistics;
     this.#outage = new Outage(
       `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`,
-      () => statistics.waiting === 0 ? "" : `${statistics.waiting} messages waited.`,
+      () => statistics.waiting,
     );
   }
 
@@ -84,20 +84,25 @@ export class Writer {
   /** Keeps one connection at work, and opens another whenever it fails. */
   async #work(worker: Worker, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      let connection: DatabaseConnection | undefined;
-      try {
-        connection = await DatabaseConnection.open(this.#config, signal);
-        const catalogue = await connection.readCatalogue();
-        if (worker.batch.length === 0) this.#succeeded(worker, catalogue);
-        await this.#drain(worker, { connection, catalogue, signal });
-      } catch (error) {
-        if (!signal.aborted) {
-          this.#outage.failed(worker, describeError(error));
-          await sleep(worker.backoff.nextDelayMs(), signal);
-        }
-      } finally {
-        await connection?.close();
-      }
+      const reason = await this.#serve(worker, signal);
+      if (signal.aborted) return;
+      await this.#outage.failed(worker, { reason, delayMs: worker.backoff.nextDelayMs(), signal });
+    }
+  }
+
+  /** Opens a connection and stores through it for as long as it works. Returns why it ended. */
+  async #serve(worker: Worker, signal: AbortSignal): Promise<string> {
+    let connection: DatabaseConnection | undefined;
+    try {
+      connection = await DatabaseConnection.open(this.#config, signal);
+      const catalogue = await connection.readCatalogue();
+      if (worker.batch.length === 0) this.#succeeded(worker, catalogue);
+      await this.#drain(worker, { connection, catalogue, signal });
+      return "stopped";
+    } catch (error) {
+      return describeError(error);
+    } finally {
+      await connection?.close();
     }
   }
 
