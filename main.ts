@@ -84,8 +84,13 @@ function nextStopSignal(): Promise<Deno.Signal> {
 
 function print(text: string): void {
   const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) {
-    written += Deno.stdout.writeSync(bytes.subarray(written));
+  try {
+    for (let written = 0; written < bytes.length;) {
+      written += Deno.stdout.writeSync(bytes.subarray(written));
+    }
+  } catch (error) {
+    // Whoever read it has read enough, as `head` does.
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
 

@@ -17,8 +17,12 @@ import { isMatch } from "./topics.ts";
 /** How long to listen for messages. */
 const LISTEN_MS = 2_000;
 
-/** Where Mosquitto and others tell their version. */
+/** Time for everything. */
+const DEADLINE_MS = 30_000;
+
+/** Where Mosquitto and others tell their version, and how long to wait for it. */
 const VERSION_TOPIC = "$SYS/broker/version";
+const VERSION_MS = 500;
 
 export interface CheckBrokerOptions {
   readonly endpoint: Endpoint;
@@ -33,6 +37,10 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   const subject = `Broker ${describeEndpoint(endpoint)}`;
   const received: Delivery[] = [];
   let connection: MqttConnection | undefined;
+  const deadline = setTimeout(
+    () => connection?.destroy("it keeps the connection, but does not answer"),
+    DEADLINE_MS,
+  );
   try {
     connection = await open(config, endpoint, received);
     const version = connection.protocolVersion === 5 ? "MQTT 5" : "MQTT 3.1.1";
@@ -40,13 +48,13 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
     report({ level: "ok", text: `${subject}: connected with ${version}, ${encryption}.` });
     checkSession(config, connection, report);
     await checkSubscriptions(config, connection, report);
-    await connection.subscribe([VERSION_TOPIC], 0);
     await sleep(LISTEN_MS, new AbortController().signal);
-    checkVersion(received, report);
     checkMessages(received, config, options);
+    reportLimits(await askVersion(connection, received), report);
   } catch (error) {
     report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
   } finally {
+    clearTimeout(deadline);
     connection?.destroy("checked");
     await connection?.closed;
   }
@@ -82,24 +90,19 @@ async function open(
 }
 
 function checkSession(config: MqttConfig, connection: MqttConnection, report: Report): void {
-  const { sessionExpirySeconds, sharedSubscriptions, wildcardSubscriptions } = connection.limits;
+  const { sharedSubscriptions, wildcardSubscriptions } = connection.limits;
   if (config.clientId === undefined) {
     const text = "Session: MQTT_CLIENT_ID is not set, messages are lost whenever the logger is " +
       "away. Set it to a name that no other client uses.";
     report({ level: "problem", text });
-  } else if (sessionExpirySeconds === undefined) {
+  } else if (connection.protocolVersion === 4) {
     const text = "Session: how long the broker keeps messages for a logger that is away is its " +
       "own setting (Mosquitto: persistent_client_expiration, for ever where it is not set).";
     report({ level: "note", text });
-  } else if (sessionExpirySeconds < SESSION_EXPIRY_SECONDS) {
-    const days = (sessionExpirySeconds / 86_400).toFixed(1);
-    const text = `Session: the broker keeps it only for ${days} days after a disconnection.`;
-    report({ level: "note", text });
   } else {
-    report({
-      level: "ok",
-      text: "Session: MQTT_CLIENT_ID is set, the session outlives the logger.",
-    });
+    const days = SESSION_EXPIRY_SECONDS / 86_400;
+    const text = `Session: MQTT_CLIENT_ID is set, the broker is asked to keep it for ${days} days.`;
+    report({ level: "ok", text });
   }
   if (config.sharedGroup !== undefined && !sharedSubscriptions) {
     const text = "Shared group: the broker does not support it. Unset MQTT_SHARED_GROUP.";
@@ -150,17 +153,25 @@ function reportSubscription(
   }
 }
 
+/** Last, because some brokers hang up on whoever asks. */
+async function askVersion(connection: MqttConnection, received: Delivery[]): Promise<string> {
+  try {
+    await connection.subscribe([VERSION_TOPIC], 0);
+    await sleep(VERSION_MS, new AbortController().signal);
+  } catch {
+    return ""; // It does not say.
+  }
+  return received.find(({ topic }) => topic === VERSION_TOPIC)?.payload.toString() ?? "";
+}
+
 /** Mosquitto's limits cannot be asked for, and the most dangerous one is its default. */
-function checkVersion(received: readonly Delivery[], report: Report): void {
-  const version = received.find(({ topic }) => topic === VERSION_TOPIC)?.payload.toString();
-  if (version === undefined || !/mosquitto/i.test(version)) return;
-  const secondsKept = `60 messages/s fill 1000 in ${Math.floor(1000 / 60)} s`;
-  report({
-    level: "note",
-    text: `Broker limits: ${version} drops what exceeds max_queued_messages for a logger that is ` +
-      `away or slow; its default is 1000 (${secondsKept}). Set max_queued_messages in ` +
-      "mosquitto.conf to the messages of the longest absence, and persistence to true.",
-  });
+function reportLimits(version: string, report: Report): void {
+  if (!/mosquitto/i.test(version)) return;
+  const text = `Broker limits: ${version} drops what exceeds max_queued_messages for a logger ` +
+    "that is away or slow; its default is 1000, which 60 messages/s fill in 16 s. Set " +
+    "max_queued_messages in mosquitto.conf to the messages of the longest absence, and " +
+    "persistence to true.";
+  report({ level: "note", text });
 }
 
 function checkMessages(
@@ -174,7 +185,8 @@ function checkMessages(
   const seconds = LISTEN_MS / 1000;
   if (messages.length === 0) {
     const text = `Messages: none within ${seconds} s. If sensors publish, compare their topics ` +
-      `with MQTT_TOPIC (${config.filters.join(",")}).`;
+      `with MQTT_TOPIC (${config.filters.join(",")}), and see that the broker's access list ` +
+      "lets this user read them.";
     return report({ level: "note", text });
   }
   if (columns === undefined) {

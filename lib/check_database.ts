@@ -22,8 +22,8 @@ export async function checkDatabase(
     report({ level: "ok", text: `${subject}: connected, ${encryption}.` });
     await checkServer(connection, config, report);
     await checkClock(connection, report);
-    await checkPrivileges(connection, report);
-    return await checkSchema(connection, report);
+    const maySelectSensors = await checkPrivileges(connection, report);
+    return await checkSchema(connection, { report, maySelectSensors });
   } catch (error) {
     report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
     return undefined;
@@ -40,7 +40,8 @@ SELECT current_setting('server_version') AS version,
        current_setting('fsync') = 'off' AS "unsafe",
        current_setting('max_connections')::int
          - current_setting('superuser_reserved_connections')::int
-         - (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')
+         - (SELECT count(*)::int FROM pg_stat_activity
+            WHERE datid IS NOT NULL AND usesysid IS NOT NULL)
          AS "freeConnections"`;
 
 interface ServerRow {
@@ -77,8 +78,8 @@ async function checkServer(
   }
   // The connection that counts them is one of those that the logger may use.
   if (freeConnections + 1 < config.connections) {
-    const text = `Server: ${freeConnections} connections are free, the logger wants ` +
-      `${config.connections}. Raise max_connections, or lower DATABASE_CONNECTIONS.`;
+    const text = `Server: not enough free connections, ${freeConnections + 1} where the logger ` +
+      `wants ${config.connections}. Raise max_connections, or lower DATABASE_CONNECTIONS.`;
     report({ level: "problem", text });
   }
 }
@@ -121,9 +122,10 @@ interface PrivilegesRow {
   readonly more: boolean | null;
 }
 
-async function checkPrivileges(connection: DatabaseConnection, report: Report): Promise<void> {
+/** Returns whether the sensors may be looked at. */
+async function checkPrivileges(connection: DatabaseConnection, report: Report): Promise<boolean> {
   const [row] = await connection.query<PrivilegesRow>(PRIVILEGES_SQL);
-  if (row === undefined) return;
+  if (row === undefined) return false;
   const needed: [boolean | null, string][] = [
     [row.dataSelect, "SELECT ON sensor_data"],
     [row.dataInsert, "INSERT ON sensor_data"],
@@ -142,6 +144,7 @@ async function checkPrivileges(connection: DatabaseConnection, report: Report): 
       "A role of its own needs only SELECT, INSERT on sensor_data and SELECT on sensors.";
     report({ level: "note", text });
   }
+  return row.sensorsSelect === true;
 }
 
 const SCHEMA_SQL = `
@@ -162,7 +165,10 @@ interface SchemaRow {
   readonly unfilled: readonly string[];
 }
 
-async function checkSchema(connection: DatabaseConnection, report: Report): Promise<Catalogue> {
+async function checkSchema(
+  connection: DatabaseConnection,
+  { report, maySelectSensors }: { readonly report: Report; readonly maySelectSensors: boolean },
+): Promise<Catalogue> {
   const catalogue = await connection.readCatalogue();
   const types = `sensor_data.value is ${catalogue.value}, sensors.sensor_sid is ${catalogue.sid}`;
   report({ level: "ok", text: `Schema: ${types}.` });
@@ -173,7 +179,7 @@ async function checkSchema(connection: DatabaseConnection, report: Report): Prom
         "twice. As the owner: ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);",
     },
   );
-  const [row] = await connection.query<SchemaRow>(SCHEMA_SQL);
+  const [row] = maySelectSensors ? await connection.query<SchemaRow>(SCHEMA_SQL) : [];
   if (row === undefined) return catalogue;
   for (const column of row.unfilled) {
     const text =

@@ -55,6 +55,8 @@ export function parseCommandLine(args: readonly string[]): Command {
         timescale: values.timescale ?? false,
         ...(values.grant !== undefined && { grant: values.grant }),
       };
+    case "help":
+      return { name: "help" };
     case "run":
     case "check":
       if (values.timescale || values.grant !== undefined) {
@@ -84,6 +86,9 @@ function parse(args: readonly string[]): {
   } catch (error) {
     // The first sentence names the option; what follows is advice about positional arguments.
     const message = error instanceof Error ? error.message : String(error);
-    throw new UsageError(message.replace(/\. .*$/s, ""), { cause: error });
+    const sentence = message.replace(/\.\s.*$/s, "");
+    throw new UsageError(sentence.replace(/^[A-Z]/, (letter) => letter.toLowerCase()), {
+      cause: error,
+    });
   }
 }

@@ -154,13 +154,24 @@ export function parseDatabaseConfig(env: Environment, readFile: ReadFile): Datab
   return deepFreeze(database);
 }
 
-/** The variables that set nothing but look like a setting that has a typing error. */
+/** Beginnings of the names of most settings. */
+const PREFIX = /^(DATABASE|MQTT|APPLICATION|SPOOL)_/;
+
+/** What Kubernetes sets for a Service that is called `mqtt` or `database`. */
+const SERVICE_LINK = /_SERVICE_|_PORT_\d/;
+
+/** The variables that set nothing but look as if they were meant to. */
 function misspelt(env: Environment): string[] {
   return Object.keys(env)
-    .filter((name) => !SETTINGS.includes(name))
-    .map((name) => ({ name, meant: closest(name, SETTINGS) }))
-    .filter(({ name, meant }) => distance(name, meant) <= MAX_TYPO_DISTANCE)
-    .map(({ name, meant }) => `${name} is not a setting and is ignored. Did you mean ${meant}?`);
+    .filter((name) => !SETTINGS.includes(name) && !SERVICE_LINK.test(name))
+    .flatMap((name) => {
+      const meant = closest(name.toUpperCase(), SETTINGS);
+      const ignored = `${name} is not a setting and is ignored.`;
+      if (distance(name.toUpperCase(), meant) <= MAX_TYPO_DISTANCE) {
+        return [`${ignored} Did you mean ${meant}?`];
+      }
+      return PREFIX.test(name) ? [ignored] : [];
+    });
 }
 
 function parseDatabase(settings: Settings): DatabaseConfig {
@@ -196,7 +207,9 @@ function parseMqtt(settings: Settings): MqttConfig {
   );
   const user = settings.text("MQTT_CLIENT_USER");
   const password = settings.text("MQTT_CLIENT_PASSWORD");
-  if (password !== undefined && user === undefined) {
+  if (
+    password !== undefined && user === undefined && !settings.isRefused("MQTT_CLIENT_USER_FILE")
+  ) {
     settings.problem("MQTT_CLIENT_USER", "must be set where MQTT_CLIENT_PASSWORD is");
   }
   const sharedGroup = settings.text("MQTT_SHARED_GROUP");
@@ -210,7 +223,11 @@ function parseMqtt(settings: Settings): MqttConfig {
     password,
     filters: parseFilters(settings, sharedGroup),
     qos: settings.choice("MQTT_QOS", { "0": 0, "1": 1, "2": 2 }) ?? 2,
-    protocolVersion: settings.choice("MQTT_PROTOCOL_VERSION", { "4": 4, "5": 5 }),
+    protocolVersion: settings.choice("MQTT_PROTOCOL_VERSION", {
+      "3.1.1": 4,
+      "4": 4,
+      "5": 5,
+    }),
     sharedGroup,
     tls,
   };
@@ -227,9 +244,10 @@ function parseMqttTls(settings: Settings): MqttTlsConfig | undefined {
     no: false,
     "0": false,
   });
+  if (settings.isRefused("MQTT_TLS")) return undefined;
   const files = ["MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"];
-  const [ca, cert, key] = files.map((name) => settings.file(name));
   if (on) {
+    const [ca, cert, key] = files.map((name) => settings.file(name));
     const [certFile, keyFile] = [settings.text("MQTT_CERT_FILE"), settings.text("MQTT_KEY_FILE")];
     if ((certFile === undefined) !== (keyFile === undefined)) {
       const missing = certFile === undefined ? "MQTT_CERT_FILE" : "MQTT_KEY_FILE";
@@ -254,6 +272,8 @@ function parseFilters(settings: Settings, sharedGroup: string | undefined): stri
       const rule = "must be topic filters separated by commas, in which '+' and '#' stand for " +
         "whole levels and '#' only for the last";
       settings.problem("MQTT_TOPIC", rule, filter);
+    } else if (filter.startsWith("$share/") && !/^\$share\/[^+#/]+\/./.test(filter)) {
+      settings.problem("MQTT_TOPIC", "must have the form '$share/GROUP/FILTER'", filter);
     } else if (filter.startsWith("$share/") && sharedGroup !== undefined) {
       settings.problem(
         "MQTT_TOPIC",

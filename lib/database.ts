@@ -278,8 +278,9 @@ function toCatalogue(rows: readonly CatalogueRow[]): Catalogue {
   for (const { table, column } of rows) {
     if (column === null) {
       throw new DatabaseError(
-        `the table '${table}' does not exist or is not in the search path ` +
-          "('kraken-logger init' creates the tables)",
+        `the table '${table}' does not exist, or not where this user finds it ` +
+          "('kraken-logger init' creates the tables; they must be in the search path, in a " +
+          "schema with USAGE for the user)",
         { cause: undefined },
       );
     }

@@ -33,10 +33,7 @@ export class Inbox {
       this.#withoutAcknowledgement++;
     }
     this.#deliveries.push(delivery);
-    for (const wakeUp of this.#wakeUps) {
-      wakeUp();
-      break;
-    }
+    this.#wakeOne();
     return true;
   }
 
@@ -46,7 +43,11 @@ export class Inbox {
    */
   async take(max: number, signal: AbortSignal): Promise<Delivery[]> {
     while (this.length === 0 && !signal.aborted) await this.#arrival(signal);
-    if (signal.aborted) return [];
+    if (signal.aborted) {
+      // The delivery that woke this consumer up is another's now.
+      if (this.length > 0) this.#wakeOne();
+      return [];
+    }
     const batch = this.#deliveries.take(max);
     for (const { qos } of batch) if (qos === 0) this.#withoutAcknowledgement--;
     return batch;
@@ -60,6 +61,11 @@ export class Inbox {
   /** Declares that nothing more comes in. */
   close(): void {
     this.#closed = true;
+  }
+
+  #wakeOne(): void {
+    const [first] = this.#wakeUps;
+    first?.();
   }
 
   #arrival(signal: AbortSignal): Promise<void> {

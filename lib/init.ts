@@ -2,7 +2,7 @@
 
 import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import { DatabaseConnection } from "./database.ts";
+import { DatabaseConnection, DatabaseError } from "./database.ts";
 import { describeError } from "./retry.ts";
 import { grantStatements, schemaStatements } from "./schema.ts";
 
@@ -41,9 +41,16 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     }
     return catalogue.uniqueKey;
   } catch (error) {
-    print(`PROBLEM  Cannot create the tables in ${where}: ${describeError(error)}.\n`);
+    print(`PROBLEM  Cannot create the tables in ${where}: ${describeFailure(error)}.\n`);
     return false;
   } finally {
     await connection?.close();
   }
+}
+
+/** The hint that goes with a missing right is meant for the logger, which creates nothing. */
+function describeFailure(error: unknown): string {
+  return error instanceof DatabaseError && error.sqlState === "42501"
+    ? `${describeError(error.cause)} (run it as a user who may create tables there)`
+    : describeError(error);
 }

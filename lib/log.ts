@@ -63,7 +63,7 @@ export const log = {
 const FORMATS: Readonly<Record<LogFormat, (record: LogRecord) => string>> = {
   text: (record) => {
     const level = LEVEL_NAMES[record.level].padEnd(8);
-    return `${localTime(new Date(record.timestamp))} ${level} ${textOf(record)}`;
+    return `${localTime(new Date(record.timestamp))} ${level} ${escapeControls(textOf(record))}`;
   },
   json: (record) =>
     JSON.stringify({
@@ -73,9 +73,12 @@ const FORMATS: Readonly<Record<LogFormat, (record: LogRecord) => string>> = {
     }),
 };
 
-/** The text of a record; control characters, which a payload may hold, cannot break the line. */
 function textOf(record: LogRecord): string {
-  const text = String(record.properties["text"] ?? record.message.join(""));
+  return String(record.properties["text"] ?? record.message.join(""));
+}
+
+/** Control characters, which a payload may hold, must not break the line or forge another. */
+function escapeControls(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeCharacter);
 }

@@ -7,7 +7,12 @@ import type { MqttConfig, ProtocolVersion } from "./config.ts";
 import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import { Delivery } from "./delivery.ts";
 import { log } from "./log.ts";
-import { MqttConnection, MqttRefusedError, type Subscription } from "./mqtt_connection.ts";
+import {
+  MqttConnection,
+  MqttRefusedError,
+  SESSION_EXPIRY_SECONDS,
+  type Subscription,
+} from "./mqtt_connection.ts";
 import { Backoff, describeError, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 import { filtersThatMatch, isMatch } from "./topics.ts";
@@ -72,6 +77,7 @@ export class MqttSubscriber {
       if (connection === undefined) continue;
       const connectedMs = performance.now();
       this.#connection = connection;
+      this.#warnOfShortSession(connection);
       this.#subscribing = this.#subscribe(connection, signal);
       const stopped = aborted(signal);
       const reason = await Promise.race([connection.closed, stopped.promise]);
@@ -177,6 +183,22 @@ export class MqttSubscriber {
     }
   }
 
+  #warnOfShortSession({ limits: { sessionExpirySeconds } }: MqttConnection): void {
+    if (this.#config.clientId === undefined || sessionExpirySeconds === undefined) return;
+    if (sessionExpirySeconds >= SESSION_EXPIRY_SECONDS) return;
+    const hours = (sessionExpirySeconds / 3600).toFixed(1);
+    this.#warnOnce(
+      `The broker forgets this client after ${hours} hours of absence, and with it the messages ` +
+        "that wait.",
+    );
+  }
+
+  #warnOnce(text: string): void {
+    if (this.#warned.has(text)) return;
+    this.#warned.add(text);
+    log.warning(text);
+  }
+
   #isGranted({ filter, granted }: Subscription): boolean {
     const { qos } = this.#config;
     const refused = `refused ${filter}`;
@@ -192,10 +214,7 @@ export class MqttSubscriber {
       (granted === 0
         ? "Messages are lost whenever the connection is interrupted."
         : "Nothing is lost by that: a repeated reading is stored once.");
-    if (granted < qos && !this.#warned.has(less)) {
-      this.#warned.add(less);
-      log.warning(less);
-    }
+    if (granted < qos) this.#warnOnce(less);
     return true;
   }
 

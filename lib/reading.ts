@@ -3,10 +3,11 @@
  *
  * Every payload either becomes a `Reading` or is refused with a `PayloadError` that says why.
  * Nothing is rounded on the way that the column could hold: where a double would lose digits,
- * the number is taken from the text of the payload.
+ * the number is taken from the text of the payload. A floating point column gets the nearest number
+ * that it has, which for the very smallest is 0.
  */
 
-import { type Buffer, isUtf8 } from "node:buffer";
+import { Buffer, isUtf8 } from "node:buffer";
 
 /** Types of the `value` column that readings can be stored in (PostgreSQL manual, chapter 8.1). */
 export type ValueType =
@@ -131,7 +132,8 @@ function parseFast(text: string): Message | undefined {
 
 /**
  * What Python's encoder writes beside the numbers of JSON, and what stands for it while
- * `JSON.parse` does its work: spellings of zero that no encoder writes.
+ * `JSON.parse` does its work: spellings of zero that no encoder writes (and that mean the literal,
+ * should anybody write them).
  */
 const LITERALS: ReadonlyMap<string, string> = new Map([
   ["NaN", "-0e-000000001"],
@@ -141,7 +143,7 @@ const LITERALS: ReadonlyMap<string, string> = new Map([
 const LITERAL_OF = new Map([...LITERALS].map(([literal, standIn]) => [standIn, literal]));
 
 /** Strings match first, and stay as they are, so that only literals outside them are found. */
-const STRING_OR_LITERAL = /"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity\b|\bNaN\b/gs;
+const STRING_OR_LITERAL = /"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity\b|\bNaN\b/gs;
 
 /** Numbers become `NumberText`s, and `NaN`, `Infinity` and `-Infinity` are understood. */
 function parseExact(text: string): Message {
@@ -188,7 +190,7 @@ function decodeTimestamp(timestamp: unknown): bigint {
   if (text === undefined) {
     throw new PayloadError(`timestamp is ${describeType(timestamp)}, not a number of seconds`);
   }
-  const seconds = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
+  const seconds = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
   if (!Number.isFinite(seconds)) {
     throw new PayloadError(`timestamp is ${quote(text)}, not a finite number of seconds`);
   }
@@ -323,7 +325,7 @@ function describeType(value: unknown): string {
 const MAX_QUOTED = 60;
 
 function quote(text: string): string {
-  return text.length <= MAX_QUOTED ? `'${text}'` : `'${text.slice(0, MAX_QUOTED)}…'`;
+  return text.length <= MAX_QUOTED ? `'${text}'` : `'${cut(text, MAX_QUOTED)}…'`;
 }
 
 /** Longest piece of a payload that the log shows. */
@@ -331,16 +333,26 @@ const MAX_SHOWN = 200;
 
 /** The beginning of a payload, for the log: text where it is text, else hexadecimal. */
 export function shortenPayload(payload: Buffer): string {
-  const start = payload.subarray(0, MAX_SHOWN + 4);
-  const isText = isUtf8(payload.length > start.length ? trimCharacter(start) : start);
-  const shown = isText ? start.toString().slice(0, MAX_SHOWN) : `0x${start.toString("hex", 0, 60)}`;
-  const complete = isText ? payload.length <= MAX_SHOWN : payload.length <= 60;
-  return complete ? shown : `${shown}… (${payload.length} bytes)`;
+  // A character has up to three bytes for each of its UTF-16 units.
+  const start = payload.subarray(0, 3 * MAX_SHOWN);
+  const text = decodeStart(start, start.length < payload.length);
+  const shown = text === undefined ? `0x${start.toString("hex", 0, 60)}` : cut(text, MAX_SHOWN);
+  const shownBytes = text === undefined ? 60 : Buffer.byteLength(shown);
+  return payload.length <= shownBytes ? shown : `${shown}… (${payload.length} bytes)`;
 }
 
-/** Without a character that is cut at the end. */
-function trimCharacter(bytes: Buffer): Buffer {
-  let end = bytes.length;
-  while (end > 0 && ((bytes[end - 1] ?? 0) & 0xc0) === 0x80) end--;
-  return bytes.subarray(0, Math.max(end - 1, 0));
+/** The beginning of a text, without half a character at its end. */
+function cut(text: string, length: number): string {
+  return text.slice(0, length).replace(/[\ud800-\udbff]$/, "");
+}
+
+/** The text of bytes; undefined where they are none. With `more`, a cut character is left out. */
+function decodeStart(bytes: Buffer, more: boolean): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, {
+      stream: more,
+    });
+  } catch {
+    return undefined;
+  }
 }

@@ -27,10 +27,14 @@ function describeProblem({ variable, rule, received }: ConfigProblem): string {
   return `${variable}: ${rule}${received === undefined ? "" : `, received ${quote(received)}`}`;
 }
 
-/** Text as received, in quotes and of bounded length. */
+/** Text as received, in quotes, of bounded length, on one line, and without the login of a URL. */
 export function quote(text: string): string {
-  return `'${text.length > 200 ? `${text.slice(0, 200)}…` : text}'`;
+  const shown = text.replace(/\/\/.*@/gs, "//…@").replace(CONTROL_CHARACTER, " ");
+  return `'${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}'`;
 }
+
+// deno-lint-ignore no-control-regex
+const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 
 /** Environment variables by name. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -72,6 +76,11 @@ export class Settings {
     this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
   }
 
+  /** Whether something is wrong with the variable, so that nothing follows from its absence. */
+  isRefused(name: string): boolean {
+    return this.#problems.some(({ variable }) => variable === name);
+  }
+
   /** Throws what has been collected; `hints` are sentences that may help to mend it. */
   throwProblems(hints: readonly string[]): void {
     if (this.#problems.length > 0) throw new ConfigError(this.#problems, hints);
@@ -85,9 +94,7 @@ export class Settings {
 
   mandatory(name: string): string | undefined {
     const value = this.text(name);
-    if (
-      value === undefined && !this.#problems.some(({ variable }) => variable === `${name}_FILE`)
-    ) {
+    if (value === undefined && !this.isRefused(`${name}_FILE`)) {
       const secret = SECRETS.some((candidate) => candidate === name);
       this.problem(name, `must be set${secret ? ` (or ${name}_FILE to the path of a file)` : ""}`);
     }
@@ -99,7 +106,10 @@ export class Settings {
     if (text === undefined) return undefined;
     const value = parseInteger(text);
     if (value !== undefined && value >= min && value <= max) return value;
-    this.problem(name, `must be an integer from ${min} to ${max}`, text);
+    const hint = text.startsWith("tcp://")
+      ? " (Kubernetes sets it for a Service of that name; enableServiceLinks: false stops it)"
+      : "";
+    this.problem(name, `must be an integer from ${min} to ${max}${hint}`, text);
     return undefined;
   }
 
@@ -107,7 +117,7 @@ export class Settings {
   choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
-    const word = text.toLowerCase();
+    const word = text.trim().toLowerCase();
     if (Object.hasOwn(choices, word)) return choices[word];
     this.problem(name, `must be one of ${Object.keys(choices).sort().join(", ")}`, text);
     return undefined;
@@ -139,12 +149,16 @@ export class Settings {
   #secret(name: Secret): string | undefined {
     if (!this.#secrets.has(name)) {
       const path = this.#env[`${name}_FILE`] || undefined;
-      const value = path === undefined
-        ? this.#env[name]
-        : this.#read(`${name}_FILE`, path)?.replace(/[\r\n]+$/, "");
+      const value = path === undefined ? this.#env[name] : this.#secretFile(`${name}_FILE`, path);
       this.#secrets.set(name, value || undefined);
     }
     return this.#secrets.get(name);
+  }
+
+  #secretFile(name: string, path: string): string | undefined {
+    const value = this.#read(name, path)?.replace(/[\r\n]+$/, "");
+    if (value === "") this.problem(name, "names a file that is empty", path);
+    return value;
   }
 
   #read(name: string, path: string): string | undefined {

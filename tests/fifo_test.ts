@@ -1,0 +1,51 @@
+/** The queue: first in, first out, whatever the order of the calls. */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { Fifo } from "../lib/fifo.ts";
+
+Deno.test("a queue gives its elements in the order in which they came", () => {
+  const queue = new Fifo<string>();
+  assert.equal(queue.length, 0);
+  assert.equal(queue.first, undefined);
+  assert.equal(queue.shift(), undefined);
+  for (const element of ["a", "b", "c"]) queue.push(element);
+  assert.equal(queue.first, "a");
+  assert.equal(queue.shift(), "a");
+  queue.push("d");
+  assert.deepEqual(queue.take(2), ["b", "c"]);
+  assert.equal(queue.length, 1);
+  assert.deepEqual(queue.take(5), ["d"]);
+  assert.deepEqual(queue.take(1), []);
+});
+
+Deno.test("a queue does what an array does, over any sequence of calls", () => {
+  const call = fc.oneof(
+    fc.record({ push: fc.integer({ min: 0, max: 30_000 }) }),
+    fc.record({ take: fc.integer({ min: 0, max: 40_000 }) }),
+    fc.constant("shift" as const),
+  );
+  fc.assert(
+    fc.property(fc.array(call), (calls) => {
+      const queue = new Fifo<number>();
+      let model: number[] = [];
+      let next = 0;
+      for (const call of calls) {
+        if (call === "shift") {
+          assert.equal(queue.shift(), model[0]);
+          model = model.slice(1);
+        } else if ("push" in call) {
+          for (let count = 0; count < call.push; count++) {
+            queue.push(next);
+            model.push(next++);
+          }
+        } else {
+          assert.deepEqual(queue.take(call.take), model.slice(0, call.take));
+          model = model.slice(call.take);
+        }
+        assert.equal(queue.length, model.length);
+        assert.equal(queue.first, model[0]);
+      }
+    }),
+    { numRuns: 40 },
+  );
+});

@@ -1,0 +1,156 @@
+/**
+ * The configuration of the whole program: where it comes from, and what is said when it is wrong.
+ */
+import assert from "node:assert/strict";
+import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import { findFreePort, LOOPBACK } from "../services/ports.ts";
+
+const SECRET = "s3cr3t";
+
+/** Services that are not there: the logger says so and goes on trying. */
+function envWithoutServices(overrides: LoggerEnv = {}): LoggerEnv {
+  const port = findFreePort();
+  const logger = { host: LOOPBACK, port, user: "u", password: SECRET, database: "sensors" };
+  return loggerEnv({ database: { logger }, broker: { host: LOOPBACK, port } }, overrides);
+}
+
+/** A temporary directory with files in it. The caller disposes it. */
+function makeDirectory(files: Readonly<Record<string, string>>): Disposable & { path: string } {
+  const path = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  for (const [name, content] of Object.entries(files)) {
+    Deno.writeTextFileSync(`${path}/${name}`, content);
+  }
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+Deno.test("a logger that is told nothing says what it must be told, and exits with 78", async () => {
+  for (const args of [[], ["run"], ["check"]]) {
+    const { code, stdout, stderr } = await runLogger(args);
+    assert.deepEqual([code, stdout], [78, ""]);
+    assert.deepEqual(stderr.trimEnd().split("\n"), [
+      "The configuration is not usable:",
+      "DATABASE_HOST: must be set",
+      "DATABASE_USER: must be set (or DATABASE_USER_FILE to the path of a file)",
+      "DATABASE_PASSWORD: must be set (or DATABASE_PASSWORD_FILE to the path of a file)",
+      "MQTT_HOST: must be set",
+    ]);
+  }
+});
+
+Deno.test("all problems are listed, one line each, and no secret among them", async () => {
+  const env = envWithoutServices({
+    DATABASE_PORT: "99999",
+    DATABASE_USER: SECRET,
+    MQTT_HOST: "broker:x",
+    MQTT_PORT: "mqtt",
+    MQTT_QOS: "3",
+    MQTT_TOPIC: "sensors/#/a",
+    MQTT_CLIENT_PASSWORD_FILE: "/does/not/exist",
+    APPLICATION_LOG_FORMAT: "xml",
+  });
+  const { code, stderr } = await runLogger([], env);
+  assert.equal(code, 78);
+  const lines = stderr.trimEnd().split("\n").slice(1);
+  assert.deepEqual(lines.map((line) => line.split(":")[0]).toSorted(), [
+    "APPLICATION_LOG_FORMAT",
+    "DATABASE_PORT",
+    "MQTT_CLIENT_PASSWORD_FILE",
+    "MQTT_HOST",
+    "MQTT_PORT",
+    "MQTT_QOS",
+    "MQTT_TOPIC",
+  ]);
+  assert.ok(lines.includes("MQTT_QOS: must be one of 0, 1, 2, received '3'"));
+  assert.match(stderr, /'\/does\/not\/exist'/);
+  assert.match(stderr, /No such file or directory/);
+  assert.doesNotMatch(stderr, new RegExp(SECRET));
+});
+
+Deno.test("secrets come from files, .env fills the gaps, and the environment wins", async () => {
+  const dead = findFreePort();
+  using directory = makeDirectory({
+    user: "file-user\n",
+    password: `${SECRET}\r\n`,
+    ".env": [
+      "# what the environment does not say",
+      `DATABASE_HOST="${LOOPBACK}:${dead}"`,
+      `DATABASE_PASSWORD_FILE=password`,
+      "DATABASE_NAME='from-dotenv'",
+      "MQTT_CLIENT_ID=dotenv",
+      `export MQTT_HOST=${LOOPBACK}:${dead} # a comment`,
+    ].join("\n"),
+  });
+  const env = { DATABASE_USER_FILE: `${directory.path}/user`, DATABASE_NAME: "from-environment" };
+  await using logger = startLogger(env, { cwd: directory.path });
+  const where = `'from-environment' at '${LOOPBACK}:${dead}'`;
+  await logger.waitForLine(`ERROR    Database ${where} is not available: connection refused`);
+  await logger.waitForLine(`ERROR    MQTT broker '${LOOPBACK}:${dead}' is not available`);
+  assert.equal(await logger.stop(), 0);
+  assert.doesNotMatch(logger.lines.join("\n"), /WARNING|s3cr3t|file-user/);
+});
+
+Deno.test("a .env or a secret's file that cannot be read is a configuration error", async () => {
+  using directory = makeDirectory({});
+  Deno.mkdirSync(`${directory.path}/.env`);
+  await using first = startLogger(envWithoutServices(), { cwd: directory.path });
+  assert.equal((await first.exited).code, 78);
+  await first.waitForLine(/^\.env: .*cannot be read \(Is a directory\)$/);
+  const { DATABASE_PASSWORD: _, ...env } = envWithoutServices();
+  const file = { DATABASE_PASSWORD_FILE: "/run/secrets/gone" };
+  const { code, stderr } = await runLogger([], { ...env, ...file });
+  assert.equal(code, 78);
+  assert.equal(
+    stderr,
+    "The configuration is not usable:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
+      "(No such file or directory), received '/run/secrets/gone'\n",
+  );
+});
+
+Deno.test("what is odd but harmless is warned about once, at the start", async () => {
+  const env = envWithoutServices({
+    MQTT_CLIENT_ID: "",
+    MQTT_CLIENTID: "logger",
+    DATABASE_PASSWROD: SECRET,
+    APPLICATION_LOG_LEVEL: "chatty",
+  });
+  await using logger = startLogger(env);
+  await logger.waitForLine("MQTT broker");
+  assert.equal(await logger.stop(), 0);
+  const warnings = logger.lines.filter((line) => line.includes(" WARNING "));
+  const patterns = [
+    /APPLICATION_LOG_LEVEL must be DEBUG, .*received 'chatty'\. INFO is used instead\.$/,
+    /MQTT_CLIENTID .*Did you mean MQTT_CLIENT_ID\?$/,
+    /DATABASE_PASSWROD .*Did you mean DATABASE_PASSWORD\?$/,
+    /MQTT_CLIENT_ID is not set: .*messages are lost/,
+  ];
+  for (const pattern of patterns) {
+    assert.equal(warnings.filter((line) => pattern.test(line)).length, 1, `${pattern}`);
+  }
+  assert.equal(warnings.length, patterns.length);
+  assert.ok(logger.lines.some((line) => line.includes(" INFO ")));
+  assert.doesNotMatch(logger.lines.join("\n"), new RegExp(`${SECRET}| DEBUG `));
+});
+
+Deno.test("the log is text or JSON, one event a line, at the level that was asked for", async () => {
+  await using text = startLogger(envWithoutServices({ APPLICATION_LOG_LEVEL: "debug" }));
+  await text.waitForLine(/ DEBUG {4}\S/);
+  assert.equal(await text.stop("SIGINT"), 0);
+  for (const line of text.lines) {
+    assert.match(
+      line,
+      /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR) +\S.*[.?]$/,
+    );
+  }
+  const format = { APPLICATION_LOG_FORMAT: "json", APPLICATION_LOG_LEVEL: "WARN" };
+  await using json = startLogger(envWithoutServices(format));
+  await json.waitForLine("MQTT broker");
+  assert.equal(await json.stop("SIGHUP"), 0);
+  assert.ok(json.lines.length > 0);
+  for (const line of json.lines) {
+    const { time, level, message, ...rest } = JSON.parse(line) as Record<string, string>;
+    assert.deepEqual(rest, {});
+    assert.equal(new Date(time ?? "").toISOString(), time);
+    assert.ok(level === "ERROR" || level === "WARNING", line);
+    assert.match(message ?? "", /^\S.*\S$/);
+  }
+});
