@@ -1,0 +1,36 @@
+# The container image: the binary of `deno task compile` on distroless/cc, and nothing else that
+# could be started. For the architecture it is built on or for: linux/amd64, linux/arm64.
+
+# The image whose files the binary gets beside it. Deno's own distroless image is distroless/cc (C
+# libraries, certificates, time zones, a user without rights, no shell) plus `deno`, which is taken
+# out again below. Any other distroless/cc image will do:
+#   docker build --build-arg RUNTIME_IMAGE=<image> .
+ARG RUNTIME_IMAGE=denoland/deno:distroless-2.9.6
+
+FROM ${RUNTIME_IMAGE} AS runtime
+
+FROM denoland/deno:2.9.6 AS build
+WORKDIR /build
+# The dependencies first: they are fetched again only when one of these two files changes.
+COPY deno.json deno.lock ./
+RUN deno install --frozen
+COPY main.ts ./
+COPY lib/ lib/
+COPY deploy/*.ts deploy/
+RUN deno task compile /build/kraken-logger
+COPY --from=runtime / /image/
+RUN rm -rf /image/bin/deno /image/usr/bin/deno /image/tini /image/deno-dir \
+ && mkdir -p /image/usr/local/bin \
+ && cp kraken-logger /image/usr/local/bin/
+
+FROM scratch
+LABEL org.opencontainers.image.title="kraken-logger" \
+      org.opencontainers.image.description="Stores LabKraken sensor readings from MQTT in PostgreSQL or TimescaleDB" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="GPL-3.0-or-later"
+COPY --from=build /image/ /
+# 'nonroot' of distroless; a number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+# Finishes what is in hand and says goodbye to the broker.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/kraken-logger"]

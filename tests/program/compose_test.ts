@@ -1,0 +1,156 @@
+/**
+ * What `deploy/compose` gives broker and database: its files in a real Mosquitto and a real
+ * PostgreSQL, and the logger with them.
+ */
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { type LoggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { findFreePort, LOOPBACK } from "../services/ports.ts";
+import { startPostgres } from "../services/postgres.ts";
+import { TestDatabase } from "../services/postgres_database.ts";
+import { runSuccessfully, TestProcess } from "../services/process.ts";
+import { findProgram } from "../services/programs.ts";
+import { publishPayloads, publishReadings } from "../services/publisher.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  findServiceUser,
+  makeServiceDirectory,
+  type ServiceUser,
+  writePrivateFile,
+} from "../services/service_user.ts";
+import { runSql, type SqlTarget } from "../services/sql.ts";
+import { SENSORS, withoutMosquitto } from "./harness.ts";
+
+const COMPOSE = fileURLToPath(new URL("../../deploy/compose", import.meta.url));
+const CLIENT_ID = "kraken-logger";
+const PASSWORDS = {
+  database_logger_password: "dl+/Zm9v=",
+  mqtt_logger_password: "ml+/Zm9v=",
+  mqtt_publisher_password: "mp+/Zm9v=",
+};
+
+/** Stands for the file systems of the containers. The caller disposes it. */
+class Place implements Disposable {
+  readonly user: ServiceUser | null = findServiceUser(["mosquitto"]);
+  readonly path: string = makeServiceDirectory(this.user);
+
+  constructor() {
+    for (const [name, password] of Object.entries(PASSWORDS)) this.write(name, `${password}\n`);
+  }
+
+  write(name: string, content: string): string {
+    const path = `${this.path}/${name}`;
+    writePrivateFile(this.user, path, content);
+    return path;
+  }
+
+  /** Copies a file of `deploy/compose`, with what is other than in the container replaced. */
+  copy(path: string, replacements: Readonly<Record<string, string>>): string {
+    let text = Deno.readTextFileSync(`${COMPOSE}/${path}`);
+    for (const [from, to] of Object.entries(replacements)) {
+      assert.ok(text.includes(from), `${path} does not contain '${from}'`);
+      text = text.replaceAll(from, to);
+    }
+    return this.write(path.slice(path.lastIndexOf("/") + 1), text);
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.path, { recursive: true });
+  }
+}
+
+/** Starts Mosquitto as the container does. */
+function startBroker(place: Place, port: number): TestProcess {
+  const directory = `${place.path}/`;
+  place.copy("mosquitto/acl", {});
+  const config = place.copy("mosquitto/mosquitto.conf", {
+    "listener 1883": `listener ${port} ${LOOPBACK}\nlog_type all`,
+    "/tmp/passwords": `${directory}passwords`,
+    "/tmp/acl": `${directory}acl.private`,
+    "/mosquitto/data/": directory,
+  });
+  const script = place.copy("mosquitto/start.sh", {
+    "/run/secrets/": directory,
+    "/tmp/passwords": `${directory}passwords`,
+    "/tmp/acl": `${directory}acl.private`,
+    "/mosquitto/config/mosquitto.conf": config,
+    "/mosquitto/config/acl": `${directory}acl`,
+  });
+  return TestProcess.start("/bin/sh", {
+    args: [script],
+    cwd: place.path,
+    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin" },
+    clearEnv: true,
+    ...place.user,
+  });
+}
+
+/** Runs the database's script as the container does. */
+async function createRole(place: Place, { host, port, ...target }: SqlTarget): Promise<void> {
+  const script = place.copy("database/create_role.sql", { "/run/secrets/": `${place.path}/` });
+  await runSuccessfully("psql", {
+    args: ["--no-psqlrc", "--quiet", `--file=${script}`],
+    env: {
+      PGHOST: host,
+      PGPORT: String(port),
+      PGUSER: target.user,
+      PGPASSWORD: target.password,
+      PGDATABASE: target.database,
+    },
+  });
+}
+
+Deno.test("the files of deploy/compose make a broker, a database and a logger that work together", {
+  ignore: withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true"),
+}, async () => {
+  using place = new Place();
+  const port = findFreePort();
+  await using broker = startBroker(place, port);
+  await broker.waitForLine(/mosquitto version \S+ running/);
+  await using postgres = await startPostgres();
+  await postgres.query("CREATE DATABASE sensors");
+  const owner = postgres.superuser("sensors");
+  await createRole(place, owner);
+
+  const services: LoggerEnv = {
+    DATABASE_HOST: `${postgres.host}:${postgres.port}`,
+    DATABASE_USER: "kraken",
+    DATABASE_PASSWORD_FILE: `${place.path}/database_logger_password`,
+    MQTT_HOST: `${LOOPBACK}:${port}`,
+    MQTT_CLIENT_ID: CLIENT_ID,
+    MQTT_CLIENT_USER: "kraken",
+    MQTT_CLIENT_PASSWORD_FILE: `${place.path}/mqtt_logger_password`,
+  };
+  const ownerPassword = place.write("database_owner_password", `${owner.password}\n`);
+  const init = await runLogger(["init", "--grant", "kraken"], {
+    ...services,
+    DATABASE_USER: owner.user,
+    DATABASE_PASSWORD_FILE: ownerPassword,
+  });
+  assert.equal(init.code, 0, init.stdout + init.stderr);
+  const database = new TestDatabase(owner);
+  await database.registerSensors(SENSORS);
+  const check = await runLogger(["check"], services);
+  assert.equal(check.code, 0, check.stdout + check.stderr);
+
+  const role = { ...owner, user: "kraken", password: PASSWORDS.database_logger_password };
+  for (const sql of ["CREATE TEMPORARY TABLE mine ()", "UPDATE sensors SET enabled = true"]) {
+    await assert.rejects(runSql(role, sql), { code: "42501" }, sql);
+  }
+
+  const address = { host: LOOPBACK, port, receiveMaximum: 1000 };
+  const publisher = { username: "publisher", password: PASSWORDS.mqtt_publisher_password };
+  await assert.rejects(publishPayloads(address, ["x"]), /refused/);
+  await assert.rejects(publishPayloads(address, ["x"], { ...publisher, password: "" }), /refused/);
+  await using logger = startLogger(services);
+  await broker.waitForLine(new RegExp(`^\\d+: ${CLIENT_ID} 2 sensors/#$`));
+  const readings = makeReadings({ count: 500 });
+  await publishReadings(address, readings, publisher);
+  await waitUntil(async () => await database.countReadings() === readings.length);
+  await expectStored(database, readings);
+  assert.equal(await logger.stop(), 0);
+  broker.kill("SIGTERM");
+  assert.equal((await broker.finished()).code, 0);
+  assert.ok(!broker.lines.some((line) => /warning/i.test(line)), broker.tail());
+});

@@ -1,0 +1,141 @@
+/**
+ * The compiled binary where a container would have it: as a user without rights in a read-only file
+ * system with the files of distroless/cc.
+ */
+import assert from "node:assert/strict";
+import { loggerEnv } from "../services/logger_process.ts";
+import { LOGGER_PASSWORD } from "../services/postgres_database.ts";
+import { type ProcessEnd, runSuccessfully, TestProcess } from "../services/process.ts";
+import { findProgram } from "../services/programs.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  startTellingMosquitto,
+  usePostgres,
+  waitForRows,
+  waitForSubscription,
+  withoutMosquitto,
+} from "./harness.ts";
+
+const BINARY = Deno.env.get("KRAKEN_LOGGER_BINARY");
+const isCi = Deno.env.get("CI") === "true";
+const postgres = usePostgres();
+
+/** What distroless/cc is made of, as far as a program can tell. */
+const PACKAGES = ["libc6", "libgcc-s1", "libstdc++6", "tzdata", "ca-certificates", "netbase"];
+
+/** `nonroot` in distroless. */
+const NONROOT = "65532:65532";
+
+/** Packages of Debian are needed, and the rights to mount and to change the root directory. */
+const canContain = findProgram("dpkg") !== null && Deno.uid() === 0;
+
+/** A directory with the files of distroless/cc and the binary. The caller disposes it. */
+class Container implements Disposable {
+  readonly #root = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+
+  static async create(binary: string): Promise<Container> {
+    const container = new Container();
+    await container.#fill(binary);
+    return container;
+  }
+
+  async #fill(binary: string): Promise<void> {
+    const root = this.#root;
+    Deno.chmodSync(root, 0o755);
+    for (
+      const name of ["proc", "dev", "etc", "run/secrets", "usr/local/bin", "usr/lib", "usr/lib64"]
+    ) {
+      Deno.mkdirSync(`${root}/${name}`, { recursive: true });
+    }
+    const listed = await runSuccessfully("dpkg", { args: ["-L", ...PACKAGES] });
+    const paths = listed.split("\n").filter((path) => /^\/(usr\/)?(lib|share\/zoneinfo)/.test(path))
+      .filter((path) => !path.includes("/gconv/"));
+    await runSuccessfully("/bin/sh", {
+      args: [
+        "-c",
+        'tar -cf - --no-recursion -- "$@" 2>/dev/null | tar -xf - -C "$0"',
+        root,
+        ...paths,
+      ],
+      cwd: "/",
+    });
+    Deno.writeTextFileSync(
+      `${root}/etc/passwd`,
+      "nonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n",
+    );
+    // Docker writes this one.
+    Deno.writeTextFileSync(`${root}/etc/hosts`, "127.0.0.1 localhost\n");
+    Deno.copyFileSync(binary, `${root}/usr/local/bin/kraken-logger`);
+  }
+
+  /** Provides a file as Docker does with secrets. */
+  addSecret(name: string, content: string): string {
+    Deno.writeTextFileSync(`${this.#root}/run/secrets/${name}`, content, { mode: 0o444 });
+    return `/run/secrets/${name}`;
+  }
+
+  /** Starts the binary; its mounts go with it. */
+  start(args: readonly string[], env: Readonly<Record<string, string>> = {}): TestProcess {
+    const script = `set -e
+      root=$0
+      mount --make-rprivate /
+      mount --bind "$root" "$root"
+      mount -o remount,bind,ro "$root"
+      mount -t proc proc "$root/proc"
+      mount --rbind /dev "$root/dev"
+      cd /
+      exec chroot --userspec=${NONROOT} --groups= "$root" /usr/local/bin/kraken-logger "$@"`;
+    return TestProcess.start("unshare", {
+      args: ["--mount", "/bin/sh", "-c", script, this.#root, ...args],
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", ...env },
+      clearEnv: true,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.#root, { recursive: true });
+  }
+}
+
+async function runToEnd(process: TestProcess): Promise<ProcessEnd> {
+  await using running = process;
+  return await running.finished();
+}
+
+Deno.test("the binary runs in a read-only distroless container without rights", {
+  ignore: !BINARY || (!canContain && !isCi) || withoutMosquitto,
+}, async () => {
+  using container = await Container.create(Deno.realPathSync(BINARY ?? ""));
+  const version = container.start(["--version"]);
+  assert.equal((await runToEnd(version)).code, 0, version.tail());
+  assert.match(version.tail(), /^kraken-logger \d+\.\d+\.\d+$/);
+  const schema = container.start(["schema", "--timescale"]);
+  assert.equal((await runToEnd(schema)).code, 0, schema.tail());
+  assert.match(schema.tail(), /CREATE TABLE IF NOT EXISTS sensor_data/);
+  const wrong = container.start(["run"]);
+  assert.equal((await runToEnd(wrong)).code, 78, wrong.tail());
+
+  await using broker = await startTellingMosquitto();
+  const database = await postgres.createDatabase();
+  const { DATABASE_PASSWORD: _, ...env } = loggerEnv({ database, broker }, {
+    // By name, so that the C library's resolver is needed.
+    DATABASE_HOST: "localhost",
+    MQTT_HOST: "localhost",
+    DATABASE_PASSWORD_FILE: container.addSecret("database_password", `${LOGGER_PASSWORD}\n`),
+    TZ: "Asia/Kolkata",
+  });
+  await using logger = container.start(["run"], env);
+  const line = await logger.waitForLine("Connected to MQTT broker");
+  const ageMs = Date.now() - Date.parse(`${line.slice(0, 10)}T${line.slice(11, 23)}+05:30`);
+  assert.ok(Math.abs(ageMs) < 60_000, `not the time of the time zone: ${line}`);
+  await waitForSubscription(broker);
+  const status = Deno.readTextFileSync(`/proc/${logger.pid}/status`);
+  assert.match(status, /^Uid:\t65532\t65532\t65532\t65532$/m);
+  const readings = makeReadings({ count: 500 });
+  await publishReadings(broker, readings);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  logger.kill("SIGTERM");
+  assert.equal((await logger.finished()).code, 0, logger.tail());
+});
