@@ -68,14 +68,23 @@ async function run(): Promise<number> {
   return FAILURE;
 }
 
-/** The first signal asks for a clean end, the second ends at once. */
+/**
+ * One Ctrl-C can arrive several times: the terminal signals every process of the group, and those
+ * that started this one may pass it on.
+ */
+const SAME_SIGNAL_MS = 500;
+
+/** The first signal asks for a clean end, a second one ends at once. */
 function nextStopSignal(): Promise<Deno.Signal> {
   const { promise, resolve } = Promise.withResolvers<Deno.Signal>();
-  let received = false;
+  let first: { readonly signal: Deno.Signal; readonly receivedMs: number } | undefined;
   for (const signal of STOP_SIGNALS) {
     Deno.addSignalListener(signal, () => {
-      if (received) Deno.exit(FAILURE);
-      received = true;
+      const receivedMs = performance.now();
+      first ??= { signal, receivedMs };
+      const isRepetition = signal === first.signal &&
+        receivedMs < first.receivedMs + SAME_SIGNAL_MS;
+      if (!isRepetition) Deno.exit(FAILURE);
       resolve(signal);
     });
   }

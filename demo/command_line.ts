@@ -1,0 +1,89 @@
+/** The command line of the demonstration. */
+
+import { parseArgs } from "node:util";
+import type { Endpoint } from "../lib/endpoint.ts";
+
+/** What the user asked for. */
+export interface Options {
+  readonly help: boolean;
+  /** The user's broker; undefined for the embedded one. */
+  readonly broker: Endpoint | undefined;
+  /** Ends by itself after this time; undefined: with Ctrl-C. */
+  readonly seconds: number | undefined;
+}
+
+export const HELP = `The Kraken logger at work, with nothing to install and nothing left behind
+
+Usage: deno task demo [OPTION]…
+
+Starts an MQTT broker and a PostgreSQL database in memory, a simulated LabKraken
+node that measures eight sensors once a second, and the logger between them;
+shows every second what is in the database. Ctrl-C ends it.
+
+Options:
+  --broker HOST[:PORT]  use this MQTT broker instead of the embedded one; it is
+                        logged in to with MQTT_CLIENT_USER and
+                        MQTT_CLIENT_PASSWORD where these are set
+  --seconds N           end after N seconds
+  -h, --help            print this help
+
+Exit status: 0 when everything published is in the database, 1 otherwise.
+`;
+
+const DEFAULT_MQTT_PORT = 1883;
+
+/** The arguments make no sense; the message says why. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/**
+ * Reads the arguments.
+ *
+ * @throws {UsageError} for an unknown option or a value that cannot be used.
+ */
+export function parseCommandLine(args: readonly string[]): Options {
+  const { help = false, broker, seconds } = parse(args);
+  return {
+    help,
+    broker: broker === undefined ? undefined : parseBroker(broker),
+    seconds: seconds === undefined ? undefined : parseSeconds(seconds),
+  };
+}
+
+function parse(args: readonly string[]): { help?: boolean; broker?: string; seconds?: string } {
+  try {
+    return parseArgs({
+      // What npm and others put between their own options and ours.
+      args: args[0] === "--" ? args.slice(1) : [...args],
+      options: {
+        help: { type: "boolean", short: "h" },
+        broker: { type: "string" },
+        seconds: { type: "string" },
+      },
+    }).values;
+  } catch (error) {
+    // The first sentence names the option; what follows is advice about positional arguments.
+    const message = error instanceof Error ? error.message : String(error);
+    throw new UsageError(message.replace(/\. .*$/s, ""), { cause: error });
+  }
+}
+
+function parseBroker(text: string): Endpoint {
+  const url = URL.parse(`mqtt://${text}`);
+  if (
+    url === null || url.hostname === "" || url.href !== `mqtt://${url.host}` || url.port === "0"
+  ) {
+    throw new UsageError(`--broker must be HOST or HOST:PORT, received '${text}'`);
+  }
+  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
+  return { host, port: url.port === "" ? DEFAULT_MQTT_PORT : Number(url.port) };
+}
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (!/^\d+$/.test(text) || seconds < 1 || seconds > 86_400) {
+    throw new UsageError(`--seconds must be an integer from 1 to 86400, received '${text}'`);
+  }
+  return seconds;
+}
