@@ -26,6 +26,11 @@ export class AedesBroker implements TestBroker {
    * completed earlier, as happens when a publisher has several of QoS 2 under way.
    */
   readonly receiveMaximum = 1;
+  /**
+   * Aedes forgets the PUBREL where a PUBREC comes before it has noted its own PUBLISH, as happens
+   * to a fast subscriber, which then waits for it in vain when it says goodbye.
+   */
+  readonly usualQos = 1;
   readonly #options: BrokerOptions;
   readonly #sockets = new Set<Socket>();
   #port = 0;

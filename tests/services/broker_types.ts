@@ -15,6 +15,8 @@ export interface TestBroker extends AsyncDisposable {
   readonly port: number;
   /** Messages of QoS 1 and 2 that a publisher may have open at the same time. */
   readonly receiveMaximum: number;
+  /** QoS to publish with where it does not matter to a test. */
+  readonly usualQos: 1 | 2;
   readonly isRunning: boolean;
   /** Starts a stopped or killed broker and resolves when it accepts connections. */
   start(): Promise<void>;

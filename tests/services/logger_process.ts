@@ -16,6 +16,8 @@ export interface LoggerOptions {
   readonly args?: readonly string[];
   /** Working directory; a temporary one, removed at disposal, by default. */
   readonly cwd?: string;
+  /** Directory of other sources to run, never the binary; those of the project by default. */
+  readonly sources?: string;
 }
 
 /** What {@linkcode loggerEnv} makes an environment of. */
@@ -110,9 +112,13 @@ export class LoggerProcess implements AsyncDisposable {
 /** Starts the program; resolves at once, so that what it prints can be awaited. */
 export function startLogger(env: LoggerEnv, options: LoggerOptions = {}): LoggerProcess {
   const temporary = options.cwd === undefined ? makeWorkingDirectory() : null;
-  const { program, args } = command(options.args ?? []);
-  const cwd = options.cwd ?? temporary ?? ROOT;
-  const process = TestProcess.start(program, { args, cwd, env: environment(env), clearEnv: true });
+  const target = programUnderTest(options.sources);
+  const process = TestProcess.start(target.program, {
+    args: [...target.args, ...options.args ?? []],
+    cwd: options.cwd ?? temporary ?? ROOT,
+    env: environment(env, target),
+    clearEnv: true,
+  });
   return new LoggerProcess(process, temporary);
 }
 
@@ -123,34 +129,42 @@ export async function runLogger(
 ): Promise<ProgramResult> {
   const cwd = makeWorkingDirectory();
   try {
-    const { program, args: all } = command(args);
-    return await runProgram(program, { args: all, cwd, env: environment(env), clearEnv: true });
+    const target = programUnderTest();
+    return await runProgram(target.program, {
+      args: [...target.args, ...args],
+      cwd,
+      env: environment(env, target),
+      clearEnv: true,
+    });
   } finally {
     Deno.removeSync(cwd, { recursive: true });
   }
 }
 
-function command(args: readonly string[]): { program: string; args: readonly string[] } {
+interface Program {
+  readonly program: string;
+  /** What comes before the arguments of the logger. */
+  readonly args: readonly string[];
+  /** Variables of this process that it needs beside those of the test. */
+  readonly variables: readonly string[];
+}
+
+function programUnderTest(sources?: string): Program {
   const binary = Deno.env.get("KRAKEN_LOGGER_BINARY");
-  if (binary) {
-    return { program: Deno.realPathSync(binary), args };
+  if (binary && sources === undefined) {
+    return { program: Deno.realPathSync(binary), args: [], variables: ["PATH"] };
   }
-  const flags = ["run", "--quiet", "--no-prompt", "--config", `${ROOT}/deno.json`];
+  const root = sources ?? ROOT;
+  const flags = ["run", "--quiet", "--no-prompt", "--config", `${root}/deno.json`];
   return {
     program: Deno.execPath(),
-    args: [...flags, ...RUN_FLAGS, `${ROOT}/main.ts`, ...args],
+    args: [...flags, ...RUN_FLAGS, `${root}/main.ts`],
+    variables: ["PATH", ...DENO_VARIABLES, ...REGISTRY_VARIABLES],
   };
 }
 
-function environment(env: LoggerEnv): Record<string, string> {
-  const names = [
-    "PATH",
-    ...Deno.env.get("KRAKEN_LOGGER_BINARY") ? [] : [
-      ...DENO_VARIABLES,
-      ...REGISTRY_VARIABLES,
-    ],
-  ];
-  const passed = names.flatMap((name) => {
+function environment(env: LoggerEnv, { variables }: Program): Record<string, string> {
+  const passed = variables.flatMap((name) => {
     const value = Deno.env.get(name);
     return value === undefined ? [] : [[name, value] as const];
   });

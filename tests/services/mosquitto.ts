@@ -70,6 +70,7 @@ interface BrokerParts {
 export class MosquittoBroker implements TestBroker {
   readonly kind = "mosquitto";
   readonly host: string = LOOPBACK;
+  readonly usualQos = 2;
   readonly #parts: BrokerParts;
   #port = 0;
   #process: TestProcess | undefined;
@@ -109,7 +110,7 @@ export class MosquittoBroker implements TestBroker {
     if (options.acl !== undefined) {
       writePrivateFile(user, `${directory}/acl`, options.acl.join("\n") + "\n");
     }
-    await this.#writePasswords();
+    await this.#writePasswords(options.users);
     for (let attempt = 1;; attempt++) {
       this.#port = findFreePort();
       this.#writeConfig();
@@ -184,6 +185,12 @@ export class MosquittoBroker implements TestBroker {
     await waitUntil(() => this.#storeInode() !== before, { what: "the store of Mosquitto" });
   }
 
+  /** Replaces the users that it was started with; open connections go on. */
+  async setUsers(users: Readonly<Record<string, string>>): Promise<void> {
+    await this.#writePasswords(users);
+    this.signal("SIGHUP");
+  }
+
   /** Sends a signal; SIGSTOP leaves a broker that takes connections but never answers. */
   signal(signal: Deno.Signal): void {
     this.#process?.kill(signal);
@@ -199,9 +206,9 @@ export class MosquittoBroker implements TestBroker {
     return isFile(path) ? Deno.statSync(path).ino : null;
   }
 
-  async #writePasswords(): Promise<void> {
-    const { options, user, directory } = this.#parts;
-    if (options.users === undefined) {
+  async #writePasswords(users: BrokerOptions["users"]): Promise<void> {
+    const { user, directory } = this.#parts;
+    if (users === undefined) {
       return;
     }
     const program = findProgram("mosquitto_passwd");
@@ -210,7 +217,7 @@ export class MosquittoBroker implements TestBroker {
     }
     const path = `${directory}/passwords`;
     writePrivateFile(user, path, "");
-    for (const [name, password] of Object.entries(options.users)) {
+    for (const [name, password] of Object.entries(users)) {
       await runSuccessfully(program, { args: ["-b", path, name, password], ...user });
     }
   }

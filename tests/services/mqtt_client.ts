@@ -9,6 +9,8 @@ export interface BrokerAddress {
   readonly port: number;
   /** Messages of QoS 1 and 2 that the broker lets one client have open; 20 by default. */
   readonly receiveMaximum?: number;
+  /** QoS to publish with where a test does not say; 2 by default. */
+  readonly usualQos?: 1 | 2;
 }
 
 /** How the client connects. */

@@ -10,7 +10,7 @@ export type { BrokerAddress, ClientOptions } from "./mqtt_client.ts";
 
 /** How messages are published. */
 export interface PublishOptions extends ClientOptions {
-  /** 2 by default. */
+  /** The broker's usual one, in most cases 2, by default. */
   readonly qos?: 0 | 1 | 2;
   /** For readings, `sensors/test/{uuid}/{sid}` by default; for payloads `sensors/test`. */
   readonly topic?: string;
@@ -65,7 +65,7 @@ async function publishAll(
   messages: Iterable<Message>,
   options: PublishOptions,
 ): Promise<number> {
-  const { qos = 2, retain = false, rate, signal } = options;
+  const { qos = broker.usualQos ?? 2, retain = false, rate, signal } = options;
   // Mosquitto cuts off who has more messages open than it allows, with MQTT 3.1.1 as with 5.
   const maxInflight = options.maxInflight ?? broker.receiveMaximum ?? 20;
   const client = await openClient(broker, options);

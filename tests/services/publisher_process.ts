@@ -26,8 +26,9 @@ export async function publishReadingsFast(
 ): Promise<number> {
   const path = Deno.makeTempFileSync({ prefix: "kraken-test-" });
   try {
-    const { host, port, receiveMaximum } = broker;
-    const address = { host, port, ...receiveMaximum === undefined ? {} : { receiveMaximum } };
+    const { host, port, receiveMaximum, usualQos } = broker;
+    // What is undefined, JSON leaves out.
+    const address = { host, port, receiveMaximum, usualQos };
     // JSON has neither bigint nor, where it matters, NaN, infinities and the sign of zero.
     const job = { broker: address, options, readings };
     Deno.writeTextFileSync(path, JSON.stringify(job, writeNumber));

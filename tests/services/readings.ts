@@ -156,7 +156,7 @@ function describeDifferences(
 }
 
 /** A small seeded generator (mulberry32) of numbers from 0 to below 1. */
-function createRandom(seed: number): () => number {
+export function createRandom(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -1,0 +1,52 @@
+/**
+ * The program's sources with something broken on purpose, to see that a test notices.
+ */
+import { fileURLToPath } from "node:url";
+
+/** One replacement in one file of the sources. */
+export interface Breakage {
+  /** Path from the root of the project. */
+  readonly file: string;
+  /** Must occur exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+/** A copy of the sources, removed at disposal. */
+export interface BrokenSources extends Disposable {
+  readonly path: string;
+}
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+/**
+ * Copies what the program consists of, and breaks the copy.
+ *
+ * @throws {Error} when the text to replace is not there exactly once: then the sources have
+ * changed, and the counter-test has to be adapted.
+ */
+export function breakSources(breakages: readonly Breakage[]): BrokenSources {
+  const path = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  try {
+    for (const name of ["main.ts", "deno.json", "deno.lock"]) {
+      Deno.copyFileSync(`${ROOT}${name}`, `${path}/${name}`);
+    }
+    Deno.mkdirSync(`${path}/lib`);
+    for (const { name } of Deno.readDirSync(`${ROOT}lib`)) {
+      Deno.copyFileSync(`${ROOT}lib/${name}`, `${path}/lib/${name}`);
+    }
+    for (const { file, find, replace } of breakages) {
+      const parts = Deno.readTextFileSync(`${path}/${file}`).split(find);
+      if (parts.length !== 2) {
+        throw new Error(
+          `Breaking '${file}': '${find}' is there ${parts.length - 1} times, not once`,
+        );
+      }
+      Deno.writeTextFileSync(`${path}/${file}`, parts.join(replace));
+    }
+  } catch (error) {
+    Deno.removeSync(path, { recursive: true });
+    throw error;
+  }
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}

@@ -1,0 +1,80 @@
+/**
+ * The logger killed at random moments: nothing is lost, and nothing is there twice.
+ *
+ * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
+ */
+import assert from "node:assert/strict";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { delay, waitUntil } from "../services/poll.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { createRandom, expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createSession,
+  expectNothingLeft,
+  startTellingMosquitto,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+  withoutMosquitto,
+} from "./harness.ts";
+
+const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+
+const postgres = usePostgres();
+
+for (
+  const { qos, backlog, kills } of [
+    { qos: 2, backlog: 50_000, kills: 10 },
+    { qos: 1, backlog: 20_000, kills: 4 },
+  ] as const
+) {
+  Deno.test(`run keeps ${backlog} readings of QoS ${qos} when it is killed ${kills} times`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    // deno-lint-ignore no-console
+    console.log(`KRAKEN_TEST_SEED=${SEED}`);
+    const random = createRandom(SEED + qos);
+    const database = await postgres.createDatabase();
+    await using rows = await database.connect();
+    const count = async (): Promise<number> => {
+      const [row] = await rows.query<{ count: number }>("SELECT count(*)::int FROM sensor_data");
+      return row?.count ?? 0;
+    };
+    await using broker = await startTellingMosquitto();
+    await createSession(broker);
+    const readings = makeReadings({ count: backlog, seed: SEED });
+    await publishReadingsFast(broker, readings, { qos });
+
+    const env = loggerEnv({ database, broker });
+    let progressed = 0;
+    // A moment is a number of rows in the table and some milliseconds; the last ones leave work.
+    const moments = Array.from({ length: kills }, () => random() * 0.9 * backlog)
+      .sort((first, second) => first - second);
+    for (const moment of moments) {
+      await using logger = startLogger(env);
+      const before = await count();
+      await logger.waitForLine("Connected to MQTT broker");
+      await waitUntil(async () => await count() >= moment, {
+        timeoutMs: 60_000,
+        intervalMs: 1,
+        what: `${Math.ceil(moment)} rows`,
+      });
+      await delay(random() * 10);
+      await logger.kill();
+      assert.equal((await logger.exited).signal, "SIGKILL");
+      const after = await count();
+      assert.ok(after < backlog, `the kill at ${moment} rows came too late: ${after} rows`);
+      progressed += Number(after > before);
+    }
+    assert.ok(progressed > 0, "no run stored anything before it was killed");
+
+    await using logger = startLogger(env);
+    await waitForRows(database, backlog);
+    await expectStored(database, readings);
+    const counts = await stopCleanly(logger);
+    assert.equal(counts.stored + counts.duplicates, counts.received);
+    await expectStored(database, readings);
+    await using again = startLogger(env);
+    await expectNothingLeft(again, broker);
+  });
+}

@@ -1,0 +1,228 @@
+/**
+ * Databases that stop, crash, refuse and come back: everything waits, and is stored once.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import { delay } from "../services/poll.ts";
+import { LOGGER_PASSWORD, LOGGER_ROLE } from "../services/postgres_database.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createSession,
+  linesOf,
+  onlyLine,
+  slowInserts,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "./harness.ts";
+
+const postgres = usePostgres();
+
+/** Asserts that an outage of the database was told in two lines, whatever happened during it. */
+function expectOneOutage(logger: LoggerProcess): void {
+  onlyLine(logger, "ERROR", /^Database '.*' at '127.0.0.1:\d+' is not available: .*Trying again/);
+  onlyLine(
+    logger,
+    "INFO",
+    /^Database '.*' is available again after \d+\.\d s\. [1-9]\d* messages waited\.$/,
+  );
+}
+
+for (const qos of [1, 2] as const) {
+  Deno.test(`run keeps every reading of QoS ${qos} while PostgreSQL is stopped and started under load`, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    await using logger = startLogger(loggerEnv({ database, broker }));
+    const readings = makeReadings({ count: 3000 });
+    const published = publishReadings(broker, readings, { qos, rate: 1500 });
+    await waitForRows(database, 500);
+    const before = await database.countReadings();
+    await postgres.server.stop();
+    assert.ok(before < readings.length, "the stop came too late to be under load");
+    await logger.waitForLine(/Database .* is not available/);
+    // For several attempts to fail, of which no line must tell.
+    await delay(1000);
+    await postgres.server.start();
+    assert.equal(await published, readings.length);
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    const counts = await stopCleanly(logger);
+    assert.equal(counts.stored + counts.duplicates, counts.received);
+    expectOneOutage(logger);
+  });
+}
+
+Deno.test("run keeps every reading when PostgreSQL crashes in the middle of a backlog", async () => {
+  const database = await postgres.createDatabase();
+  await slowInserts(database, 0.1);
+  await using broker = await startBroker();
+  await createSession(broker);
+  const readings = makeReadings({ count: 20_000 });
+  await publishReadingsFast(broker, readings, { qos: 1 });
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  for (const from of [1, 4001]) {
+    await waitForRows(database, from);
+    await postgres.server.stop("immediate");
+    await postgres.server.start();
+    const rows = await database.countReadings();
+    assert.ok(rows < readings.length, `the crash after ${from} rows came too late: ${rows}`);
+  }
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  const outages = linesOf(logger, "ERROR").length;
+  assert.ok(outages === 1 || outages === 2, `${outages} outages`);
+});
+
+Deno.test("run keeps every reading when its connections are terminated", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  await logger.waitForLine("Connected to MQTT broker");
+  const readings = makeReadings({ count: 3000 });
+  const published = publishReadings(broker, readings, { rate: 2000 });
+  let terminated = 0;
+  for (const rows of [1, 600, 1200]) {
+    await waitForRows(database, rows);
+    terminated += await database.terminateLogger();
+  }
+  assert.ok(terminated >= 3, `${terminated} connections terminated`);
+  await published;
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+});
+
+Deno.test("run waits while the database is read-only", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  const readings = makeReadings({ count: 100 });
+  await publishReadings(broker, readings.slice(0, 50));
+  await waitForRows(database, 50);
+  const name = `"${database.name}"`;
+  await database.query(`ALTER DATABASE ${name} SET default_transaction_read_only = on`);
+  await database.terminateLogger();
+  await publishReadings(broker, readings.slice(50));
+  await logger.waitForLine(/Database .* is not available/);
+  await postgres.server.query(`ALTER DATABASE ${name} RESET default_transaction_read_only`);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  const counts = await stopCleanly(logger);
+  assert.deepEqual([counts.stored, counts.waiting], [readings.length, 0]);
+});
+
+Deno.test("run says that a database is read-only, and stores when it no longer is", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const name = `"${database.name}"`;
+  await database.query(`ALTER DATABASE ${name} SET default_transaction_read_only = on`);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  await logger.waitForLine("Connected to database");
+  const readings = makeReadings({ count: 50 });
+  await publishReadings(broker, readings);
+  await logger.waitForLine(/is not available: .*read-only transaction \(.*read-only\)/);
+  await postgres.server.query(`ALTER DATABASE ${name} RESET default_transaction_read_only`);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  expectOneOutage(logger);
+});
+
+Deno.test("run says that the password is wrong, and stores once it is corrected", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const readings = makeReadings({ count: 50 });
+  await publishReadings(broker, readings);
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, { DATABASE_PASSWORD: "another one" }),
+  );
+  const setPassword = async (password: string): Promise<void> => {
+    const literal = password.replaceAll("'", "''");
+    await database.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD '${literal}'`);
+  };
+  try {
+    await logger.waitForLine(/is not available: .*authentication failed.*DATABASE_PASSWORD/);
+    await setPassword("another one");
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    await stopCleanly(logger);
+    expectOneOutage(logger);
+  } finally {
+    await setPassword(LOGGER_PASSWORD);
+  }
+});
+
+Deno.test("run needs SELECT and INSERT on sensor_data and SELECT on sensors, and nothing more", async () => {
+  const database = await postgres.createDatabase();
+  const privileges = await database.query(
+    `SELECT table_name, privilege_type FROM information_schema.role_table_grants
+     WHERE grantee = '${LOGGER_ROLE}' ORDER BY 1, 2`,
+  );
+  assert.deepEqual(privileges.map((row) => Object.values(row).join(" ")), [
+    "sensor_data INSERT",
+    "sensor_data SELECT",
+    "sensors SELECT",
+  ]);
+  await using broker = await startBroker();
+  await createSession(broker);
+  const readings = makeReadings({ count: 100 });
+  await publishReadings(broker, readings);
+  await database.query(`REVOKE INSERT ON sensor_data FROM ${LOGGER_ROLE}`);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  await logger.waitForLine(/permission denied for table sensor_data \(grant SELECT, INSERT/);
+  assert.equal(await database.countReadings(), 0);
+  await database.query(`GRANT INSERT ON sensor_data TO ${LOGGER_ROLE}`);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  expectOneOutage(logger);
+});
+
+for (const table of ["sensor_data", "sensors"]) {
+  Deno.test(`run waits for a missing table '${table}' to be created`, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    await database.query(`ALTER TABLE ${table} RENAME TO elsewhere`);
+    await using logger = startLogger(loggerEnv({ database, broker }));
+    const readings = makeReadings({ count: 50 });
+    await publishReadings(broker, readings);
+    await logger.waitForLine(`the table '${table}' does not exist`);
+    await logger.waitForLine("Connected to MQTT broker");
+    await database.query(`ALTER TABLE elsewhere RENAME TO ${table}`);
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    await stopCleanly(logger);
+    assert.equal(linesOf(logger, "ERROR").length, 1);
+  });
+}
+
+Deno.test("run stores what gathered while a table was locked", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" }),
+  );
+  const readings = makeReadings({ count: 20 });
+  await using lock = await database.connect();
+  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+  await publishReadings(broker, readings, { maxInflight: 1 });
+  await logger.waitForLine(`Received on 'sensors/test/${readings.at(-1)?.uuid}`);
+  await lock.query("ROLLBACK");
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  const batches = linesOf(logger, "DEBUG").filter((line) => line.startsWith("Committed"));
+  // One for each of the two connections, and what gathered behind them.
+  assert.ok(batches.length <= 4, batches.join("\n"));
+});

@@ -1,0 +1,239 @@
+/**
+ * Counter-tests: each guarantee is checked on the program as it is, and the same check must fail on
+ * a program in which the guarantee is broken on purpose.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, type LoggerOptions, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
+import { type Breakage, breakSources } from "./broken_sources.ts";
+import {
+  countConnections,
+  createSession,
+  expectNothingLeft,
+  startTellingMosquitto,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+  waitForSubscription,
+  withoutMosquitto,
+} from "./harness.ts";
+import { startScriptedBroker } from "./scripted_broker.ts";
+
+const postgres = usePostgres();
+
+/** The program to check: that of the project, or a broken one. */
+interface Program {
+  readonly options: LoggerOptions;
+  /** Time to wait for what a broken program never does. */
+  readonly timeoutMs: number;
+}
+
+/** A guarantee, how it is checked, and how to break it. */
+interface Guarantee {
+  /** Completes "run …". */
+  readonly name: string;
+  readonly ignore?: boolean;
+  /** Rejects when the guarantee does not hold. */
+  readonly check: (program: Program) => Promise<void>;
+  /** How it is broken; completes "… is noticed". */
+  readonly breakage: string;
+  readonly breakages: readonly Breakage[];
+  /** What the check must say then. */
+  readonly complaint: RegExp;
+}
+
+const GUARANTEES: readonly Guarantee[] = [{
+  name: "loses nothing when it is killed before the commit",
+  check: async ({ options, timeoutMs }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    const env = loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" });
+    const readings = makeReadings({ count: 15 });
+    await publishReadings(broker, readings.slice(0, 14));
+    await postgres.server.stop();
+    try {
+      await using logger = startLogger(env, options);
+      const received = (): number =>
+        logger.lines.filter((line) => line.includes("Received on")).length;
+      await waitUntil(() => received() === 14, { what: "14 messages in hand" });
+      // What is sent for those has left when the next one is there.
+      await publishReadings(broker, readings.slice(14));
+      await waitUntil(() => received() === 15, { what: "15 messages in hand" });
+      await logger.kill();
+    } finally {
+      await postgres.server.start();
+    }
+    await using _again = startLogger(env, options);
+    await waitForRows(database, readings.length, { timeoutMs });
+    await expectStored(database, readings);
+  },
+  breakage: "an acknowledgement before the commit",
+  breakages: [{
+    file: "lib/delivery.ts",
+    find: "delivery.onSettled = () => this.#settle(delivery, owed);",
+    replace: "this.#settle(delivery, owed);",
+  }],
+  complaint: /Waiting for 15 rows/,
+}, {
+  name: "gets readings from a broker that has lost its sessions",
+  ignore: withoutMosquitto,
+  check: async ({ options, timeoutMs }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startTellingMosquitto();
+    await using _logger = startLogger(loggerEnv({ database, broker }), options);
+    await waitForSubscription(broker);
+    await broker.restart({ keepStore: false });
+    await waitUntil(() => countConnections(broker) === 1, { what: "the next connection" });
+    await waitForSubscription(broker, { timeoutMs });
+    const readings = makeReadings({ count: 10 });
+    await publishReadings(broker, readings);
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+  },
+  breakage: "a subscription that is not renewed",
+  breakages: [{
+    file: "lib/mqtt_subscriber.ts",
+    find: "this.#subscribing = this.#subscribe(connection, signal);",
+    replace: "this.#subscribing = globalThis.once ??= this.#subscribe(connection, signal);",
+  }],
+  complaint: /Waiting for 1 subscriptions/,
+}, {
+  name: "stores the good rows of a batch with a bad one",
+  check: async ({ options, timeoutMs }) => {
+    const database = await postgres.createDatabase({ valueType: "numeric(6,2)" });
+    await using broker = await startBroker();
+    await createSession(broker);
+    const readings = makeReadings({ count: 15 }).map((reading, index) => ({
+      ...reading,
+      value: index === 7 ? 99_999 : index,
+    }));
+    await publishReadings(broker, readings);
+    await using logger = startLogger(loggerEnv({ database, broker }), options);
+    const good = readings.filter(({ value }) => value !== 99_999);
+    await waitForRows(database, good.length, { timeoutMs });
+    await expectStored(database, good);
+    assert.equal((await stopCleanly(logger)).rejected, 1);
+  },
+  breakage: "a batch that is not split",
+  breakages: [{
+    file: "lib/writer.ts",
+    find: "if (!(error instanceof DatabaseError && error.isContent)) throw error;",
+    replace: "throw error;",
+  }],
+  complaint: /Waiting for 14 rows/,
+}, {
+  name: "forgets packet ids together with their connection",
+  check: async ({ options }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startScriptedBroker();
+    await postgres.server.stop();
+    const [first, second] = makeReadings({ count: 2 }).map(toPayload);
+    await using _logger = startLogger(loggerEnv({ database, broker }), options);
+    try {
+      const connection = await broker.subscribed(0);
+      connection.publish(1, first ?? "");
+      await connection.settled();
+      connection.cut();
+      const next = await broker.subscribed(1);
+      next.publish(2, second ?? "");
+      await next.settled();
+    } finally {
+      await postgres.server.start();
+    }
+    const next = await broker.subscribed(1);
+    await waitForRows(database, 2);
+    await waitUntil(() => next.acknowledgements.some(([, packetId]) => packetId === 2));
+    await next.settled();
+    assert.deepEqual(next.acknowledgements, [["pubrec", 2]]);
+  },
+  breakage: "an acknowledgement on another connection",
+  breakages: [{
+    file: "lib/mqtt_connection.ts",
+    find: "(bytes) => this.#write(bytes),",
+    replace: "(bytes) => globalThis.connection.#write(bytes),",
+  }, {
+    file: "lib/mqtt_connection.ts",
+    find: "this.#socket = socket;",
+    replace: "globalThis.connection = this; this.#socket = socket;",
+  }, {
+    file: "lib/mqtt_subscriber.ts",
+    find: "this.#adoptLater(connection.abandon());",
+    replace: "",
+  }],
+  complaint: /deep-equal/,
+}, {
+  name: "acknowledges a packet id again only when its last handover is done",
+  check: async ({ options }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startScriptedBroker();
+    await using logger = startLogger(loggerEnv({ database, broker }), options);
+    const connection = await broker.subscribed(0);
+    const readings = makeReadings({ count: 2 });
+    const [first = "", second = ""] = readings.map(toPayload);
+    connection.publish(7, first);
+    await connection.waitForAcknowledgements(1);
+    // Mosquitto 2.0 does this with a backlog.
+    connection.publish(7, second);
+    await waitForRows(database, 2);
+    await connection.settled();
+    assert.deepEqual(connection.acknowledgements, [["pubrec", 7]]);
+    connection.release(7);
+    await connection.waitForAcknowledgements(3);
+    assert.deepEqual(connection.acknowledgements, [["pubrec", 7], ["pubcomp", 7], ["pubrec", 7]]);
+    connection.release(7);
+    assert.equal((await stopCleanly(logger)).stored, 2);
+    await expectStored(database, readings);
+  },
+  breakage: "a handover that begins before the last one of its packet id is done",
+  breakages: [{
+    file: "lib/delivery.ts",
+    find: " || this.#halfDone.has(packetId)) break;",
+    replace: ") break;",
+  }],
+  complaint: /deep-equal/,
+}, {
+  name: "leaves nothing unacknowledged when it is stopped after a backlog of 100,000 messages",
+  ignore: withoutMosquitto,
+  check: async ({ options }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startTellingMosquitto();
+    await createSession(broker);
+    const readings = makeReadings({ count: 100_000 });
+    await publishReadingsFast(broker, readings);
+    const env = loggerEnv({ database, broker });
+    await using logger = startLogger(env, options);
+    await waitForRows(database, readings.length);
+    await stopCleanly(logger);
+    await expectStored(database, readings);
+    await using again = startLogger(env);
+    await expectNothingLeft(again, broker);
+  },
+  breakage: "a whole backlog of handovers that are half done",
+  breakages: [{
+    file: "lib/delivery.ts",
+    find: "this.#halfDone.size >= MAX_HALF_DONE || ",
+    replace: "",
+  }],
+  complaint: /deep-equal/,
+}];
+
+for (const { name, ignore = false, check, breakage, breakages, complaint } of GUARANTEES) {
+  Deno.test(`run ${name}`, { ignore }, async () => {
+    await check({ options: {}, timeoutMs: 60_000 });
+  });
+
+  // Broken are the sources: once is enough, when they are what is tested.
+  const ignoreBroken = ignore || Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
+  Deno.test(`${breakage} is noticed: run no longer ${name}`, { ignore: ignoreBroken }, async () => {
+    using sources = breakSources(breakages);
+    await assert.rejects(
+      check({ options: { sources: sources.path }, timeoutMs: 5000 }),
+      complaint,
+    );
+  });
+}

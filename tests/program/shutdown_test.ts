@@ -1,0 +1,175 @@
+/**
+ * Signals: what is in hand is finished, what cannot be finished stays with the broker.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { findFreePort, LOOPBACK } from "../services/ports.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createSession,
+  linesOf,
+  readCounts,
+  startTellingMosquitto,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+  withoutMosquitto,
+} from "./harness.ts";
+
+const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+
+const postgres = usePostgres();
+
+Deno.test(
+  "a signal under load ends the run with 0 and leaves nothing unacknowledged that was committed",
+  {
+    ignore: withoutMosquitto,
+  },
+  async (t) => {
+    await using broker = await startTellingMosquitto();
+    for (const signal of SIGNALS) await createSession(broker, { clientId: signal });
+    const readings = makeReadings({ count: 50_000 });
+    await publishReadingsFast(broker, readings);
+
+    for (const signal of SIGNALS) {
+      await t.step(signal, async () => {
+        const database = await postgres.createDatabase();
+        const env = loggerEnv({ database, broker }, { MQTT_CLIENT_ID: signal });
+        await using first = startLogger(env);
+        await waitForRows(database, 1);
+        const { received, stored, ...others } = await stopCleanly(first, signal);
+        assert.deepEqual(Object.values(others), [0, 0, 0, 0, 0, 0]);
+        assert.equal(stored, received);
+        assert.equal(await database.countReadings(), stored);
+        assert.ok(stored < readings.length, "the signal came too late to be under load");
+
+        await using second = startLogger(env);
+        await waitForRows(database, readings.length);
+        await expectStored(database, readings);
+        const rest = await stopCleanly(second);
+        assert.deepEqual([rest.received, rest.duplicates], [readings.length - stored, 0]);
+      });
+    }
+  },
+);
+
+Deno.test("a signal while readings keep coming loses none of them", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const env = loggerEnv({ database, broker });
+  const readings = makeReadings({ count: 1500 });
+  const published = publishReadings(broker, readings, { rate: 1000 });
+  const counts = [];
+  for (const from of [1, 500]) {
+    await using logger = startLogger(env);
+    await waitForRows(database, from);
+    counts.push(await stopCleanly(logger));
+  }
+  assert.ok(await database.countReadings() < readings.length, "the signals came too late");
+  assert.equal(await published, readings.length);
+  await using logger = startLogger(env);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  counts.push(await stopCleanly(logger));
+  assert.equal(counts.reduce((sum, { stored }) => sum + stored, 0), readings.length);
+});
+
+Deno.test("a signal while database and broker cannot be reached ends the run with 0", async (t) => {
+  const database = await postgres.createDatabase();
+  for (const signal of SIGNALS) {
+    await t.step(signal, async () => {
+      const env = loggerEnv({ database, broker: { host: LOOPBACK, port: findFreePort() } }, {
+        DATABASE_PORT: String(findFreePort()),
+      });
+      await using logger = startLogger(env);
+      await logger.waitForLine(/MQTT broker '.*' is not available: connection refused/);
+      await logger.waitForLine(/Database '.*' is not available: connection refused/);
+      const counts = await stopCleanly(logger, signal);
+      assert.equal(counts.received, 0);
+      assert.equal(linesOf(logger, "ERROR").length, 2);
+    });
+  }
+});
+
+Deno.test("a signal while the database is away and nothing is in hand ends the run with 0", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  await logger.waitForLine("Connected to MQTT broker");
+  const readings = makeReadings({ count: 20 });
+  await publishReadings(broker, readings);
+  await waitForRows(database, readings.length);
+  await postgres.server.stop();
+  try {
+    await logger.waitForLine(/Database '.*' is not available/);
+    assert.equal((await stopCleanly(logger)).stored, readings.length);
+  } finally {
+    await postgres.server.start();
+  }
+});
+
+Deno.test("what the database cannot take before the deadline is said, exits with 1 and comes again", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const env = loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" });
+  const readings = makeReadings({ count: 15 });
+  await publishReadings(broker, readings);
+  await postgres.server.stop();
+  try {
+    await using logger = startLogger(env);
+    await logger.waitForLine(`Received on 'sensors/test/${readings.at(-1)?.uuid}`);
+    assert.equal(await logger.stop(), 1);
+    const { received, stored, waiting } = readCounts(logger);
+    assert.deepEqual([received, stored, waiting], [readings.length, 0, readings.length]);
+    const said = linesOf(logger, "ERROR").at(-1) ?? "";
+    assert.match(said, /^15 messages could not be stored.* the broker sends them again/);
+  } finally {
+    await postgres.server.start();
+  }
+  await using again = startLogger(env);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  assert.equal((await stopCleanly(again)).stored, readings.length);
+});
+
+for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as const) {
+  Deno.test(`${second} after ${first} ends the run at once`, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    const readings = makeReadings({ count: 15 });
+    await publishReadings(broker, readings);
+    const env = loggerEnv({ database, broker });
+    await using lock = await database.connect();
+    await lock.query("BEGIN; LOCK TABLE sensor_data IN ACCESS EXCLUSIVE MODE");
+    {
+      await using logger = startLogger(env);
+      await logger.waitForLine("Connected to database");
+      await logger.waitForLine("Connected to MQTT broker");
+      logger.signal(first);
+      await logger.waitForLine(`Received ${first}, finishing what is in hand.`);
+      // The same signal is taken for the first one, passed on, for half a second.
+      await waitUntil(() => {
+        if (logger.isRunning) logger.signal(second);
+        return !logger.isRunning;
+      }, { what: "the end of the logger", intervalMs: 100 });
+      assert.equal((await logger.exited).code, 1);
+      // Neither the end of the orderly way, nor what the deadline of ten seconds brings.
+      assert.deepEqual(logger.lines.filter((line) => /Stopped|could not be stored/.test(line)), []);
+    }
+    await lock.query("ROLLBACK");
+    // The server may go on with the statement of a client that is gone: then these are repeats.
+    await using again = startLogger(env);
+    await again.waitForLine("Connected to MQTT broker");
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    assert.equal((await stopCleanly(again)).waiting, 0);
+  });
+}

@@ -1,0 +1,215 @@
+/**
+ * What the logger asks of the broker, and what it makes of the answer: filters that come and go,
+ * shared groups, refusals, lower QoS, retained messages.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { startProxy } from "../services/proxy.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
+import {
+  linesOf,
+  onlyLine,
+  startTellingMosquitto,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+  waitForSubscription,
+  withoutMosquitto,
+} from "./harness.ts";
+import { startScriptedBroker } from "./scripted_broker.ts";
+
+const postgres = usePostgres();
+
+for (const protocol of ["5", "4"]) {
+  Deno.test(`a filter that is no longer configured is unsubscribed (protocol level ${protocol})`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startTellingMosquitto();
+    const env = loggerEnv({ database, broker }, { MQTT_PROTOCOL_VERSION: protocol });
+    {
+      await using logger = startLogger({ ...env, MQTT_TOPIC: "old/+/x,sensors/#" });
+      await waitForSubscription(broker, { filter: "old/+/x" });
+      await waitForSubscription(broker);
+      await stopCleanly(logger);
+    }
+    const [away, wanted, left] = [0, 1, 2].map((part) =>
+      makeReadings({ count: 30 }).slice(part * 10, part * 10 + 10)
+    );
+    assert.ok(away && wanted && left);
+    await publishReadings(broker, away, { topic: "old/a/x" });
+    await using logger = startLogger(env);
+    // What the broker kept until now it hands over, and so it is stored.
+    await waitForRows(database, away.length);
+    const line = await logger.waitForLine("Unsubscribed from");
+    assert.match(line, protocol === "5" ? /'old\/\+\/x'/ : /'old\/a\/x'/);
+    await publishReadings(broker, left, { topic: "old/a/x" });
+    await publishReadings(broker, wanted);
+    await waitForRows(database, away.length + wanted.length);
+    assert.equal((await stopCleanly(logger)).received, away.length + wanted.length);
+    await expectStored(database, [...away, ...wanted]);
+  });
+}
+
+Deno.test("several filters are subscribed to, and overlapping ones store a reading once", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, { MQTT_TOPIC: "lab/a/#, lab/+/b, other" }),
+  );
+  for (const filter of ["lab/a/#", "lab/+/b", "other"]) {
+    await waitForSubscription(broker, { filter });
+  }
+  const readings = makeReadings({ count: 40 });
+  for (const [index, topic] of ["lab/a/b", "lab/c/b", "lab/a/x/y", "other"].entries()) {
+    await publishReadings(broker, readings.slice(index * 10, index * 10 + 10), { topic });
+  }
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  assert.deepEqual(linesOf(logger, "WARNING"), []);
+  await stopCleanly(logger);
+});
+
+Deno.test("two loggers of a shared group store each reading once between them", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  const start = (id: string): ReturnType<typeof startLogger> =>
+    startLogger(
+      loggerEnv({ database, broker }, { MQTT_CLIENT_ID: id, MQTT_SHARED_GROUP: "loggers" }),
+    );
+  await using first = start("first");
+  await using second = start("second");
+  for (const id of ["first", "second"]) {
+    await waitForSubscription(broker, { filter: "$share/loggers/sensors/#", clientId: id });
+  }
+  const readings = makeReadings({ count: 500 });
+  await publishReadings(broker, readings);
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  const counts = [await stopCleanly(first), await stopCleanly(second)];
+  assert.ok(counts.every(({ stored }) => stored > 0), JSON.stringify(counts));
+  assert.equal(counts.reduce((sum, { received }) => sum + received, 0), readings.length);
+});
+
+Deno.test("a session from before the shared group gets nothing twice", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  const env = loggerEnv({ database, broker });
+  {
+    await using logger = startLogger(env);
+    await waitForSubscription(broker);
+    await stopCleanly(logger);
+  }
+  await using logger = startLogger({ ...env, MQTT_SHARED_GROUP: "loggers" });
+  await waitForSubscription(broker, { filter: "$share/loggers/sensors/#" });
+  const readings = makeReadings({ count: 100 });
+  await publishReadings(broker, readings);
+  await waitForRows(database, readings.length);
+  assert.equal((await stopCleanly(logger)).received, readings.length);
+});
+
+for (
+  const { protocol, code, reason } of [
+    { protocol: "5", code: 0x87, reason: "not authorised" },
+    { protocol: "4", code: 0x80, reason: "" },
+  ]
+) {
+  Deno.test(`a refused subscription is said in words, and the others work (protocol level ${protocol})`, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startScriptedBroker({
+      grant: (filter, qos) => filter.startsWith("secret/") ? code : qos,
+    });
+    await using logger = startLogger(loggerEnv({ database, broker }, {
+      MQTT_TOPIC: "secret/#,sensors/#",
+      MQTT_PROTOCOL_VERSION: protocol,
+    }));
+    await logger.waitForLine(`Subscription to 'secret/#' refused: ${reason}`);
+    const connection = await broker.subscribed(0);
+    const readings = makeReadings({ count: 1 });
+    readings.forEach((reading) => connection.publish(1, toPayload(reading), { qos: 1 }));
+    await waitForRows(database, 1);
+    await expectStored(database, readings);
+    await stopCleanly(logger);
+    assert.doesNotMatch(onlyLine(logger, "ERROR", /refused/), /0x|code/);
+  });
+}
+
+Deno.test("a broker that grants less than the QoS asked for is named in one warning", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto({ maxQos: 1 });
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  const readings = makeReadings({ count: 200 });
+  for (const part of [0, 1]) {
+    await waitForSubscription(broker);
+    const half = readings.slice(part * 100, part * 100 + 100);
+    await publishReadings(broker, half, { qos: 1 });
+    await waitForRows(database, part * 100 + 100);
+    if (part === 0) await broker.restart();
+  }
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  const warning = onlyLine(logger, "WARNING", /./);
+  assert.match(warning, /^The broker grants QoS 1 for 'sensors\/#' instead of 2\./);
+});
+
+Deno.test("retained readings are stored once and not asked for at every reconnection (MQTT 5)", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  await using proxy = await startProxy(broker);
+  const [retained, live] = [makeReadings({ count: 20 }), makeReadings({ count: 40 }).slice(20)];
+  for (const [index, reading] of retained.entries()) {
+    await publishReadings(broker, [reading], { retain: true, topic: `sensors/kept/${index}` });
+  }
+  await using logger = startLogger(loggerEnv({ database, broker: proxy }));
+  await waitForRows(database, retained.length);
+  await expectStored(database, retained);
+  for (const times of [2, 3]) {
+    assert.equal(proxy.reset(), 1);
+    await waitForSubscription(broker, { times });
+  }
+  // They would come before anything that is published after the subscription.
+  await publishReadings(broker, live);
+  await waitForRows(database, retained.length + live.length);
+  await expectStored(database, [...retained, ...live]);
+  const counts = await stopCleanly(logger);
+  assert.deepEqual([counts.received, counts.duplicates], [retained.length + live.length, 0]);
+});
+
+Deno.test("retained readings come again with MQTT 3.1.1, and are counted as duplicates", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  const readings = makeReadings({ count: 5 });
+  for (const [index, reading] of readings.entries()) {
+    await publishReadings(broker, [reading], { retain: true, topic: `sensors/kept/${index}` });
+  }
+  const env = loggerEnv({ database, broker }, {
+    MQTT_PROTOCOL_VERSION: "4",
+    APPLICATION_LOG_LEVEL: "DEBUG",
+  });
+  for (const stored of [5, 0]) {
+    await using logger = startLogger(env);
+    await waitUntil(
+      () =>
+        linesOf(logger, "DEBUG").filter((line) => /^Stored/.test(line)).length >= readings.length,
+      {
+        what: "all readings to be stored, now or before",
+      },
+    );
+    const counts = await stopCleanly(logger);
+    assert.deepEqual([counts.stored, counts.duplicates], [stored, readings.length - stored]);
+  }
+  await expectStored(database, readings);
+});
