@@ -43,14 +43,16 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /**
- * Tells the log about a service that several parties use. The outage lasts from the first
- * failure of any of them until all that failed have succeeded again.
+ * Tells the log about a service that several parties use. An outage begins with the failure of a
+ * party that worked before, and ends with the success of any: a party that never succeeds while
+ * others do is told of once.
  */
 export class Outage {
   readonly #service: string;
   readonly #countWaiting: () => number;
   readonly #failing = new Set<unknown>();
   #retryNow = new AbortController();
+  #active = false;
   #startMs = 0;
   #mostWaiting = 0;
 
@@ -63,12 +65,13 @@ export class Outage {
   /** One party failed. Resolves when it is to try again: after `delayMs`, or another's success. */
   async failed(party: unknown, options: FailureOptions): Promise<void> {
     const { reason, delayMs, signal } = options;
-    if (this.#failing.size === 0) {
+    if (this.#active || this.#failing.has(party)) {
+      log.debug(`${this.#service} is still not available: ${reason}.`);
+    } else {
+      this.#active = true;
       this.#startMs = performance.now();
       this.#mostWaiting = 0;
       log.error(`${this.#service} is not available: ${reason}. Trying again until it is.`);
-    } else {
-      log.debug(`${this.#service} is still not available: ${reason}.`);
     }
     this.#failing.add(party);
     this.#mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
@@ -77,13 +80,14 @@ export class Outage {
 
   /** The party succeeded. */
   succeeded(party: unknown): void {
-    if (!this.#failing.delete(party)) return;
-    this.#mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
+    this.#failing.delete(party);
+    if (!this.#active) return;
+    this.#active = false;
     this.#retryNow.abort();
     this.#retryNow = new AbortController();
-    if (this.#failing.size > 0) return;
     const seconds = ((performance.now() - this.#startMs) / 1000).toFixed(1);
-    const waited = this.#mostWaiting > 0 ? ` ${this.#mostWaiting} messages waited.` : "";
+    const mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
+    const waited = mostWaiting > 0 ? ` ${mostWaiting} messages waited.` : "";
     log.info(`${this.#service} is available again after ${seconds} s.${waited}`);
   }
 }

@@ -96,7 +96,8 @@ export class Writer {
     try {
       connection = await DatabaseConnection.open(this.#config, signal);
       const catalogue = await connection.readCatalogue();
-      if (worker.batch.length === 0) this.#succeeded(worker, catalogue);
+      // While something waits, only its storing can tell whether the database takes rows.
+      if (this.#statistics.waiting === 0) this.#succeeded(worker, catalogue);
       await this.#drain(worker, { connection, catalogue, signal });
       return "stopped";
     } catch (error) {

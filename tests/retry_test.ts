@@ -92,18 +92,20 @@ Deno.test("an outage is one ERROR, one INFO with its duration, and DEBUG in betw
   ]);
 });
 
-Deno.test("an outage lasts until all that failed have succeeded", () => {
+Deno.test("an outage lasts until one succeeds, and who goes on failing is told of once", () => {
   using _ = new FakeTime();
   const lines = captureLog({ level: "INFO" });
   const outage = new Outage("It");
   fail(outage, "a", "x");
   fail(outage, "b", "y");
-  outage.succeeded("c");
-  outage.succeeded("a");
   assert.equal(lines.length, 1);
-  outage.succeeded("b");
+  outage.succeeded("a");
   assert.deepEqual(withoutTime(lines[1] ?? ""), "INFO     It is available again after 0.0 s.");
-  fail(outage, "a", "x");
+  fail(outage, "b", "y");
+  outage.succeeded("a");
+  assert.equal(lines.length, 2);
+  outage.succeeded("b");
+  fail(outage, "b", "y");
   assert.equal(lines.length, 3);
 });
 
