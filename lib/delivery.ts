@@ -77,9 +77,10 @@ class AcknowledgementBuffer {
 
 /**
  * QoS 2 handovers that may be half done: PUBREC sent, PUBREL not seen. Mosquitto searches them one
- * by one at each PUBREC, so that a whole backlog half done slows it to a crawl.
+ * by one at each PUBREC, so that a whole backlog half done slows it to a crawl. A broker that is
+ * some milliseconds away is still kept busy by so many.
  */
-const MAX_HALF_DONE = 1_000;
+const MAX_HALF_DONE = 250;
 
 /** What is owed for one message. */
 interface Owed {

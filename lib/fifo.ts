@@ -1,47 +1,47 @@
 /** A first-in-first-out queue without the cost of `Array.shift`. */
 
-/** Elements behind the head that are given back to the memory at once. */
-const COMPACT_AT = 16_384;
+/** Elements that are given back to the memory together. */
+const CHUNK = 1_024;
 
 export class Fifo<T> {
-  #elements: T[] = [];
+  readonly #chunks: T[][] = [];
+  /** Of the first chunk. */
   #head = 0;
+  #length = 0;
 
   get length(): number {
-    return this.#elements.length - this.#head;
+    return this.#length;
   }
 
   /** The oldest element, undefined where there is none. */
   get first(): T | undefined {
-    return this.#elements[this.#head];
+    return this.#chunks[0]?.[this.#head];
   }
 
   push(element: T): void {
-    this.#elements.push(element);
+    const last = this.#chunks.at(-1);
+    if (last === undefined || last.length === CHUNK) this.#chunks.push([element]);
+    else last.push(element);
+    this.#length++;
   }
 
   /** Takes the oldest element, undefined where there is none. */
   shift(): T | undefined {
-    const element = this.#elements[this.#head];
-    this.#drop(1);
+    const chunk = this.#chunks[0];
+    if (chunk === undefined) return undefined;
+    const element = chunk[this.#head++];
+    this.#length--;
+    if (this.#head === chunk.length) {
+      this.#chunks.shift();
+      this.#head = 0;
+    }
     return element;
   }
 
   /** Takes up to `max` elements, oldest first. */
   take(max: number): T[] {
-    const taken = this.#elements.slice(this.#head, this.#head + max);
-    this.#drop(taken.length);
+    const taken: T[] = [];
+    while (taken.length < max && this.#length > 0) taken.push(this.shift() as T);
     return taken;
-  }
-
-  #drop(count: number): void {
-    this.#head += count;
-    if (this.#head >= this.#elements.length) {
-      this.#elements = [];
-      this.#head = 0;
-    } else if (this.#head >= COMPACT_AT) {
-      this.#elements = this.#elements.slice(this.#head);
-      this.#head = 0;
-    }
   }
 }

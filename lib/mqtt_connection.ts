@@ -50,8 +50,8 @@ export const SESSION_EXPIRY_SECONDS = 60 * 24 * 3600;
 export const RECEIVE_MAXIMUM = 8_000;
 
 /** Messages in hand at which the socket is left unread, and at which it is read again. */
-const PAUSE_ABOVE = 2 * RECEIVE_MAXIMUM;
-const RESUME_BELOW = RECEIVE_MAXIMUM;
+const PAUSE_ABOVE = RECEIVE_MAXIMUM;
+const RESUME_BELOW = 6_000;
 
 /** Larger packets are not sent by a broker that speaks MQTT 5; they could exhaust the memory. */
 const MAXIMUM_PACKET_BYTES = 16 * 1024 * 1024;

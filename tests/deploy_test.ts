@@ -104,7 +104,8 @@ Deno.test("the README lists all modules of lib/ and no others", () => {
 
 Deno.test("the README explains each permission of the binary", () => {
   const explained = [...README.matchAll(/^\| `(--allow-[a-z]+)`/gm)].map(([, flag]) => flag);
-  assert.deepEqual(explained.sort(), [...RUN_FLAGS].sort());
+  const permissions = RUN_FLAGS.filter((flag) => flag.startsWith("--allow-"));
+  assert.deepEqual(explained.sort(), permissions.sort());
   assert.ok(metadata.tasks.start.startsWith(`deno run ${RUN_FLAGS.join(" ")} `));
 });
 

@@ -176,22 +176,30 @@ export async function stopCleanly(
 }
 
 /**
- * Asserts that the broker has nothing left for a logger that was just started, and stops it.
+ * Lets the logger take everything that the broker has for it, and stops it; returns its counts,
+ * with one message of an unknown sensor more.
  *
  * @param topic one that this logger alone subscribes to.
  */
-export async function expectNothingLeft(
+export async function stopWhenDrained(
   logger: LoggerProcess,
   broker: BrokerAddress,
   topic = "sensors/marker",
-): Promise<void> {
+): Promise<Counts> {
   await logger.waitForLine("Connected to MQTT broker");
   // Behind whatever the broker may still have for this session.
   const sensor = { uuid: crypto.randomUUID() };
   const readings = makeReadings({ count: 1, sensors: [sensor] });
   await publishReadings(broker, readings, { topic, qos: 1 });
   await logger.waitForLine(`Sensor ${sensor.uuid} sid 0`);
-  const counts = await stopCleanly(logger);
+  return await stopCleanly(logger);
+}
+
+/** Asserts that the broker has nothing left for a logger that was just started, and stops it. */
+export async function expectNothingLeft(
+  ...args: Parameters<typeof stopWhenDrained>
+): Promise<void> {
+  const counts = await stopWhenDrained(...args);
   assert.deepEqual([counts.received, counts.unknown], [1, 1]);
 }
 

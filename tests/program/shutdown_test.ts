@@ -13,6 +13,7 @@ import {
   createSession,
   linesOf,
   readCounts,
+  slowInserts,
   startTellingMosquitto,
   stopCleanly,
   usePostgres,
@@ -38,6 +39,7 @@ Deno.test(
     for (const signal of SIGNALS) {
       await t.step(signal, async () => {
         const database = await postgres.createDatabase();
+        await slowInserts(database, 0.05);
         const env = loggerEnv({ database, broker }, { MQTT_CLIENT_ID: signal });
         await using first = startLogger(env);
         await waitForRows(database, 1);
@@ -173,3 +175,29 @@ for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as 
     assert.equal((await stopCleanly(again)).waiting, 0);
   });
 }
+
+Deno.test("a signal that is passed on twice is one signal", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const readings = makeReadings({ count: 15 });
+  await publishReadings(broker, readings);
+  await using lock = await database.connect();
+  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" }),
+  );
+  await logger.waitForLine("Connected to database");
+  await waitUntil(
+    () => logger.lines.filter((line) => line.includes("Received on")).length === readings.length,
+    {
+      what: "all readings in hand",
+    },
+  );
+  logger.signal("SIGINT");
+  logger.signal("SIGINT");
+  await logger.waitForLine("Received SIGINT, finishing what is in hand.");
+  await lock.query("ROLLBACK");
+  assert.equal((await logger.exited).code, 0);
+  await expectStored(database, readings);
+});
