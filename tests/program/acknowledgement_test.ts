@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
 import { expectStored, makeReadings, type Reading, toPayload } from "../services/readings.ts";
-import { linesOf, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
+import { linesOf, stopCleanly, usePostgres, waitForBlockedInsert, waitForRows } from "./harness.ts";
 import { startScriptedBroker } from "./scripted_broker.ts";
 
 const postgres = usePostgres();
@@ -33,12 +33,7 @@ for (
     payloadsOf(readings).forEach((payload, index) =>
       connection.publish(index + 1, payload, { qos })
     );
-    await waitUntil(async () => {
-      const [row] = await database.query<{ waits: boolean }>(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits",
-      );
-      return row?.waits;
-    }, { what: "the insert to wait for the lock" });
+    await waitForBlockedInsert(database);
     await connection.settled();
     assert.deepEqual(connection.acknowledgements, []);
 

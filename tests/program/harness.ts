@@ -130,6 +130,16 @@ export async function slowInserts(database: TestDatabase, seconds: number): Prom
     CREATE TRIGGER linger AFTER INSERT ON sensor_data EXECUTE FUNCTION linger()`);
 }
 
+/** Waits until an insert waits for a lock that the test holds. */
+export async function waitForBlockedInsert(database: TestDatabase): Promise<void> {
+  await waitUntil(async () => {
+    const [row] = await database.query<{ waits: boolean }>(
+      "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits",
+    );
+    return row?.waits;
+  }, { what: "the insert to wait for the lock" });
+}
+
 /** What the logger said that became of the messages. */
 export interface Counts {
   readonly received: number;

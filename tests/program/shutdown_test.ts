@@ -17,6 +17,7 @@ import {
   startTellingMosquitto,
   stopCleanly,
   usePostgres,
+  waitForBlockedInsert,
   waitForRows,
   withoutMosquitto,
 } from "./harness.ts";
@@ -153,8 +154,7 @@ for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as 
     await lock.query("BEGIN; LOCK TABLE sensor_data IN ACCESS EXCLUSIVE MODE");
     {
       await using logger = startLogger(env);
-      await logger.waitForLine("Connected to database");
-      await logger.waitForLine("Connected to MQTT broker");
+      await waitForBlockedInsert(database);
       logger.signal(first);
       await logger.waitForLine(`Received ${first}, finishing what is in hand.`);
       // The same signal is taken for the first one, passed on, for half a second.
@@ -187,7 +187,7 @@ Deno.test("a signal that is passed on twice is one signal", async () => {
   await using logger = startLogger(
     loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" }),
   );
-  await logger.waitForLine("Connected to database");
+  await waitForBlockedInsert(database);
   await waitUntil(
     () => logger.lines.filter((line) => line.includes("Received on")).length === readings.length,
     {
