@@ -44,8 +44,8 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 
 /**
  * Tells the log about a service that several parties use. An outage begins with the failure of a
- * party that worked before, and ends with the success of any: a party that never succeeds while
- * others do is told of once.
+ * party that worked before, and ends when one that failed succeeds: a party that never succeeds
+ * while others do is told of once.
  */
 export class Outage {
   readonly #service: string;
@@ -80,8 +80,8 @@ export class Outage {
 
   /** The party succeeded. */
   succeeded(party: unknown): void {
-    this.#failing.delete(party);
-    if (!this.#active) return;
+    // One that had not failed yet may have had its success on the way when the outage began.
+    if (!this.#failing.delete(party) || !this.#active) return;
     this.#active = false;
     this.#retryNow.abort();
     this.#retryNow = new AbortController();

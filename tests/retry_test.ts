@@ -98,6 +98,7 @@ Deno.test("an outage lasts until one succeeds, and who goes on failing is told o
   const outage = new Outage("It");
   fail(outage, "a", "x");
   fail(outage, "b", "y");
+  outage.succeeded("c");
   assert.equal(lines.length, 1);
   outage.succeeded("a");
   assert.deepEqual(withoutTime(lines[1] ?? ""), "INFO     It is available again after 0.0 s.");
