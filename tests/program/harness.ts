@@ -148,7 +148,12 @@ export interface Counts {
   readonly unknown: number;
   readonly disabled: number;
   readonly rejected: number;
+  readonly dropped: number;
   readonly redelivered: number;
+  /** Found in the spool at the start. */
+  readonly found: number;
+  /** In the spool at the end. */
+  readonly spooled: number;
   readonly waiting: number;
 }
 
@@ -160,7 +165,10 @@ const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
   unknown: "of unknown sensors",
   disabled: "of disabled sensors",
   rejected: "rejected",
+  dropped: "dropped",
   redelivered: "redelivered while in hand",
+  found: "found in the spool",
+  spooled: "in the spool",
   waiting: "waiting",
 };
 
@@ -172,7 +180,11 @@ export function readCounts(logger: LoggerProcess): Counts {
     const count = new RegExp(`(\\d+) ${words}[,.]`).exec(text)?.[1];
     return [name, Number(count ?? 0)];
   });
-  return Object.fromEntries(entries) as Counts;
+  const counts = Object.fromEntries(entries) as Counts;
+  const { received, found, stored, duplicates, unknown, disabled, rejected } = counts;
+  const ended = stored + duplicates + unknown + disabled + rejected + counts.dropped;
+  assert.equal(received + found, ended + counts.spooled + counts.waiting, `do not add up: ${text}`);
+  return counts;
 }
 
 /** Asks the logger to end, which it must do with status 0; returns its counts. */

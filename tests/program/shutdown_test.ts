@@ -45,7 +45,7 @@ Deno.test(
         await using first = startLogger(env);
         await waitForRows(database, 1);
         const { received, stored, ...others } = await stopCleanly(first, signal);
-        assert.deepEqual(Object.values(others), [0, 0, 0, 0, 0, 0]);
+        assert.deepEqual(new Set(Object.values(others)), new Set([0]));
         assert.equal(stored, received);
         assert.equal(await database.countReadings(), stored);
         assert.ok(stored < readings.length, "the signal came too late to be under load");
