@@ -53,6 +53,9 @@ export const RECEIVE_MAXIMUM = 8_000;
 const PAUSE_ABOVE = RECEIVE_MAXIMUM;
 const RESUME_BELOW = 6_000;
 
+/** Reason code of a DISCONNECT (MQTT 5 section 3.14.2.1). */
+const SESSION_TAKEN_OVER = 0x8e;
+
 /** Larger packets are not sent by a broker that speaks MQTT 5; they could exhaust the memory. */
 const MAXIMUM_PACKET_BYTES = 16 * 1024 * 1024;
 
@@ -108,6 +111,7 @@ export interface Subscription {
 
 /** An open connection. Whoever opened it ends it with `disconnect` or `destroy`. */
 export class MqttConnection {
+  readonly endpoint: Endpoint;
   readonly protocolVersion: ProtocolVersion;
   /** Resolves when the connection has ended, to the reason in words. */
   readonly closed: Promise<string>;
@@ -125,6 +129,7 @@ export class MqttConnection {
   #lastReceivedMs = performance.now();
   #paused = false;
   #closeReason: string | undefined;
+  #takenOver = false;
 
   /**
    * Connects and waits for the CONNACK. Messages of a kept session may be delivered before this
@@ -143,6 +148,7 @@ export class MqttConnection {
   private constructor(socket: Socket, options: MqttConnectionOptions) {
     this.#socket = socket;
     this.#onDelivery = options.onDelivery;
+    this.endpoint = options.endpoint;
     this.protocolVersion = options.protocolVersion;
     const parser = createParser({ protocolVersion: options.protocolVersion });
     parser.on("packet", (packet) => this.#receive(packet));
@@ -191,6 +197,11 @@ export class MqttConnection {
   get limits(): BrokerLimits {
     if (this.#limits === undefined) throw new Error("not connected yet");
     return this.#limits;
+  }
+
+  /** Whether the broker ended the connection for another client of the same id; MQTT 5 only. */
+  get takenOver(): boolean {
+    return this.#takenOver;
   }
 
   /**
@@ -267,6 +278,7 @@ export class MqttConnection {
         // MQTT 3.1.1 has no codes here, which the library leaves undefined.
         return this.#answer(packet.messageId, (packet.granted as number[] | undefined) ?? []);
       case "disconnect":
+        this.#takenOver = packet.reasonCode === SESSION_TAKEN_OVER;
         return this.destroy(describeReason(packet.reasonCode ?? 0));
     }
   }

@@ -13,13 +13,31 @@ import {
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "./mqtt_connection.ts";
-import { Backoff, describeError, Outage, sleep } from "./retry.ts";
+import { Backoff, describeError, MAX_DELAY_MS, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 import { filtersThatMatch, isMatch } from "./topics.ts";
 
-/** A connection that has held this long resets the backoff: two clients that take the session
- * from each other in turn must not do so at full speed. */
-const STABLE_AFTER_MS = 10_000;
+/** A connection that has held this long, longer than any delay, resets the backoff. */
+const STABLE_AFTER_MS = 2 * MAX_DELAY_MS;
+
+/**
+ * Delays after another client has taken the session over: two clients that take it from each other
+ * in turn get slower and slower. Longer ones would leave too much in the broker's queue when the
+ * other client is gone.
+ */
+const TAKEOVER_DELAYS = { firstDelayMs: 1_000, maxDelayMs: 60_000 };
+
+/**
+ * How long the next connection must hold before it is told of as the end of the outage: not at all
+ * as a rule, …
+ */
+const NO_DOUBT_MS = 0;
+
+/** … for a while after one that ended as soon as it was there, … */
+const SHORT_LIVED_DOUBT_MS = 500;
+
+/** … and until the other client has had the time to come back after a takeover. */
+const TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;
 
 /** Time between two attempts to get a subscription that the broker refused. */
 const REFUSED_RETRY_MS = 60_000;
@@ -42,6 +60,9 @@ export class MqttSubscriber {
   readonly #filters: readonly string[];
   readonly #outage: Outage;
   readonly #backoff = new Backoff();
+  readonly #takeoverBackoff = new Backoff(TAKEOVER_DELAYS);
+  /** How long the next connection is doubted: it is told of when it has held so long. */
+  #doubtMs = NO_DOUBT_MS;
   /** Endpoints whose broker refused MQTT 5. */
   readonly #speaksOnly4 = new Set<Endpoint>();
   /** What earlier connections brought and is not settled yet, by payload. */
@@ -77,20 +98,50 @@ export class MqttSubscriber {
       if (connection === undefined) continue;
       const connectedMs = performance.now();
       this.#connection = connection;
+      const confirmation = this.#confirmLater(connection);
       this.#warnOfShortSession(connection);
       this.#subscribing = this.#subscribe(connection, signal);
       const stopped = aborted(signal);
       const reason = await Promise.race([connection.closed, stopped.promise]);
       stopped.cancel();
+      clearTimeout(confirmation);
       if (reason === undefined) return;
       this.#connection = undefined;
       this.#knownTopics.clear();
       this.#unsubscribed.clear();
       await this.#subscribing;
       this.#adoptLater(connection.abandon());
-      if (performance.now() - connectedMs >= STABLE_AFTER_MS) this.#backoff.reset();
-      await this.#failed(reason, signal);
+      const delayMs = this.#delayAfter(connection, performance.now() - connectedMs);
+      await this.#outage.failed(this, { reason, delayMs, signal });
     }
+  }
+
+  /** Tells of the connection, once it need not be doubted any more. */
+  #confirmLater(connection: MqttConnection): ReturnType<typeof setTimeout> | undefined {
+    const confirm = (): void => {
+      this.#doubtMs = NO_DOUBT_MS;
+      this.#outage.succeeded(this);
+      log.info(describeConnection(connection));
+    };
+    if (this.#doubtMs === NO_DOUBT_MS) {
+      confirm();
+      return undefined;
+    }
+    log.debug(describeConnection(connection));
+    return setTimeout(confirm, this.#doubtMs);
+  }
+
+  /** The time to wait after a connection that has held for `heldMs`. */
+  #delayAfter({ takenOver }: MqttConnection, heldMs: number): number {
+    if (heldMs >= STABLE_AFTER_MS) this.#backoff.reset();
+    if (heldMs >= TAKEOVER_DOUBT_MS) this.#takeoverBackoff.reset();
+    const doubtMs = takenOver
+      ? TAKEOVER_DOUBT_MS
+      : heldMs < SHORT_LIVED_DOUBT_MS
+      ? SHORT_LIVED_DOUBT_MS
+      : NO_DOUBT_MS;
+    this.#doubtMs = Math.max(this.#doubtMs, doubtMs);
+    return (takenOver ? this.#takeoverBackoff : this.#backoff).nextDelayMs();
   }
 
   /** From now on messages are left with the broker: neither delivered nor acknowledged. */
@@ -111,8 +162,6 @@ export class MqttSubscriber {
       try {
         const connection = await this.#open(endpoint, signal);
         for (const failure of failures) log.warning(`MQTT broker ${failure}. Using the next one.`);
-        this.#outage.succeeded(this);
-        log.info(describeConnection(endpoint, connection));
         return connection;
       } catch (error) {
         if (signal.aborted) return undefined;
@@ -122,12 +171,12 @@ export class MqttSubscriber {
     }
     const single = this.#config.endpoints.length === 1;
     const reason = failures.join("; ");
-    await this.#failed(single ? reason.slice(reason.indexOf(": ") + 2) : reason, signal);
+    await this.#outage.failed(this, {
+      reason: single ? reason.slice(reason.indexOf(": ") + 2) : reason,
+      delayMs: this.#backoff.nextDelayMs(),
+      signal,
+    });
     return undefined;
-  }
-
-  async #failed(reason: string, signal: AbortSignal): Promise<void> {
-    await this.#outage.failed(this, { reason, delayMs: this.#backoff.nextDelayMs(), signal });
   }
 
   async #open(endpoint: Endpoint, signal: AbortSignal): Promise<MqttConnection> {
@@ -298,10 +347,12 @@ function randomClientId(): string {
   return `kraken-${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`;
 }
 
-function describeConnection(endpoint: Endpoint, connection: MqttConnection): string {
+function describeConnection(connection: MqttConnection): string {
   const version = connection.protocolVersion === 5 ? "5" : "3.1.1";
   const session = connection.limits.sessionPresent ? "session resumed" : "new session";
-  return `Connected to MQTT broker at ${describeEndpoint(endpoint)} (MQTT ${version}, ${session}).`;
+  return `Connected to MQTT broker at ${
+    describeEndpoint(connection.endpoint)
+  } (MQTT ${version}, ${session}).`;
 }
 
 /** A promise that resolves when the signal is aborted, and a way to stop waiting for it. */
