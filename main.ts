@@ -7,13 +7,22 @@
 import metadata from "./deno.json" with { type: "json" };
 import { check } from "./lib/check.ts";
 import { type Command, HELP, parseCommandLine, UsageError } from "./lib/command_line.ts";
-import { parseConfig, parseDatabaseConfig } from "./lib/config.ts";
+import {
+  type Config,
+  parseConfig,
+  parseDatabaseConfig,
+  parseSpoolConfig,
+  parseStorageConfig,
+} from "./lib/config.ts";
 import { readEnvironment, readTextFile } from "./lib/environment.ts";
 import { init } from "./lib/init.ts";
 import { configureLog, log } from "./lib/log.ts";
 import { Logger } from "./lib/logger.ts";
+import { listRejected, retryRejected } from "./lib/rejected.ts";
 import { ConfigError } from "./lib/settings.ts";
 import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
+import { SpoolError } from "./lib/spool_database.ts";
+import { listUnknown } from "./lib/unknown.ts";
 
 const SUCCESS = 0;
 const FAILURE = 1;
@@ -42,16 +51,33 @@ async function execute(command: Command): Promise<number> {
         : FAILURE;
     case "check":
       return await check(parseConfig(readEnvironment(), readTextFile), print) ? SUCCESS : FAILURE;
+    case "rejected":
+      return await examineRejected(command);
+    case "unknown": {
+      const config = parseStorageConfig(readEnvironment(), readTextFile);
+      await listUnknown(config, { ...command, print, printNote: printError });
+      return SUCCESS;
+    }
     case "run":
       return await run();
   }
+}
+
+async function examineRejected(command: Command & { name: "rejected" }): Promise<number> {
+  if (!command.retry) {
+    listRejected(parseSpoolConfig(readEnvironment(), readTextFile), { ...command, print });
+    return SUCCESS;
+  }
+  const config = parseStorageConfig(readEnvironment(), readTextFile);
+  return await retryRejected(config, { ...command, print }) ? SUCCESS : FAILURE;
 }
 
 async function run(): Promise<number> {
   const config = parseConfig(readEnvironment(), readTextFile);
   configureLog(config.log);
   for (const warning of config.warnings) log.warning(warning);
-  const logger = new Logger(config);
+  const logger = openLogger(config);
+  if (logger === undefined) return FAILURE;
   const stopRequested = nextStopSignal();
   const { failed } = logger.start();
   const signal = await Promise.race([stopRequested, failed]);
@@ -66,6 +92,17 @@ async function run(): Promise<number> {
         "sends them again (those of QoS 0 excepted).",
   );
   return FAILURE;
+}
+
+/** Undefined where the spool cannot be used: a logger with less to rely on than it was told to has. */
+function openLogger(config: Config): Logger | undefined {
+  try {
+    return new Logger(config);
+  } catch (error) {
+    if (!(error instanceof SpoolError)) throw error;
+    log.critical(`Cannot use the spool in '${config.spool?.directory}': ${error.message}.`);
+    return undefined;
+  }
 }
 
 /**
@@ -117,6 +154,10 @@ async function main(): Promise<number> {
     }
     if (error instanceof UsageError) {
       printError(`kraken-logger: ${error.message}. See 'kraken-logger --help'.\n`);
+      return FAILURE;
+    }
+    if (error instanceof SpoolError) {
+      printError(`kraken-logger: cannot read the spool: ${error.message}.\n`);
       return FAILURE;
     }
     throw error;

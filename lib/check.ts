@@ -8,6 +8,7 @@
 import { checkBroker } from "./check_broker.ts";
 import { checkDatabase } from "./check_database.ts";
 import type { Report } from "./check_report.ts";
+import { checkSpool } from "./check_spool.ts";
 import type { Config } from "./config.ts";
 
 /**
@@ -22,6 +23,7 @@ export async function check(config: Config, print: (text: string) => void): Prom
   };
   report({ level: "ok", text: "Configuration: complete and well-formed." });
   for (const text of config.warnings) report({ level: "note", text: `Configuration: ${text}` });
+  checkSpool(config.spool, report);
   const columns = await checkDatabase(config.database, report);
   for (const endpoint of config.mqtt.endpoints) {
     await checkBroker(config.mqtt, { endpoint, columns, report });

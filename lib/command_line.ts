@@ -5,7 +5,17 @@ import { parseArgs } from "node:util";
 /** What the user asked for. */
 export type Command =
   | { readonly name: "run" | "check" | "help" | "version" }
-  | { readonly name: "schema" | "init"; readonly timescale: boolean; readonly grant?: string };
+  | { readonly name: "schema" | "init"; readonly timescale: boolean; readonly grant?: string }
+  | {
+    readonly name: "rejected";
+    readonly json: boolean;
+    readonly retry: boolean;
+    /** Rejected then or later, in ms since 1970-01-01 00:00 UTC. */
+    readonly sinceMs?: number;
+    /** A topic filter. */
+    readonly topic?: string;
+  }
+  | { readonly name: "unknown"; readonly json: boolean; readonly sql: boolean };
 
 export const HELP =
   `kraken-logger: stores LabKraken sensor readings from MQTT in PostgreSQL or TimescaleDB
@@ -17,10 +27,17 @@ Commands:
   check    examine configuration, broker, database, privileges and schema; say what to do
   schema   print the SQL that creates the tables
   init     create the tables in the configured database; may be run again
+  rejected list the messages that were not stored, from the record in the spool directory
+  unknown  list the sensors that publish and are not registered, from there too
 
 Options:
   --timescale    schema, init: make sensor_data a TimescaleDB hypertable
   --grant ROLE   schema, init: give ROLE the privileges that the logger needs
+  --since TIME   rejected: only since then: 2026-11-23, 2026-11-23T17:30, or 30m, 12h, 7d ago
+  --topic FILTER rejected: only on topics that the filter matches, such as 'sensors/+/x/#'
+  --retry        rejected: send them to the database again; those that it stores leave the record
+  --json         rejected, unknown: one JSON object a line
+  --sql          unknown: print the SQL that registers them
   -h, --help     print this help
   -V, --version  print the version
 
@@ -36,42 +53,97 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** The options that go with each command. */
+const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
+  run: [],
+  check: [],
+  help: [],
+  schema: ["timescale", "grant"],
+  init: ["timescale", "grant"],
+  rejected: ["since", "topic", "retry", "json"],
+  unknown: ["json", "sql"],
+};
+
 /**
- * Reads the arguments.
+ * Reads the arguments. `nowMs` is what ages given with `--since` are counted from.
  *
- * @throws {UsageError} for an unknown command or option.
+ * @throws {UsageError} for an unknown command or option, or one that does not make sense.
  */
-export function parseCommandLine(args: readonly string[]): Command {
+export function parseCommandLine(args: readonly string[], nowMs: number = Date.now()): Command {
   const { values, positionals } = parse(args);
   if (values.help) return { name: "help" };
   if (values.version) return { name: "version" };
   const [name = "run", ...rest] = positionals;
   if (rest.length > 0) throw new UsageError(`unexpected argument '${rest[0]}'`);
+  const allowed = Object.hasOwn(OPTIONS_OF, name) ? OPTIONS_OF[name] : undefined;
+  const misplaced = Object.keys(values).find((option) => !allowed?.includes(option));
+  if (allowed !== undefined && misplaced !== undefined) {
+    throw new UsageError(`--${misplaced} does not go with '${name}'`);
+  }
+  const together = [["retry", "json"], ["json", "sql"]].find((pair) =>
+    pair.every((option) => Object.hasOwn(values, option))
+  );
+  if (together !== undefined) {
+    throw new UsageError(`--${together[0]} and --${together[1]} do not go together`);
+  }
+  const { timescale = false, retry = false, json = false, sql = false } = values;
   switch (name) {
-    case "schema":
-    case "init":
-      return {
-        name,
-        timescale: values.timescale ?? false,
-        ...(values.grant !== undefined && { grant: values.grant }),
-      };
-    case "help":
-      return { name: "help" };
     case "run":
     case "check":
-      if (values.timescale || values.grant !== undefined) {
-        throw new UsageError(`--timescale and --grant do not go with '${name}'`);
-      }
+    case "help":
       return { name };
+    case "schema":
+    case "init":
+      return { name, timescale, ...(values.grant !== undefined && { grant: values.grant }) };
+    case "rejected":
+      return {
+        name,
+        json,
+        retry,
+        ...(values.since !== undefined && { sinceMs: parseSince(values.since, nowMs) }),
+        ...(values.topic !== undefined && { topic: values.topic }),
+      };
+    case "unknown":
+      return { name, json, sql };
     default:
       throw new UsageError(`unknown command '${name}'`);
   }
 }
 
-function parse(args: readonly string[]): {
-  values: { help?: boolean; version?: boolean; timescale?: boolean; grant?: string };
-  positionals: string[];
-} {
+const UNIT_MS: Readonly<Record<string, number>> = {
+  s: 1_000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** A date, a date and time, or an age such as `12h`; in the time zone of the host. */
+function parseSince(text: string, nowMs: number): number {
+  const [, count, unit = ""] = /^(\d+)([smhd])$/.exec(text) ?? [];
+  if (count !== undefined) return nowMs - Number(count) * (UNIT_MS[unit] ?? 0);
+  // A date alone would be taken for one in UTC (ECMA-262 section 21.4.1.32).
+  const isDate = /^\d{4}-\d\d-\d\d$/.test(text);
+  const isTime = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d/.test(text);
+  const timeMs = isDate || isTime ? Date.parse(isDate ? `${text}T00:00` : text) : NaN;
+  if (!Number.isNaN(timeMs)) return timeMs;
+  throw new UsageError(
+    `--since must be a date, a date and time, or an age such as 30m, 12h or 7d, received '${text}'`,
+  );
+}
+
+interface Options {
+  readonly help?: boolean;
+  readonly version?: boolean;
+  readonly timescale?: boolean;
+  readonly grant?: string;
+  readonly since?: string;
+  readonly topic?: string;
+  readonly retry?: boolean;
+  readonly json?: boolean;
+  readonly sql?: boolean;
+}
+
+function parse(args: readonly string[]): { values: Options; positionals: string[] } {
   try {
     return parseArgs({
       args: [...args],
@@ -81,6 +153,11 @@ function parse(args: readonly string[]): {
         version: { type: "boolean", short: "V" },
         timescale: { type: "boolean" },
         grant: { type: "string" },
+        since: { type: "string" },
+        topic: { type: "string" },
+        retry: { type: "boolean" },
+        json: { type: "boolean" },
+        sql: { type: "boolean" },
       },
     });
   } catch (error) {

@@ -66,12 +66,26 @@ export interface LogConfig {
   readonly format: LogFormat;
 }
 
+/** Where messages wait on disk. */
+export interface SpoolConfig {
+  readonly directory: string;
+  /** What the file may take of the disk. */
+  readonly maxBytes: number;
+}
+
+/** The part of the configuration that is about where readings are kept. */
+export interface StorageConfig {
+  readonly database: DatabaseConfig;
+  readonly spool: SpoolConfig;
+}
+
 /** Everything the logger can be told. */
 export interface Config {
   readonly database: DatabaseConfig;
   readonly mqtt: MqttConfig;
   readonly log: LogConfig;
-  readonly spoolDirectory: string | undefined;
+  /** Not set: nothing is kept on disk. */
+  readonly spool: SpoolConfig | undefined;
   readonly http: { readonly host: string; readonly port: number | undefined };
   /** What is odd but does not keep the logger from running, one sentence each. */
   readonly warnings: readonly string[];
@@ -101,6 +115,7 @@ export const SETTINGS: readonly string[] = [
   "APPLICATION_LOG_LEVEL",
   "APPLICATION_LOG_FORMAT",
   "SPOOL_DIRECTORY",
+  "SPOOL_MAX_BYTES",
   "STATE_DIRECTORY",
   "HTTP_HOST",
   "HTTP_PORT",
@@ -121,14 +136,13 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
   const database = parseDatabase(settings);
   const mqtt = parseMqtt(settings);
   const log = parseLog(settings);
-  const spoolDirectory = settings.text("SPOOL_DIRECTORY") ?? stateDirectory(settings);
+  const spool = parseSpool(settings);
   const http = {
     host: settings.text("HTTP_HOST") ?? "127.0.0.1",
     port: settings.integer("HTTP_PORT", { min: 1, max: 65535 }),
   };
-  for (const name of ["SPOOL_DIRECTORY", "HTTP_PORT"]) {
-    if (settings.text(name) === undefined) continue;
-    settings.warnings.push(`${name} has no effect yet in this version.`);
+  if (settings.text("HTTP_PORT") !== undefined) {
+    settings.warnings.push("HTTP_PORT has no effect yet in this version.");
   }
   const typos = misspelt(env);
   settings.throwProblems(typos);
@@ -136,7 +150,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
     database,
     mqtt,
     log,
-    spoolDirectory,
+    spool,
     http,
     warnings: [...settings.warnings, ...typos],
   });
@@ -152,6 +166,30 @@ export function parseDatabaseConfig(env: Environment, readFile: ReadFile): Datab
   const database = parseDatabase(settings);
   settings.throwProblems(misspelt(env));
   return deepFreeze(database);
+}
+
+/**
+ * As `parseConfig`, for the commands that look into the spool.
+ *
+ * @throws {ConfigError} when there is no spool, or its settings are wrong.
+ */
+export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolConfig {
+  const settings = new Settings(env, readFile);
+  const spool = parseMandatorySpool(settings);
+  settings.throwProblems(misspelt(env));
+  return deepFreeze(spool);
+}
+
+/**
+ * As `parseConfig`, for the commands that go by the spool and need the database.
+ *
+ * @throws {ConfigError} when anything in these two parts is wrong, or there is no spool.
+ */
+export function parseStorageConfig(env: Environment, readFile: ReadFile): StorageConfig {
+  const settings = new Settings(env, readFile);
+  const config = { database: parseDatabase(settings), spool: parseMandatorySpool(settings) };
+  settings.throwProblems(misspelt(env));
+  return deepFreeze(config);
 }
 
 /** Beginnings of the names of most settings. */
@@ -311,6 +349,26 @@ function parseLog(settings: Settings): LogConfig {
   }
   const format = settings.choice("APPLICATION_LOG_FORMAT", { text: "text", json: "json" });
   return { level: level ?? "INFO", format: format ?? "text" };
+}
+
+const GIBIBYTE = 2 ** 30;
+
+function parseSpool(settings: Settings): SpoolConfig | undefined {
+  const directory = settings.text("SPOOL_DIRECTORY") ?? stateDirectory(settings);
+  const maxBytes = settings.bytes("SPOOL_MAX_BYTES", { min: 2 ** 20, max: 2 ** 44 }) ?? GIBIBYTE;
+  if (directory !== undefined) return { directory, maxBytes };
+  if (settings.text("SPOOL_MAX_BYTES") !== undefined) {
+    settings.warnings.push("SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY.");
+  }
+  return undefined;
+}
+
+function parseMandatorySpool(settings: Settings): SpoolConfig {
+  const spool = parseSpool(settings);
+  if (spool === undefined) {
+    settings.problem("SPOOL_DIRECTORY", "must be set, to the directory that the logger uses");
+  }
+  return spool ?? { directory: "", maxBytes: GIBIBYTE };
 }
 
 /** systemd gives a list of directories where a unit asks for several; the first one is ours. */

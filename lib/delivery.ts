@@ -1,8 +1,8 @@
 /**
  * Deliveries: messages that the broker has handed over and that are owed an acknowledgement.
  *
- * A delivery is settled once its reading is safe or rejected, never before; only then does the
- * connection that brought it acknowledge it.
+ * A delivery is settled once it is safe, in the database or on disk, or rejected, never before;
+ * only then does the connection that brought it acknowledge it.
  */
 
 import { Buffer } from "node:buffer";
@@ -15,6 +15,7 @@ export class Delivery {
   readonly payload: Buffer;
   readonly qos: QoS;
   #settled = false;
+  #finished = false;
   #onSettled: (() => void) | undefined;
 
   constructor(topic: string, payload: Buffer, options: { readonly qos: QoS }) {
@@ -32,7 +33,18 @@ export class Delivery {
     this.#onSettled = callback;
   }
 
+  /** Whether it has its outcome, and nothing is to be done about it any more. */
+  get finished(): boolean {
+    return this.#finished;
+  }
+
   /** To be called after the commit that stored the reading, or after its rejection was reported. */
+  finish(): void {
+    this.#finished = true;
+    this.settle();
+  }
+
+  /** To be called when the message is safe: finished, or on disk in the spool. */
   settle(): void {
     this.#settled = true;
     this.#onSettled?.();

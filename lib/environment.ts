@@ -32,7 +32,7 @@ function readDotEnv(): Environment {
 }
 
 /** Deno puts the action and the path around the system's words: keep the words. */
-function systemReason(error: unknown): string {
+export function systemReason(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   return message.replace(/ \(os error \d+\).*$/s, "");
 }

@@ -38,6 +38,18 @@ export class Fifo<T> {
     return element;
   }
 
+  /** Up to `max` elements, oldest first, which stay. */
+  peek(max: number): T[] {
+    const elements: T[] = [];
+    let head = this.#head;
+    for (const chunk of this.#chunks) {
+      elements.push(...chunk.slice(head, head + max - elements.length));
+      if (elements.length === max) break;
+      head = 0;
+    }
+    return elements;
+  }
+
   /** Takes up to `max` elements, oldest first. */
   take(max: number): T[] {
     const taken: T[] = [];

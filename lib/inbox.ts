@@ -1,5 +1,5 @@
 /**
- * The inbox: deliveries that wait for a database connection.
+ * The inbox: what waits for a database connection, in memory and, beyond that, in the spool.
  *
  * Batches form by themselves here: while an insert is under way the next batch gathers, and a
  * connection that is free takes a single delivery at once. No timer is involved.
@@ -7,20 +7,107 @@
 
 import type { Delivery } from "./delivery.ts";
 import { Fifo } from "./fifo.ts";
+import { log } from "./log.ts";
+import { describeError } from "./retry.ts";
+import type { Spool } from "./spool.ts";
+import { SpoolError } from "./spool_database.ts";
 
-/** Deliveries of QoS 0 kept at most: nothing bounds those at the broker's side. */
+/** Rows of one insert at most. Larger batches are not faster and hold more in hand. */
+export const MAX_BATCH_ROWS = 2_000;
+
+/** Deliveries of QoS 0 kept in memory at most: nothing bounds those at the broker's side. */
 const MAX_UNACKNOWLEDGED = 100_000;
+
+/** A batch that is stored within this time shows that the database takes what comes. */
+const PROMPT_MS = 1_000;
+
+/** Deliveries taken together. They stay together until each of them has its outcome. */
+export class Batch {
+  readonly takenMs: number = performance.now();
+  #deliveries: readonly Delivery[];
+  #ids: readonly number[] | undefined;
+
+  /** `ids` are the rows of the spool that the deliveries were read from. */
+  constructor(deliveries: readonly Delivery[], ids?: readonly number[]) {
+    this.#deliveries = deliveries;
+    this.#ids = ids;
+  }
+
+  /** Those that have no outcome yet. */
+  get unfinished(): readonly Delivery[] {
+    return this.#deliveries.filter(({ finished }) => !finished);
+  }
+
+  /** Whether all of it is in the spool, too. */
+  get spooled(): boolean {
+    return this.#ids !== undefined;
+  }
+
+  /** Lets go of what has its outcome; returns the rows of the spool that are not needed any more. */
+  releaseFinished(): number[] {
+    const ids = this.#ids?.filter((_, index) => this.#deliveries[index]?.finished) ?? [];
+    this.#ids = this.#ids?.filter((_, index) => !this.#deliveries[index]?.finished);
+    this.#deliveries = this.unfinished;
+    return ids;
+  }
+
+  /** Writes what is unfinished to the spool, and settles it. Throws what the spool throws. */
+  copyTo(spool: Spool): void {
+    const deliveries = this.unfinished;
+    this.#ids = spool.append(deliveries, { taken: true });
+    this.#deliveries = deliveries;
+    for (const delivery of deliveries) delivery.settle();
+  }
+}
 
 /** A queue with waiting consumers. */
 export class Inbox {
+  readonly #spool: Spool | undefined;
   readonly #deliveries = new Fifo<Delivery>();
-  #withoutAcknowledgement = 0;
-  #closed = false;
+  readonly #returned: Batch[] = [];
+  readonly #underWay = new Set<Batch>();
   readonly #wakeUps = new Set<() => void>();
+  #withoutAcknowledgement = 0;
+  #takenCount = 0;
+  #promptCount = 0;
+  #takesFromSpool = true;
+  #closed = false;
 
-  /** Deliveries that no connection has taken yet. */
+  constructor(spool?: Spool) {
+    this.#spool = spool;
+  }
+
+  /** Deliveries in memory that nobody has taken yet. */
   get length(): number {
     return this.#deliveries.length;
+  }
+
+  /** Deliveries that have been taken since the beginning. */
+  get takenCount(): number {
+    return this.#takenCount;
+  }
+
+  /** Batches that were stored promptly since the beginning. */
+  get promptCount(): number {
+    return this.#promptCount;
+  }
+
+  /** Batches that consumers have in hand. */
+  get underWay(): readonly Batch[] {
+    return [...this.#underWay];
+  }
+
+  /** Batches that were taken and have not got their outcome, whoever has them. */
+  get taken(): readonly Batch[] {
+    return [...this.#returned, ...this.underWay];
+  }
+
+  /** Deliveries that are in memory only. */
+  get inMemory(): number {
+    return this.taken.filter(({ spooled }) => !spooled).reduce(
+      (sum, { unfinished }) => sum + unfinished.length,
+      this.length,
+    );
   }
 
   /**
@@ -33,24 +120,62 @@ export class Inbox {
       this.#withoutAcknowledgement++;
     }
     this.#deliveries.push(delivery);
-    this.#wakeOne();
+    this.wake();
     return true;
   }
 
   /**
-   * Waits for at least one delivery and takes up to `max`, oldest first. Resolves to none when
-   * `signal` is aborted.
+   * Waits for a batch: what another consumer gave back, else in turn what is in memory and what is
+   * in the spool. The consumer hands it to `finish` or `giveBack`. Resolves to undefined when
+   * `signal` is aborted, and when the inbox is closed and nothing is left in memory.
    */
-  async take(max: number, signal: AbortSignal): Promise<Delivery[]> {
-    while (this.length === 0 && !signal.aborted) await this.#arrival(signal);
-    if (signal.aborted) {
-      // The delivery that woke this consumer up is another's now.
-      if (this.length > 0) this.#wakeOne();
-      return [];
+  async take(signal: AbortSignal): Promise<Batch | undefined> {
+    while (!signal.aborted) {
+      const batch = this.#next();
+      if (batch !== undefined) {
+        this.#underWay.add(batch);
+        return batch;
+      }
+      if (this.#closed) return undefined;
+      await this.#arrival(signal);
     }
-    const batch = this.#deliveries.take(max);
-    for (const { qos } of batch) if (qos === 0) this.#withoutAcknowledgement--;
-    return batch;
+    // What woke this consumer up is another's now.
+    this.wake();
+    return undefined;
+  }
+
+  /** Everything in the batch has its outcome; `isStored` where that was the database's. */
+  finish(batch: Batch, { isStored = true } = {}): void {
+    this.#underWay.delete(batch);
+    if (isStored && performance.now() - batch.takenMs < PROMPT_MS) this.#promptCount++;
+    this.#spool?.remove(batch.releaseFinished());
+  }
+
+  /** The batch could not be stored, or not all of it: it is the next to be taken. */
+  giveBack(batch: Batch): void {
+    this.#underWay.delete(batch);
+    this.#spool?.remove(batch.releaseFinished());
+    this.#returned.push(batch);
+    this.wake();
+  }
+
+  /** What `takeFromMemory` would take. */
+  peek(max: number): Delivery[] {
+    return this.#deliveries.peek(max);
+  }
+
+  /** Takes up to `max` deliveries from the memory, oldest first; none where there is none. */
+  takeFromMemory(max: number): Delivery[] {
+    const taken = this.#deliveries.take(max);
+    for (const { qos } of taken) if (qos === 0) this.#withoutAcknowledgement--;
+    this.#takenCount += taken.length;
+    return taken;
+  }
+
+  /** Lets a consumer look whether there is something to take. */
+  wake(): void {
+    const [first] = this.#wakeUps;
+    first?.();
   }
 
   /** Whether nothing more comes in. */
@@ -58,14 +183,40 @@ export class Inbox {
     return this.#closed;
   }
 
-  /** Declares that nothing more comes in. */
+  /** Declares that nothing more comes in. From now on the spool is left as it is. */
   close(): void {
     this.#closed = true;
+    for (const wakeUp of this.#wakeUps) wakeUp();
   }
 
-  #wakeOne(): void {
-    const [first] = this.#wakeUps;
-    first?.();
+  /** After the end: what was stored of batches that were not finished is not needed on disk. */
+  dispose(): void {
+    this.#spool?.deleteObsolete();
+  }
+
+  #next(): Batch | undefined {
+    const returned = this.#returned.findIndex(({ spooled }) => !(spooled && this.#closed));
+    if (returned >= 0) return this.#returned.splice(returned, 1)[0];
+    this.#takesFromSpool = !this.#takesFromSpool;
+    return this.#takesFromSpool
+      ? this.#nextFromSpool() ?? this.#nextFromMemory()
+      : this.#nextFromMemory() ?? this.#nextFromSpool();
+  }
+
+  #nextFromMemory(): Batch | undefined {
+    return this.length === 0 ? undefined : new Batch(this.takeFromMemory(MAX_BATCH_ROWS));
+  }
+
+  #nextFromSpool(): Batch | undefined {
+    if (this.#closed || !this.#spool?.hasWaiting) return undefined;
+    try {
+      const spooled = this.#spool.take(MAX_BATCH_ROWS);
+      return spooled && new Batch(spooled.deliveries, spooled.ids);
+    } catch (error) {
+      if (!(error instanceof SpoolError)) throw error;
+      log.debug(`Cannot read the spool: ${describeError(error)}.`);
+      return undefined;
+    }
   }
 
   #arrival(signal: AbortSignal): Promise<void> {

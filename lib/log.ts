@@ -78,7 +78,7 @@ function textOf(record: LogRecord): string {
 }
 
 /** Control characters, which a payload may hold, must not break the line or forge another. */
-function escapeControls(text: string): string {
+export function escapeControls(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeCharacter);
 }
@@ -93,6 +93,11 @@ function localTime(time: Date): string {
   const day = [time.getFullYear(), pad(time.getMonth() + 1), pad(time.getDate())].join("-");
   const clock = [time.getHours(), time.getMinutes(), time.getSeconds()].map((part) => pad(part));
   return `${day} ${clock.join(":")}.${pad(time.getMilliseconds(), 3)}`;
+}
+
+/** `2026-11-23 17:31:56` for a time in ms since 1970. */
+export function formatTime(timeMs: number): string {
+  return localTime(new Date(timeMs)).slice(0, -4);
 }
 
 const encoder = new TextEncoder();

@@ -1,5 +1,5 @@
 /**
- * The logger: subscriber, inbox and writer joined, started and stopped in the right order.
+ * The logger: subscriber, inbox, spool and writer joined, started and stopped in the right order.
  */
 
 import type { Config } from "./config.ts";
@@ -7,27 +7,60 @@ import type { Delivery } from "./delivery.ts";
 import { Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
 import { MqttSubscriber } from "./mqtt_subscriber.ts";
+import { Overflow } from "./overflow.ts";
 import { shortenPayload } from "./reading.ts";
 import { sleep } from "./retry.ts";
+import { Spool } from "./spool.ts";
+import { SpoolDatabase } from "./spool_database.ts";
 import { Statistics } from "./statistics.ts";
 import { Writer } from "./writer.ts";
 
 /** Time to commit and acknowledge what is in hand when the logger is told to stop. */
 const DRAIN_TIMEOUT_MS = 10_000;
 
+/** An insert that takes longer is not waited for, where what it stores is in the spool as well. */
+const INSERT_PATIENCE_MS = 2_000;
+
+/** Time between two looks whether everything in hand is safe. */
+const POLL_MS = 20;
+
+/** Time between two writings of the records. */
+const RECORDS_MS = 10_000;
+
+/** Time between two lines with all counts. */
+const ACCOUNT_MS = 3600 * 1000;
+
 /** Carries readings from the broker to the database from `start` until `stop`. */
 export class Logger {
-  readonly statistics = new Statistics();
-  readonly #inbox = new Inbox();
+  readonly statistics: Statistics;
+  readonly #spoolDatabase: SpoolDatabase | undefined;
+  readonly #inbox: Inbox;
+  readonly #overflow: Overflow | undefined;
   readonly #subscriber: MqttSubscriber;
   readonly #writer: Writer;
   readonly #drops = new FloodGuard("QoS 0 messages that were dropped");
   readonly #stopSubscribing = new AbortController();
-  readonly #giveUpWriting = new AbortController();
+  readonly #stopWriting = new AbortController();
   #subscribing: Promise<void> = Promise.resolve();
   #writing: Promise<void> = Promise.resolve();
+  #overflowing: Promise<void> = Promise.resolve();
+  readonly #timers: ReturnType<typeof setInterval>[] = [];
 
+  /**
+   * Opens the spool, where there is one.
+   *
+   * @throws {SpoolError} when it cannot be used.
+   */
   constructor(config: Config) {
+    this.#spoolDatabase = config.spool && SpoolDatabase.open(config.spool);
+    const spool = this.#spoolDatabase && new Spool(this.#spoolDatabase);
+    this.statistics = new Statistics(spool);
+    this.#inbox = new Inbox(spool);
+    this.#overflow = spool && new Overflow({
+      inbox: this.#inbox,
+      spool,
+      isDatabaseAway: () => this.#writer.isDatabaseAway,
+    });
     this.#subscriber = new MqttSubscriber(config.mqtt, {
       onDelivery: (delivery) => this.#takeIn(delivery),
       statistics: this.statistics,
@@ -35,6 +68,7 @@ export class Logger {
     this.#writer = new Writer(config.database, {
       inbox: this.#inbox,
       statistics: this.statistics,
+      spoolDatabase: this.#spoolDatabase,
     });
     if (config.mqtt.clientId === undefined) {
       log.warning(
@@ -42,40 +76,69 @@ export class Logger {
           "messages are lost at every restart and every interruption of the connection.",
       );
     }
+    if (this.statistics.found > 0) {
+      log.info(`${this.statistics.found} messages are in the spool from before.`);
+    }
   }
 
   /** Starts; connections are made in the background. `failed` rejects if that ends by a defect. */
   start(): { readonly failed: Promise<never> } {
     const failed = Promise.withResolvers<never>();
     this.#subscribing = this.#subscriber.run(this.#stopSubscribing.signal);
-    this.#writing = this.#writer.run(this.#giveUpWriting.signal);
-    this.#subscribing.catch(failed.reject);
-    this.#writing.catch(failed.reject);
+    this.#writing = this.#writer.run(this.#stopWriting.signal);
+    this.#overflowing = this.#overflow?.run(this.#stopWriting.signal) ?? Promise.resolve();
+    for (const task of [this.#subscribing, this.#writing, this.#overflowing]) {
+      task.catch(failed.reject);
+    }
+    this.#timers.push(
+      setInterval(() => this.#writer.keepRecords(), RECORDS_MS),
+      setInterval(() => log.info(`In the course of this run: ${this.statistics}.`), ACCOUNT_MS),
+    );
     return { failed: failed.promise };
   }
 
   /**
    * Stops taking messages in, commits and acknowledges what is in hand within ten seconds, and
-   * disconnects. Returns how many messages could not be finished; those that the broker keeps
-   * for this client, it sends again.
+   * disconnects; what the database does not take in time goes to the spool. Returns how many
+   * messages could not be finished; those that the broker keeps for this client, it sends again.
    */
   async stop(): Promise<number> {
     this.#subscriber.stopIntake();
     this.#stopSubscribing.abort();
-    this.#writer.finish();
-    const drained = new AbortController();
-    const deadline = sleep(DRAIN_TIMEOUT_MS, drained.signal).then(() =>
-      this.#giveUpWriting.abort()
-    );
+    this.#timers.forEach(clearInterval);
+    this.#inbox.close();
     try {
-      await Promise.all([this.#subscribing, this.#writing]);
+      await this.#untilSafe();
     } finally {
-      drained.abort();
-      await deadline;
+      this.#stopWriting.abort();
+      await Promise.all([this.#subscribing, this.#writing, this.#overflowing]);
       await this.#subscriber.disconnect();
+      this.#inbox.dispose();
       this.#drops.flush();
     }
-    return this.statistics.waiting;
+    const { waiting } = this.statistics;
+    if (waiting !== this.#inbox.inMemory) {
+      log.error(
+        `The counts do not add up: ${this.#inbox.inMemory} messages are in memory, ` +
+          `${this.statistics}. This is a defect of the logger.`,
+      );
+    }
+    this.#spoolDatabase?.close();
+    return waiting;
+  }
+
+  /** Resolves when everything in hand is stored or in the spool, or there is no more time. */
+  async #untilSafe(): Promise<void> {
+    const { signal } = this.#stopWriting;
+    const startMs = performance.now();
+    while (performance.now() - startMs < DRAIN_TIMEOUT_MS) {
+      const nowMs = performance.now();
+      const isWaitedFor = this.#inbox.underWay.some(({ takenMs }) =>
+        nowMs - takenMs < INSERT_PATIENCE_MS
+      );
+      if (this.#inbox.inMemory === 0 && !isWaitedFor) return;
+      await sleep(POLL_MS, signal);
+    }
   }
 
   #takeIn(delivery: Delivery): void {
@@ -86,8 +149,8 @@ export class Logger {
     if (this.#inbox.push(delivery)) return;
     this.statistics.outcomes.dropped++;
     this.#drops.warning(() =>
-      `Dropped a QoS 0 message on '${delivery.topic}': the database does not keep up, and the ` +
-      "broker would not send it again"
+      `Dropped a QoS 0 message on '${delivery.topic}': neither the database nor a spool keeps up, ` +
+      "and the broker would not send it again"
     );
   }
 }

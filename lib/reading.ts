@@ -239,6 +239,11 @@ function decodeUuid(uuid: unknown): string {
   return `${match[2]}${match[4]}${match[5]}${match[6]}${match[7]}`.toLowerCase();
 }
 
+/** The usual form of the 32 digits of a reading's uuid. */
+export function hyphenate(uuid: string): string {
+  return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
 function decodeSid(sid: unknown, type: SidType): number {
   if (sid === undefined) return 0;
   const number = sid instanceof NumberText ? Number(sid.text) : sid;

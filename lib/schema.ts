@@ -38,6 +38,11 @@ export function grantStatements(role: string): string[] {
   ];
 }
 
+/** The statement that registers a sensor; `uuid` with hyphens. */
+export function registrationSql({ uuid, sid }: { uuid: string; sid: number }): string {
+  return `INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('${uuid}', ${sid}, true);`;
+}
+
 /** The statements as a script. */
 export function formatScript(statements: readonly string[]): string {
   return statements.map((statement) => `${statement};\n`).join("\n");

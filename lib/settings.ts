@@ -113,6 +113,18 @@ export class Settings {
     return undefined;
   }
 
+  /** A number of bytes, `1073741824` or `1G`: K, M, G and T are powers of 1024. */
+  bytes(name: string, { min, max }: { min: number; max: number }): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const [, digits, unit = ""] = /^\s*(\d{1,15})\s*([KMGT]?)(?:i?B)?\s*$/i.exec(text) ?? [];
+    const value = Number(digits) * 1024 ** " KMGT".indexOf(unit.toUpperCase() || " ");
+    if (value >= min && value <= max) return value;
+    const range = `from ${min / 2 ** 20}M to ${max / 2 ** 40}T`;
+    this.problem(name, `must be a number of bytes ${range}, such as 500M or 2G`, text);
+    return undefined;
+  }
+
   /** The value that belongs to the received word; words are compared without regard to case. */
   choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
     const text = this.text(name);

@@ -1,13 +1,31 @@
 /**
- * What became of the messages. Each message taken from the broker ends in exactly one outcome;
- * `received` is the sum of the outcomes and of what still waits.
+ * What became of the messages. Each message ends in exactly one outcome: what was received and what
+ * was found in the spool is the sum of the outcomes, of what is in the spool and of what waits.
  */
 
 /** The outcomes that a message can end in. */
-export type Outcome = "stored" | "duplicate" | "unknown" | "disabled" | "rejected" | "dropped";
+export type Outcome =
+  | "stored"
+  | "duplicate"
+  | "unknown"
+  | "disabled"
+  | "rejected"
+  | "dropped";
+
+/** What there is to count in the spool. */
+export interface SpoolCounts {
+  /** Messages on disk, for the database to take. */
+  readonly count: number;
+  /** Messages that were in the spool when its file was damaged, and could not be read any more. */
+  readonly unreadable: number;
+}
 
 /** Counters from the start of the program. */
 export class Statistics {
+  /** Messages that an earlier run left in the spool. */
+  readonly found: number;
+  readonly #spool: SpoolCounts;
+
   /** Messages handed over by the broker, redeliveries of what was still in hand aside. */
   received = 0;
   /** Messages handed over again, after a reconnection, while they were still in hand. */
@@ -27,16 +45,29 @@ export class Statistics {
     dropped: 0,
   };
 
-  /** Messages that have no outcome yet. */
+  constructor(spool: SpoolCounts = { count: 0, unreadable: 0 }) {
+    this.#spool = spool;
+    this.found = spool.count;
+  }
+
+  /** Messages on disk in the spool. */
+  get spooled(): number {
+    return this.#spool.count;
+  }
+
+  /** Messages that have no outcome yet and are in memory only. */
   get waiting(): number {
-    return Object.values(this.outcomes).reduce((rest, count) => rest - count, this.received);
+    const ended = Object.values(this.outcomes).reduce((sum, count) => sum + count, 0);
+    return this.received + this.found - ended - this.spooled - this.#spool.unreadable;
   }
 
   /** One line for the log. */
   toString(): string {
     const { stored, duplicate, unknown, disabled, rejected, dropped } = this.outcomes;
+    const { unreadable } = this.#spool;
     return [
       `${this.received} messages received`,
+      ...(this.found > 0 ? [`${this.found} found in the spool`] : []),
       `${stored} stored`,
       `${duplicate} duplicates`,
       `${unknown} of unknown sensors`,
@@ -44,6 +75,8 @@ export class Statistics {
       `${rejected} rejected`,
       ...(this.redelivered > 0 ? [`${this.redelivered} redelivered while in hand`] : []),
       ...(dropped > 0 ? [`${dropped} dropped`] : []),
+      ...(unreadable > 0 ? [`${unreadable} unreadable in the spool`] : []),
+      ...(this.spooled > 0 ? [`${this.spooled} in the spool`] : []),
       `${this.waiting} waiting`,
     ].join(", ");
   }

@@ -1,7 +1,7 @@
 /**
- * The writer: takes deliveries from the inbox, decodes them, stores them in batches, and settles
- * each once its reading is committed or its rejection reported. The promise of the whole program
- * rests on this order.
+ * The writer: takes batches from the inbox, decodes and stores them, and settles each delivery once
+ * its reading is committed or its rejection reported. The promise of the whole program rests on
+ * this order.
  *
  * A batch is decoded when a connection has it, not when it arrives, because what is a valid
  * reading depends on the columns of the table. One batch a connection is under way at a time.
@@ -9,16 +9,18 @@
 
 import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import { type Catalogue, DatabaseConnection, DatabaseError } from "./database.ts";
+import { type Catalogue, DatabaseConnection, type InsertResult } from "./database.ts";
 import type { Delivery } from "./delivery.ts";
-import type { Inbox } from "./inbox.ts";
+import type { Batch, Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
-import { decodeReading, PayloadError, type Reading, shortenPayload } from "./reading.ts";
+import { decodeReading, hyphenate, PayloadError, type Reading, shortenPayload } from "./reading.ts";
+import { RejectedMessages } from "./rejected_messages.ts";
 import { Backoff, describeError, Outage } from "./retry.ts";
+import { type SpoolDatabase, SpoolError } from "./spool_database.ts";
+import { registrationSql } from "./schema.ts";
 import type { Statistics } from "./statistics.ts";
-
-/** Rows of one insert at most. Larger batches are not faster and hold more in hand. */
-const MAX_BATCH_ROWS = 2_000;
+import { storeReadings } from "./store_readings.ts";
+import { UnknownSensors } from "./unknown_sensors.ts";
 
 /** Sensors remembered as already logged as unknown or disabled. */
 const MAX_REPORTED_SENSORS = 10_000;
@@ -26,6 +28,8 @@ const MAX_REPORTED_SENSORS = 10_000;
 export interface WriterOptions {
   readonly inbox: Inbox;
   readonly statistics: Statistics;
+  /** Where rejected messages and unknown sensors are recorded, if anywhere. */
+  readonly spoolDatabase: SpoolDatabase | undefined;
 }
 
 /** A delivery and what it says. */
@@ -34,159 +38,205 @@ interface Decoded {
   readonly reading: Reading;
 }
 
-/** Stores from `run` until `finish` is called and everything is settled. */
+/** A delivery that is not stored, and why. */
+interface Rejected {
+  readonly delivery: Delivery;
+  readonly reason: string;
+}
+
+/** Stores from `run` until its signal is aborted, or the inbox is closed and empty. */
 export class Writer {
   readonly #config: DatabaseConfig;
   readonly #inbox: Inbox;
   readonly #statistics: Statistics;
   readonly #outage: Outage;
+  readonly #rejectedMessages: RejectedMessages | undefined;
+  readonly #unknownSensors: UnknownSensors | undefined;
   readonly #rejections = new FloodGuard("rejected messages");
+  readonly #recordFailures = new FloodGuard("failures to record");
   readonly #sensorWarnings = new FloodGuard("warnings about sensors that are not stored");
   readonly #reportedSensors = new Set<string>();
-  readonly #finished = new AbortController();
+  /** Workers whose connection works, and those whose last one or last attempt failed. */
+  readonly #serving = new Set<Worker>();
+  readonly #failing = new Set<Worker>();
   #connected = false;
 
-  constructor(config: DatabaseConfig, { inbox, statistics }: WriterOptions) {
+  constructor(config: DatabaseConfig, { inbox, statistics, spoolDatabase }: WriterOptions) {
     this.#config = config;
     this.#inbox = inbox;
     this.#statistics = statistics;
+    this.#rejectedMessages = spoolDatabase && new RejectedMessages(spoolDatabase);
+    this.#unknownSensors = spoolDatabase && new UnknownSensors(spoolDatabase);
     this.#outage = new Outage(
       `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`,
-      () => statistics.waiting,
+      () => this.#countWaiting(),
     );
   }
 
-  /**
-   * Resolves when everything is settled after `finish`, or, after `signal` is aborted, when the
-   * connections have let go of what is not.
-   */
+  /** Resolves when the connections have let go of what they had in hand. */
   async run(signal: AbortSignal): Promise<void> {
-    const over = AbortSignal.any([signal, this.#finished.signal]);
     try {
-      const workers = Array.from({ length: this.#config.connections }, () => new Worker());
-      await Promise.all(workers.map((worker) => this.#work(worker, over)));
+      const workers = Array.from({ length: this.#config.connections }, () => ({
+        backoff: new Backoff(),
+      }));
+      await Promise.all(workers.map((worker) => this.#work(worker, signal)));
     } finally {
+      this.keepRecords();
       this.#rejections.flush();
       this.#sensorWarnings.flush();
+      this.#recordFailures.flush();
     }
   }
 
-  /** To be called once nothing more comes in: what waits is still stored, then `run` resolves. */
-  finish(): void {
-    this.#inbox.close();
-    this.#endIfFinished();
+  /** Writes down what is only in memory, and deletes what is too old. To be called now and then. */
+  keepRecords(): void {
+    this.#record("unknown sensors", () => this.#unknownSensors?.flush());
+    this.#record("rejected messages", () => this.#rejectedMessages?.prune());
   }
 
-  #endIfFinished(): void {
-    if (this.#inbox.closed && this.#statistics.waiting === 0) this.#finished.abort();
+  /** Whether no connection works, and that not only because the first one is not there yet. */
+  get isDatabaseAway(): boolean {
+    return this.#serving.size === 0 && this.#failing.size > 0;
+  }
+
+  #countWaiting(): number {
+    return this.#statistics.waiting + this.#statistics.spooled;
   }
 
   /** Keeps one connection at work, and opens another whenever it fails. */
   async #work(worker: Worker, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const reason = await this.#serve(worker, signal);
-      if (signal.aborted) return;
+      if (signal.aborted || reason === undefined) return;
+      this.#failing.add(worker);
       await this.#outage.failed(worker, { reason, delayMs: worker.backoff.nextDelayMs(), signal });
     }
   }
 
-  /** Opens a connection and stores through it for as long as it works. Returns why it ended. */
-  async #serve(worker: Worker, signal: AbortSignal): Promise<string> {
+  /**
+   * Opens a connection and stores through it for as long as it works. Returns why it failed, or
+   * undefined when there is nothing more to store.
+   */
+  async #serve(worker: Worker, signal: AbortSignal): Promise<string | undefined> {
     let connection: DatabaseConnection | undefined;
     try {
       connection = await DatabaseConnection.open(this.#config, signal);
       const catalogue = await connection.readCatalogue();
+      this.#serving.add(worker);
       // While something waits, only its storing can tell whether the database takes rows.
-      if (this.#statistics.waiting === 0) this.#succeeded(worker, catalogue);
+      if (this.#countWaiting() === 0) this.#succeeded(worker, catalogue);
       await this.#drain(worker, { connection, catalogue, signal });
-      return "stopped";
+      return undefined;
     } catch (error) {
       return describeError(error);
     } finally {
+      this.#serving.delete(worker);
       await connection?.close();
     }
   }
 
-  /** Stores batch after batch until `signal` is aborted; rejects when the connection fails. */
-  async #drain(
-    worker: Worker,
-    { connection, catalogue, signal }: {
-      readonly connection: DatabaseConnection;
-      readonly catalogue: Catalogue;
-      readonly signal: AbortSignal;
-    },
-  ): Promise<void> {
+  /** Stores batch after batch until there are no more; rejects when the connection fails. */
+  async #drain(worker: Worker, { connection, catalogue, signal }: Session): Promise<void> {
     const stop = AbortSignal.any([connection.lost, signal]);
     // An insert that hangs must not outlive the shutdown.
     const cut = (): void => connection.cut();
     signal.addEventListener("abort", cut);
     try {
-      while (!signal.aborted) {
-        if (worker.batch.length === 0) worker.batch = await this.#inbox.take(MAX_BATCH_ROWS, stop);
-        if (connection.lost.aborted) throw new Error("the server closed the connection");
-        await this.#store(this.#decode(worker.batch, catalogue), connection);
-        worker.batch = [];
-        this.#succeeded(worker, catalogue);
-        this.#endIfFinished();
+      for (let batch; (batch = await this.#inbox.take(stop)) !== undefined;) {
+        let isStored;
+        try {
+          isStored = await this.#process(batch, { connection, catalogue });
+        } catch (error) {
+          this.#inbox.giveBack(batch);
+          throw error;
+        }
+        this.#inbox.finish(batch, { isStored });
+        if (isStored) this.#succeeded(worker, catalogue);
+        // Now nothing is left whose storing could tell of the other open connections.
+        if (this.#countWaiting() === 0) {
+          for (const other of this.#serving) this.#succeeded(other, catalogue);
+        }
       }
+      if (connection.lost.aborted) throw new Error("the server closed the connection");
     } finally {
       signal.removeEventListener("abort", cut);
-      worker.batch = worker.batch.filter((delivery) => !delivery.settled);
     }
   }
 
-  /** Settles what is not a reading; returns the rest. */
-  #decode(deliveries: readonly Delivery[], catalogue: Catalogue): Decoded[] {
+  /**
+   * Gives every delivery of a batch its outcome; rejects where the connection fails before that.
+   * Returns whether the database had part in it: garbage alone says nothing about its state.
+   */
+  async #process(
+    batch: Batch,
+    { connection, catalogue }: Omit<Session, "signal">,
+  ): Promise<boolean> {
+    const rejected: Rejected[] = [];
     const decoded: Decoded[] = [];
-    for (const delivery of deliveries) {
-      if (delivery.settled) continue;
+    for (const delivery of batch.unfinished) {
       try {
         decoded.push({ delivery, reading: decodeReading(delivery.payload, catalogue) });
       } catch (error) {
         if (!(error instanceof PayloadError)) throw error;
-        this.#reject(delivery, error.message);
+        rejected.push({ delivery, reason: error.message });
       }
     }
-    return decoded;
+    try {
+      await storeReadings(connection, decoded, {
+        onStored: (stored, result) => this.#finishStored(stored, result),
+        onRefused: ({ delivery }, reason) => rejected.push({ delivery, reason }),
+      });
+    } finally {
+      this.#finishRejected(rejected);
+    }
+    return decoded.length > 0;
   }
 
-  /**
-   * Inserts, settles, counts. A batch that the database refuses for its content is halved until
-   * the rows at fault are alone: at most 2·log2(n) more statements for each of them.
-   */
-  async #store(batch: readonly Decoded[], connection: DatabaseConnection): Promise<void> {
-    if (batch.length === 0) return;
-    let result;
-    try {
-      result = await connection.insert(batch.map(({ reading }) => reading));
-    } catch (error) {
-      if (!(error instanceof DatabaseError && error.isContent)) throw error;
-      const [first] = batch;
-      if (batch.length === 1 && first !== undefined) {
-        return this.#reject(first.delivery, `the database refuses it: ${error.message}`);
-      }
-      const middle = Math.ceil(batch.length / 2);
-      await this.#store(batch.slice(0, middle), connection);
-      return await this.#store(batch.slice(middle), connection);
-    }
+  #finishStored(batch: readonly Decoded[], result: InsertResult): void {
     const { outcomes } = this.#statistics;
     outcomes.stored += result.stored;
     outcomes.duplicate += result.duplicates;
     outcomes.unknown += result.unknown.length;
     outcomes.disabled += result.disabled.length;
-    for (const { delivery } of batch) delivery.settle();
-    for (const index of result.unknown) this.#reportSensor("unknown", batch[index]);
+    for (const { delivery } of batch) delivery.finish();
+    for (const index of result.unknown) this.#noteUnknown(batch[index]);
     for (const index of result.disabled) this.#reportSensor("disabled", batch[index]);
     if (log.isDebug()) logStored(batch, result);
   }
 
-  #reject(delivery: Delivery, reason: string): void {
-    this.#statistics.outcomes.rejected++;
-    this.#rejections.warning(() =>
-      `Rejected a message on '${delivery.topic}': ${reason}. ` +
-      `Payload: ${shortenPayload(delivery.payload)}`
-    );
-    delivery.settle();
+  /** Recorded before it is acknowledged, so that no end of the program can hide a rejection. */
+  #finishRejected(rejected: readonly Rejected[]): void {
+    if (rejected.length === 0) return;
+    this.#record("rejected messages", () => {
+      this.#rejectedMessages?.add(rejected.map(({ delivery: { topic, payload }, reason }) => ({
+        ...{ topic, reason, payload },
+      })));
+    });
+    for (const { delivery, reason } of rejected) {
+      this.#statistics.outcomes.rejected++;
+      this.#rejections.warning(() =>
+        `Rejected a message on '${delivery.topic}': ${reason}. ` +
+        `Payload: ${shortenPayload(delivery.payload)}`
+      );
+      delivery.finish();
+    }
+  }
+
+  /** The log has it as well: a record that cannot be written must not keep readings back. */
+  #record(what: string, write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      if (!(error instanceof SpoolError)) throw error;
+      this.#recordFailures.warning(() => `Cannot record ${what}: ${describeError(error)}.`);
+    }
+  }
+
+  #noteUnknown(decoded: Decoded | undefined): void {
+    if (decoded === undefined) return;
+    const { reading: { uuid, sid }, delivery: { topic, payload } } = decoded;
+    this.#unknownSensors?.add({ uuid: hyphenate(uuid), sid, topic, payload });
+    this.#reportSensor("unknown", decoded);
   }
 
   /** Once for each sensor; whoever reads it finds the statement that puts it right. */
@@ -199,7 +249,7 @@ export class Writer {
     this.#reportedSensors.add(key);
     const id = hyphenate(uuid);
     const remedy = state === "unknown"
-      ? `INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('${id}', ${sid}, true);`
+      ? registrationSql({ uuid: id, sid })
       : `UPDATE sensors SET enabled = true WHERE uuid = '${id}' AND sensor_sid = ${sid};`;
     const what = state === "unknown" ? "is not registered" : "is not enabled";
     this.#sensorWarnings.warning(() =>
@@ -210,6 +260,7 @@ export class Writer {
 
   #succeeded(worker: Worker, catalogue: Catalogue): void {
     worker.backoff.reset();
+    this.#failing.delete(worker);
     this.#outage.succeeded(worker);
     if (this.#connected) return;
     this.#connected = true;
@@ -225,21 +276,19 @@ export class Writer {
   }
 }
 
-/** What one connection has in hand; it stays when the connection is replaced. */
-class Worker {
-  readonly backoff = new Backoff();
-  batch: readonly Delivery[] = [];
+/** One connection after the other. */
+interface Worker {
+  readonly backoff: Backoff;
 }
 
-function logStored(
-  batch: readonly Decoded[],
-  result: {
-    stored: number;
-    duplicates: number;
-    unknown: readonly number[];
-    disabled: readonly number[];
-  },
-): void {
+/** An open connection, what it stores into, and until when. */
+interface Session {
+  readonly connection: DatabaseConnection;
+  readonly catalogue: Catalogue;
+  readonly signal: AbortSignal;
+}
+
+function logStored(batch: readonly Decoded[], result: InsertResult): void {
   const notStored = new Set([...result.unknown, ...result.disabled]);
   const present = result.duplicates === 0 ? "Stored" : "Stored, now or before,";
   for (const [index, { reading }] of batch.entries()) {
@@ -253,8 +302,4 @@ function logStored(
 
 function describeReading({ timeMicros, uuid, sid, value }: Reading): string {
   return `sensor ${hyphenate(uuid)} sid ${sid}: ${value} at ${Number(timeMicros) / 1e6}`;
-}
-
-function hyphenate(uuid: string): string {
-  return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -18,6 +18,7 @@ Deno.test("an unknown log level does not keep the logger from starting, but is w
 Deno.test("malformed values are refused, each in one line with variable, rule and value", () => {
   const port = "must be an integer from 1 to 65535";
   const host = "must be a host name or address with or without ':port'";
+  const bytes = "must be a number of bytes from 1M to 16T";
   const hostPort = "must carry a port from 1 to 65535, or none";
   const cases: [string, string, string][] = [
     ["DATABASE_HOST", "db lab", host],
@@ -50,6 +51,15 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
     ["MQTT_TOPIC", "sensors/a+", "must be topic filters"],
     ["APPLICATION_LOG_FORMAT", "xml", "must be one of json, text"],
     ["HTTP_PORT", "http", port],
+    ["SPOOL_MAX_BYTES", "1048575", bytes],
+    ["SPOOL_MAX_BYTES", "1023K", bytes],
+    ["SPOOL_MAX_BYTES", "0", bytes],
+    ["SPOOL_MAX_BYTES", "-5M", bytes],
+    ["SPOOL_MAX_BYTES", "1.5G", bytes],
+    ["SPOOL_MAX_BYTES", "17T", bytes],
+    ["SPOOL_MAX_BYTES", "2P", bytes],
+    ["SPOOL_MAX_BYTES", "G", bytes],
+    ["SPOOL_MAX_BYTES", "2G free", bytes],
   ];
   for (const [variable, value, rule] of cases) {
     const [line = "", ...more] = refusal({ [variable]: value });
@@ -59,6 +69,13 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
   }
   assert.match(refusal({ MQTT_TOPIC: "a,,b" }).join(), /^MQTT_TOPIC: .*, received ''$/);
   assert.match(refusal({ MQTT_HOST: "a,," }).join("\n"), /^(MQTT_HOST: .*, received ''\n?){2}$/);
+});
+
+Deno.test("a limit for a spool that is not there is warned about", () => {
+  const { spool, warnings } = parse({ SPOOL_MAX_BYTES: "2G" });
+  assert.equal(spool, undefined);
+  assert.deepEqual(warnings, ["SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY."]);
+  assert.deepEqual(refusal({ SPOOL_MAX_BYTES: "many" }).length, 1);
 });
 
 Deno.test("everything that is wrong is said at once", () => {
@@ -138,10 +155,12 @@ Deno.test("a misspelt variable is warned about, other programs' variables are no
     MQTT_CLIENTID: "x",
     DATABSE_NAME: "y",
     MQTT_TOPICS: "z",
+    SPOOL_DIRECTROY: "/spool",
   });
   assert.deepEqual(warnings.map((line) => line.replace(/ is .* mean /, " > ")), [
     "MQTT_CLIENTID > MQTT_CLIENT_ID?",
     "DATABSE_NAME > DATABASE_NAME?",
     "MQTT_TOPICS > MQTT_TOPIC?",
+    "SPOOL_DIRECTROY > SPOOL_DIRECTORY?",
   ]);
 });

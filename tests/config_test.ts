@@ -2,7 +2,7 @@
  * The configuration: what each variable defaults to, and which forms of it are understood.
  */
 import assert from "node:assert/strict";
-import { parseDatabaseConfig } from "../lib/config.ts";
+import { parseDatabaseConfig, parseSpoolConfig, parseStorageConfig } from "../lib/config.ts";
 import { describeEndpoint } from "../lib/endpoint.ts";
 import type { Environment } from "../lib/settings.ts";
 import { MINIMAL, parse, readFile, refusal } from "./parsed_config.ts";
@@ -34,7 +34,7 @@ Deno.test("four variables are enough, and everything else has the promised defau
       tls: undefined,
     },
     log: { level: "INFO", format: "text" },
-    spoolDirectory: undefined,
+    spool: undefined,
     http: { host: "127.0.0.1", port: undefined },
     warnings: [],
   });
@@ -138,7 +138,7 @@ Deno.test("TLS is switched on by word, and takes its certificates from files", (
   ]);
 });
 
-Deno.test("log level, log format, spool and status page are where their variables say", () => {
+Deno.test("log level, log format and status page are as their variables say", () => {
   const levels = {
     DEBUG: ["DEBUG", "debug", "10"],
     INFO: ["INFO", "Info", "20"],
@@ -153,12 +153,38 @@ Deno.test("log level, log format, spool and status page are where their variable
     }
   }
   assert.equal(parse({ APPLICATION_LOG_FORMAT: "JSON" }).log.format, "json");
-  assert.equal(parse({ STATE_DIRECTORY: "/var/lib/kraken" }).spoolDirectory, "/var/lib/kraken");
-  assert.equal(parse({ STATE_DIRECTORY: "/a:/b" }).spoolDirectory, "/a");
-  const both = parse({ STATE_DIRECTORY: "/a", SPOOL_DIRECTORY: "/spool" });
-  assert.equal(both.spoolDirectory, "/spool");
   const { http } = parse({ HTTP_HOST: "0.0.0.0", HTTP_PORT: "8080" });
   assert.deepEqual(http, { host: "0.0.0.0", port: 8080 });
+});
+
+Deno.test("the spool is in its directory, or in the one that systemd made", () => {
+  const directory = (env: Environment): string | undefined => parse(env).spool?.directory;
+  assert.equal(directory({ SPOOL_DIRECTORY: "/spool" }), "/spool");
+  assert.equal(directory({ STATE_DIRECTORY: "/var/lib/kraken" }), "/var/lib/kraken");
+  assert.equal(directory({ STATE_DIRECTORY: "/a:/b" }), "/a");
+  assert.equal(directory({ STATE_DIRECTORY: "/a", SPOOL_DIRECTORY: "/spool" }), "/spool");
+  assert.equal(directory({ STATE_DIRECTORY: "/a", SPOOL_DIRECTORY: "" }), "/a");
+  assert.equal(directory({ STATE_DIRECTORY: "", SPOOL_DIRECTORY: "" }), undefined);
+  assert.deepEqual(parse({ SPOOL_DIRECTORY: "/spool" }).warnings, []);
+});
+
+Deno.test("the spool may take a number of bytes, with or without a unit", () => {
+  const maxBytes = (text: string): number | undefined =>
+    parse({ SPOOL_DIRECTORY: "/spool", SPOOL_MAX_BYTES: text }).spool?.maxBytes;
+  const sizes: [string, number][] = [
+    ["", 2 ** 30],
+    ["1048576", 2 ** 20],
+    ["2000000", 2_000_000],
+    ["1024K", 2 ** 20],
+    ["500M", 500 * 2 ** 20],
+    ["500 MB", 500 * 2 ** 20],
+    ["500MiB", 500 * 2 ** 20],
+    ["2g", 2 ** 31],
+    [" 3 GiB ", 3 * 2 ** 30],
+    ["16T", 2 ** 44],
+    ["5000000B", 5_000_000],
+  ];
+  for (const [text, bytes] of sizes) assert.equal(maxBytes(text), bytes, text);
 });
 
 Deno.test("a secret's file wins over its variable and loses its trailing line ends only", () => {
@@ -176,9 +202,10 @@ Deno.test("a secret's file wins over its variable and loses its trailing line en
 });
 
 Deno.test("the configuration is frozen to its last member", () => {
-  const config = parse({ MQTT_TLS: "on" });
-  const frozen = [config, config.database.endpoint, config.mqtt, config.mqtt.filters];
-  for (const part of [...frozen, ...config.mqtt.endpoints, config.mqtt.tls, config.warnings]) {
+  const config = parse({ MQTT_TLS: "on", SPOOL_DIRECTORY: "/spool" });
+  const { database, mqtt, spool } = config;
+  const frozen = [config, database.endpoint, mqtt, mqtt.filters, spool];
+  for (const part of [...frozen, ...mqtt.endpoints, mqtt.tls, config.warnings]) {
     assert.ok(Object.isFrozen(part));
   }
 });
@@ -191,5 +218,21 @@ Deno.test("what needs only the database asks for nothing else", () => {
   assert.throws(
     () => parseDatabaseConfig({}, readFile),
     /^ConfigError: DATABASE_HOST: must be set$/m,
+  );
+});
+
+Deno.test("what needs only the spool, or spool and database, asks for nothing else", () => {
+  const { MQTT_HOST: _, ...env } = { ...MINIMAL, SPOOL_DIRECTORY: "/spool", MQTT_QOS: "x" };
+  const spool = { directory: "/spool", maxBytes: 2 ** 30 };
+  const { database: expected } = parse();
+  assert.deepEqual(parseSpoolConfig({ SPOOL_DIRECTORY: "/spool" }, readFile), spool);
+  assert.deepEqual(parseStorageConfig(env, readFile), { database: expected, spool });
+  assert.deepEqual(parseSpoolConfig({ STATE_DIRECTORY: "/spool:/other" }, readFile), spool);
+  const missing = "SPOOL_DIRECTORY: must be set, to the directory that the logger uses";
+  assert.throws(() => parseSpoolConfig({}, readFile), { name: "ConfigError", message: missing });
+  assert.throws(() => parseStorageConfig(MINIMAL, readFile), { message: missing });
+  assert.throws(
+    () => parseStorageConfig({ SPOOL_DIRECTORY: "/spool", SPOOL_MAX_BYTES: "x" }, readFile),
+    /^ConfigError: DATABASE_HOST: must be set\n(.*\n)*SPOOL_MAX_BYTES: must be/,
   );
 });

@@ -171,3 +171,35 @@ Deno.test("settling twice acknowledges once", async () => {
   delivery.settle();
   assert.deepEqual(await wire.take(), ["PUBACK 1"]);
 });
+
+Deno.test("a delivery that is safe on disk is acknowledged before it has its outcome", async () => {
+  const wire = new Wire();
+  const delivery = wire.add(1, 1);
+  delivery.settle();
+  assert.deepEqual([delivery.settled, delivery.finished], [true, false]);
+  assert.deepEqual(await wire.take(), ["PUBACK 1"]);
+  delivery.finish();
+  assert.deepEqual([delivery.settled, delivery.finished], [true, true]);
+  assert.deepEqual(await wire.take(), []);
+});
+
+Deno.test("a delivery that has its outcome is settled by that", async () => {
+  const wire = new Wire();
+  const delivery = wire.add(1, 1);
+  assert.deepEqual([delivery.settled, delivery.finished], [false, false]);
+  delivery.finish();
+  assert.deepEqual([delivery.settled, delivery.finished], [true, true]);
+  assert.deepEqual(await wire.take(), ["PUBACK 1"]);
+});
+
+Deno.test("who is told of a delivery sees it settled, and is told once", () => {
+  for (const end of ["settle", "finish"] as const) {
+    const delivery = new Delivery("t", Buffer.alloc(0), { qos: 1 });
+    const seen: boolean[][] = [];
+    delivery.onSettled = () => assert.fail("it was replaced");
+    delivery.onSettled = () => seen.push([delivery.settled, delivery.finished]);
+    delivery[end]();
+    delivery.finish();
+    assert.deepEqual(seen, [[true, end === "finish"]]);
+  }
+});

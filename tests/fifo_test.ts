@@ -18,10 +18,23 @@ Deno.test("a queue gives its elements in the order in which they came", () => {
   assert.deepEqual(queue.take(1), []);
 });
 
+Deno.test("a look at the oldest elements leaves them where they are", () => {
+  const queue = new Fifo<number>();
+  assert.deepEqual(queue.peek(5), []);
+  for (let element = 0; element < 3_000; element++) queue.push(element);
+  queue.take(1_000);
+  for (const max of [0, 1, 24, 25, 1_500, 2_000, 5_000]) {
+    const expected = Array.from({ length: Math.min(max, 2_000) }, (_, index) => 1_000 + index);
+    assert.deepEqual(queue.peek(max), expected);
+    assert.equal(queue.length, 2_000);
+  }
+});
+
 Deno.test("a queue does what an array does, over any sequence of calls", () => {
   const call = fc.oneof(
     fc.record({ push: fc.integer({ min: 0, max: 30_000 }) }),
     fc.record({ take: fc.integer({ min: 0, max: 40_000 }) }),
+    fc.record({ peek: fc.integer({ min: 0, max: 40_000 }) }),
     fc.constant("shift" as const),
   );
   fc.assert(
@@ -38,6 +51,8 @@ Deno.test("a queue does what an array does, over any sequence of calls", () => {
             queue.push(next);
             model.push(next++);
           }
+        } else if ("peek" in call) {
+          assert.deepEqual(queue.peek(call.peek), model.slice(0, call.peek));
         } else {
           assert.deepEqual(queue.take(call.take), model.slice(0, call.take));
           model = model.slice(call.take);

@@ -5,10 +5,11 @@
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
 import { loggerEnv, type LoggerOptions, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
+import { delay, waitUntil } from "../services/poll.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
 import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import { type Breakage, breakSources } from "./broken_sources.ts";
 import {
   countConnections,
@@ -17,6 +18,7 @@ import {
   startTellingMosquitto,
   stopCleanly,
   usePostgres,
+  waitForBlockedInsert,
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
@@ -46,13 +48,20 @@ interface Guarantee {
   readonly complaint: RegExp;
 }
 
-const GUARANTEES: readonly Guarantee[] = [{
-  name: "loses nothing when it is killed before the commit",
-  check: async ({ options, timeoutMs }) => {
+/**
+ * Kills the logger when it has taken everything in and the database is away. `actMs` is the time
+ * that it has to act on the messages before that.
+ */
+function checkKill({ spool, actMs }: { spool: boolean; actMs: number }): Guarantee["check"] {
+  return async ({ options, timeoutMs }) => {
+    using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();
     await using broker = await startBroker();
     await createSession(broker);
-    const env = loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" });
+    const env = loggerEnv({ database, broker }, {
+      APPLICATION_LOG_LEVEL: "DEBUG",
+      ...(spool && { SPOOL_DIRECTORY: directory.path }),
+    });
     const readings = makeReadings({ count: 15 });
     await publishReadings(broker, readings.slice(0, 14));
     await postgres.server.stop();
@@ -61,6 +70,7 @@ const GUARANTEES: readonly Guarantee[] = [{
       const received = (): number =>
         logger.lines.filter((line) => line.includes("Received on")).length;
       await waitUntil(() => received() === 14, { what: "14 messages in hand" });
+      await delay(actMs);
       // What is sent for those has left when the next one is there.
       await publishReadings(broker, readings.slice(14));
       await waitUntil(() => received() === 15, { what: "15 messages in hand" });
@@ -71,12 +81,67 @@ const GUARANTEES: readonly Guarantee[] = [{
     await using _again = startLogger(env, options);
     await waitForRows(database, readings.length, { timeoutMs });
     await expectStored(database, readings);
-  },
+  };
+}
+
+const GUARANTEES: readonly Guarantee[] = [{
+  name: "loses nothing when it is killed before the commit",
+  check: checkKill({ spool: false, actMs: 0 }),
   breakage: "an acknowledgement before the commit",
   breakages: [{
     file: "lib/delivery.ts",
     find: "delivery.onSettled = () => this.#settle(delivery, owed);",
     replace: "this.#settle(delivery, owed);",
+  }],
+  complaint: /Waiting for 15 rows/,
+}, {
+  name: "loses nothing when it is killed while messages go to the spool",
+  check: checkKill({ spool: true, actMs: 300 }),
+  breakage: "an acknowledgement before the messages are on disk",
+  breakages: [{
+    file: "lib/overflow.ts",
+    find: "if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;",
+    replace: "setTimeout(() => this.#spool.append(deliveries), 60_000);",
+  }],
+  complaint: /Waiting for 15 rows/,
+}, {
+  name: "loses nothing in the spool when it is killed before the commit of the database",
+  check: async ({ options, timeoutMs }) => {
+    using directory = withTemporaryDirectory();
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    const env = loggerEnv({ database, broker }, { SPOOL_DIRECTORY: directory.path });
+    const readings = makeReadings({ count: 15 });
+    await publishReadings(broker, readings);
+    await postgres.server.stop();
+    try {
+      await using logger = startLogger(env, options);
+      await logger.waitForLine("Connected to MQTT broker");
+      await delay(300);
+      assert.equal((await stopCleanly(logger)).spooled, readings.length);
+    } finally {
+      await postgres.server.start();
+    }
+    await using lock = await database.connect();
+    await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+    {
+      await using logger = startLogger(env, options);
+      await waitForBlockedInsert(database);
+      await logger.kill();
+    }
+    await database.terminateLogger();
+    await lock.query("ROLLBACK");
+    await using _again = startLogger(env, options);
+    await waitForRows(database, readings.length, { timeoutMs });
+    await expectStored(database, readings);
+  },
+  breakage: "a message that leaves the spool before it is stored",
+  breakages: [{
+    file: "lib/inbox.ts",
+    find: "return spooled && new Batch(spooled.deliveries, spooled.ids);",
+    replace: "if (spooled) this.#spool.remove(spooled.ids);\n" +
+      "return spooled && new Batch(spooled.deliveries, []);",
   }],
   complaint: /Waiting for 15 rows/,
 }, {
@@ -121,7 +186,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a batch that is not split",
   breakages: [{
-    file: "lib/writer.ts",
+    file: "lib/store_readings.ts",
     find: "if (!(error instanceof DatabaseError && error.isContent)) throw error;",
     replace: "throw error;",
   }],

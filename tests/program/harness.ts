@@ -155,6 +155,8 @@ export interface Counts {
   /** In the spool at the end. */
   readonly spooled: number;
   readonly waiting: number;
+  /** Lost to a spool that was damaged while the logger ran. */
+  readonly unreadable: number;
 }
 
 /** The words of the last line for each count. */
@@ -170,6 +172,7 @@ const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
   found: "found in the spool",
   spooled: "in the spool",
   waiting: "waiting",
+  unreadable: "unreadable in the spool",
 };
 
 /** The counts in the last line of a logger that was stopped; 0 for what it does not mention. */
@@ -183,7 +186,8 @@ export function readCounts(logger: LoggerProcess): Counts {
   const counts = Object.fromEntries(entries) as Counts;
   const { received, found, stored, duplicates, unknown, disabled, rejected } = counts;
   const ended = stored + duplicates + unknown + disabled + rejected + counts.dropped;
-  assert.equal(received + found, ended + counts.spooled + counts.waiting, `do not add up: ${text}`);
+  const left = counts.spooled + counts.unreadable + counts.waiting;
+  assert.equal(received + found, ended + left, `do not add up: ${text}`);
   return counts;
 }
 

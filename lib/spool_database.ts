@@ -1,0 +1,390 @@
+/**
+ * The file of the spool: an SQLite database that survives whatever ends the program or the machine.
+ * Opening it, locking it, replacing a damaged one. Only this module and the rescue know the
+ * SQLite driver.
+ *
+ * A transaction is on disk when it has committed (`synchronous = FULL`). The journal is a rollback
+ * journal that keeps its space: where a disk is full, messages can still be taken out, which a
+ * write-ahead log has no room for.
+ */
+
+import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import type { SpoolConfig } from "./config.ts";
+import { systemReason } from "./environment.ts";
+import { log } from "./log.ts";
+import { rescueRows } from "./spool_rescue.ts";
+
+/** The file in the spool directory, and the one that tells another logger to keep away. */
+const FILE = "spool.sqlite";
+const LOCK_FILE = "spool.lock";
+
+/**
+ * Time that a statement waits while another program reads or writes the file. A logger has other
+ * things to do meanwhile, and tries again later.
+ */
+const LOGGER_BUSY_TIMEOUT_MS = 1_000;
+const BUSY_TIMEOUT_MS = 10_000;
+
+/** Time between two attempts to replace a damaged file. */
+const RESCUE_RETRY_MS = 60_000;
+
+/** Messages get their ids from who inserts them; `time_ms` counts from 1970-01-01 00:00 UTC. */
+const SCHEMA = `
+CREATE TABLE IF NOT EXISTS message (
+  id INTEGER PRIMARY KEY,
+  time_ms INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS rejected (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  time_ms INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS unknown_sensor (
+  id INTEGER PRIMARY KEY,
+  uuid TEXT NOT NULL,
+  sid INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  value TEXT NOT NULL,
+  unit TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  first_ms INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL,
+  UNIQUE (uuid, sid)
+) STRICT;`;
+
+/**
+ * Writing this table over makes the journal large enough to take some hundred messages out of the
+ * spool on a disk that is full: the journal keeps its size.
+ */
+const RESERVE = `
+CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
+INSERT OR IGNORE INTO reserve VALUES (1, zeroblob(${2 ** 19}));
+UPDATE reserve SET content = randomblob(${2 ** 19});`;
+
+/** The columns of the tables, for the rescue. */
+const TABLES = {
+  message: ["id", "time_ms", "topic", "payload"],
+  rejected: ["id", "time_ms", "topic", "reason", "payload"],
+  unknown_sensor: ["id", "uuid", "sid", "topic", "value", "unit", "count", "first_ms", "last_ms"],
+} as const;
+
+/** The spool cannot be used, or not at the moment; the message says why. */
+export class SpoolError extends Error {
+  override readonly name = "SpoolError";
+}
+
+/** A value of a column. */
+export type SpoolValue = SQLInputValue;
+
+/** The open file. Whoever opened it closes it. */
+export class SpoolDatabase implements Disposable {
+  readonly #path: string;
+  /** What the file may take of the disk. */
+  readonly maxBytes: number;
+  readonly #lock: DatabaseSync | undefined;
+  #database: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+  #onRescued: () => void = () => {};
+  #rescueMs = -Infinity;
+
+  /** Where the spool of a configuration is. */
+  static path({ directory }: SpoolConfig): string {
+    return `${directory}/${FILE}`;
+  }
+
+  /**
+   * Opens the spool of a logger, which nobody else may do at the same time. A damaged file is moved
+   * aside, and what can be read of it is taken over.
+   *
+   * @throws {SpoolError} when another logger has it, or the directory cannot be used.
+   */
+  static open(config: SpoolConfig): SpoolDatabase {
+    const { directory, maxBytes } = config;
+    try {
+      Deno.mkdirSync(directory, { recursive: true });
+    } catch (error) {
+      throw new SpoolError(`the directory cannot be created: ${systemReason(error)}`, {
+        cause: error,
+      });
+    }
+    const lock = lockDirectory(directory);
+    try {
+      return new SpoolDatabase(SpoolDatabase.path(config), { maxBytes, lock });
+    } catch (error) {
+      lock.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Opens the spool beside a logger that may be running, to look at what it keeps.
+   *
+   * @throws {SpoolError} when there is none, or it cannot be read.
+   */
+  static attach(config: SpoolConfig): SpoolDatabase {
+    const path = SpoolDatabase.path(config);
+    try {
+      Deno.statSync(path);
+    } catch (error) {
+      throw new SpoolError(`there is no '${path}': ${systemReason(error)}`, { cause: error });
+    }
+    return new SpoolDatabase(path, { maxBytes: config.maxBytes, lock: undefined });
+  }
+
+  private constructor(
+    path: string,
+    { maxBytes, lock }: { readonly maxBytes: number; readonly lock: DatabaseSync | undefined },
+  ) {
+    this.#path = path;
+    this.maxBytes = maxBytes;
+    this.#lock = lock;
+    const isLogger = lock !== undefined;
+    try {
+      this.#database = openDatabase(path, { maxBytes, isLogger });
+    } catch (error) {
+      // Beside a logger that runs, it is that one's to put right.
+      if (!isLogger || !isDamage(error)) throw wrap(error);
+      this.#database = this.#rescue(error);
+    }
+    if (isLogger) this.#reserve();
+  }
+
+  /** Called when a damaged file has been replaced: rows may be missing. */
+  set onRescued(callback: () => void) {
+    this.#onRescued = callback;
+  }
+
+  /** Bytes in use; free pages of the file aside. */
+  get usedBytes(): number {
+    const read = (name: string): number => Number(this.all(`PRAGMA ${name}`)[0]?.[name] ?? 0);
+    return (read("page_count") - read("freelist_count")) * read("page_size");
+  }
+
+  /**
+   * The rows of a query.
+   *
+   * @throws {SpoolError}
+   */
+  all(sql: string, ...values: SpoolValue[]): Record<string, unknown>[] {
+    return this.#attempt(() => this.#prepare(sql).all(...values));
+  }
+
+  /**
+   * Runs a statement; outside of `transaction` it is one of its own. Returns how many rows it
+   * has changed.
+   *
+   * @throws {SpoolError}
+   */
+  run(sql: string, ...values: SpoolValue[]): number {
+    return this.#attempt(() => Number(this.#prepare(sql).run(...values).changes));
+  }
+
+  /**
+   * Runs `work` in a transaction. When this returns, it is on disk.
+   *
+   * @throws {SpoolError} when nothing of it was written, because the disk or the spool is full, say.
+   */
+  transaction(work: () => void): void {
+    this.#attempt(() => {
+      this.#database.exec("BEGIN IMMEDIATE");
+      try {
+        work();
+        this.#database.exec("COMMIT");
+      } catch (error) {
+        // Some errors have rolled back already.
+        if (this.#database.isTransaction !== false) this.#rollBack();
+        throw error;
+      }
+    });
+  }
+
+  /** Gives the space of deleted rows back to the file system. */
+  shrink(): void {
+    // One step of the statement frees one page.
+    this.all("PRAGMA incremental_vacuum");
+  }
+
+  close(): void {
+    this.#statements.clear();
+    this.#database.close();
+    this.#lock?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #reserve(): void {
+    try {
+      this.#database.exec(RESERVE);
+    } catch {
+      // On a disk that is full already, messages may have to stay longer than they are needed.
+    }
+  }
+
+  #rollBack(): void {
+    try {
+      this.#database.exec("ROLLBACK");
+    } catch {
+      // Rolled back already; the error that led here is the one to report.
+    }
+  }
+
+  #prepare(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      statement = this.#database.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  /** Turns what the driver throws into a `SpoolError`, and replaces a file that is damaged. */
+  #attempt<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      // A statement within a transaction has been here already.
+      const isNew = this.#lock !== undefined && !(error instanceof SpoolError);
+      if (isNew && isDamage(error)) this.#replace(error);
+      throw wrap(error);
+    }
+  }
+
+  /** Puts another file in the place of the damaged one, or tries again later. */
+  #replace(damage: unknown): void {
+    if (performance.now() - this.#rescueMs < RESCUE_RETRY_MS) return;
+    this.#rescueMs = performance.now();
+    this.#statements.clear();
+    this.#database.close();
+    try {
+      this.#database = this.#rescue(damage);
+    } catch (error) {
+      this.#database = new DatabaseSync(this.#path);
+      throw error;
+    }
+    this.#reserve();
+    this.#onRescued();
+  }
+
+  /**
+   * Begins a new file with what can be read of the damaged one, and puts it in its place, which
+   * stays as it is until then: whatever ends this in between, the next start begins again.
+   */
+  #rescue(damage: unknown): DatabaseSync {
+    const aside = `${this.#path}.damaged-${new Date().toISOString().replace(/[:.]/g, "")}`;
+    const fresh = `${this.#path}.rescued`;
+    try {
+      for (const file of [fresh, `${fresh}-journal`]) removeIfThere(file);
+      const database = openDatabase(fresh, { maxBytes: Infinity, isLogger: true });
+      let rescued;
+      try {
+        rescued = rescueRows(this.#path, { into: database, schema: SCHEMA, tables: TABLES });
+      } finally {
+        database.close();
+      }
+      removeIfThere(`${fresh}-journal`);
+      keep(this.#path, aside);
+      // The journal of an interrupted transaction belongs to its file, by name.
+      renameIfThere(`${this.#path}-journal`, `${aside}-journal`);
+      Deno.renameSync(fresh, this.#path);
+      log.error(
+        `The spool '${this.#path}' is damaged (${systemReason(damage)}). It is kept as ` +
+          `'${aside}'; ${rescued.message} messages could be read from it and are stored.`,
+      );
+      return openDatabase(this.#path, { maxBytes: this.maxBytes, isLogger: true });
+    } catch (error) {
+      throw wrap(error);
+    }
+  }
+}
+
+/** The journal's mode comes first: in the mode before, other settings would delete the journal. */
+function openDatabase(
+  path: string,
+  { maxBytes, isLogger }: { readonly maxBytes: number; readonly isLogger: boolean },
+): DatabaseSync {
+  const database = new DatabaseSync(path);
+  try {
+    database.exec(`
+      PRAGMA busy_timeout = ${isLogger ? LOGGER_BUSY_TIMEOUT_MS : BUSY_TIMEOUT_MS};
+      PRAGMA journal_mode = PERSIST;
+      PRAGMA auto_vacuum = INCREMENTAL;
+      PRAGMA synchronous = FULL;`);
+    database.exec(SCHEMA);
+    const pageSize = Number(database.prepare("PRAGMA page_size").get()?.["page_size"]);
+    database.exec(`PRAGMA max_page_count = ${Math.min(Math.ceil(maxBytes / pageSize), MAX_PAGES)}`);
+    // It reads the whole file, and keeps the logger from writing meanwhile.
+    if (!isLogger) return database;
+    const [check] = database.prepare("PRAGMA quick_check(1)").all();
+    const found = String(check?.["quick_check"]);
+    if (found !== "ok") throw new Error(`${DAMAGE}: ${found.replaceAll(/\s+/g, " ")}`);
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+/** Held until it is closed, and freed by the system when the process ends, however it does. */
+function lockDirectory(directory: string): DatabaseSync {
+  let lock: DatabaseSync | undefined;
+  try {
+    lock = new DatabaseSync(`${directory}/${LOCK_FILE}`);
+    lock.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    lock?.close();
+    const reason = /locked/.test(systemReason(error))
+      ? "another logger is using it; each needs a directory of its own"
+      : systemReason(error);
+    throw new SpoolError(reason, { cause: error });
+  }
+}
+
+/** SQLite's own limit. */
+const MAX_PAGES = 2 ** 32 - 2;
+
+const DAMAGE = "database disk image is malformed";
+
+/** Whether the file is at fault. The driver has nothing but SQLite's words to tell by. */
+function isDamage(error: unknown): boolean {
+  return new RegExp(`${DAMAGE}|file is not a database|malformed database schema`).test(
+    systemReason(error),
+  );
+}
+
+function wrap(error: unknown): SpoolError {
+  return error instanceof SpoolError
+    ? error
+    : new SpoolError(systemReason(error), { cause: error });
+}
+
+function renameIfThere(from: string, to: string): void {
+  try {
+    Deno.renameSync(from, to);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Gives a file another name, too: the place of the first one is never empty. */
+function keep(path: string, aside: string): void {
+  try {
+    Deno.linkSync(path, aside);
+  } catch {
+    Deno.renameSync(path, aside); // Not every file system has links.
+  }
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

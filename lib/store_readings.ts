@@ -1,0 +1,41 @@
+/** Storing a batch row by row where the database refuses it as a whole. */
+
+import { type DatabaseConnection, DatabaseError, type InsertResult } from "./database.ts";
+import type { Reading } from "./reading.ts";
+
+/** What is told about the parts of a batch, each of which is told of once. */
+export interface StoreListener<Item> {
+  /** These have been committed, or were not to be stored; indices in `result` count from 0. */
+  readonly onStored: (items: readonly Item[], result: InsertResult) => void;
+  /** The database refuses this one for its content; `reason` says why. */
+  readonly onRefused: (item: Item, reason: string) => void;
+}
+
+/**
+ * Inserts a batch. One that the database refuses for its content is halved until the rows at fault
+ * are alone: at most 2·log2(n) more statements for each of them.
+ *
+ * @throws {DatabaseError} when the database does not take rows at the moment; what was told of
+ * before is done.
+ */
+export async function storeReadings<Item extends { readonly reading: Reading }>(
+  connection: DatabaseConnection,
+  items: readonly Item[],
+  listener: StoreListener<Item>,
+): Promise<void> {
+  if (items.length === 0) return;
+  let result;
+  try {
+    result = await connection.insert(items.map(({ reading }) => reading));
+  } catch (error) {
+    if (!(error instanceof DatabaseError && error.isContent)) throw error;
+    const [first] = items;
+    if (items.length === 1 && first !== undefined) {
+      return listener.onRefused(first, `the database refuses it: ${error.message}`);
+    }
+    const middle = Math.ceil(items.length / 2);
+    await storeReadings(connection, items.slice(0, middle), listener);
+    return await storeReadings(connection, items.slice(middle), listener);
+  }
+  listener.onStored(items, result);
+}
