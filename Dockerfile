@@ -21,7 +21,8 @@ RUN deno task compile /build/kraken-logger
 COPY --from=runtime / /image/
 RUN rm -rf /image/bin/deno /image/usr/bin/deno /image/tini /image/deno-dir \
  && mkdir -p /image/usr/local/bin \
- && cp kraken-logger /image/usr/local/bin/
+ && cp kraken-logger /image/usr/local/bin/ \
+ && mkdir spool
 
 FROM scratch
 LABEL org.opencontainers.image.title="kraken-logger" \
@@ -29,6 +30,8 @@ LABEL org.opencontainers.image.title="kraken-logger" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="GPL-3.0-or-later"
 COPY --from=build /image/ /
+# For SPOOL_DIRECTORY, on a volume: a new one gets its owner from here.
+COPY --from=build --chown=65532:65532 /build/spool/ /var/lib/kraken-logger/
 # 'nonroot' of distroless; a number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 # Finishes what is in hand and says goodbye to the broker.
