@@ -5,6 +5,7 @@
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import type { MosquittoBroker } from "../services/mosquitto.ts";
 import { delay } from "../services/poll.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import { type CpuUse, readCpuUse, subtractCpuUse } from "./cpu_use.ts";
 import { readResult, startProgram } from "./program.ts";
 import type { ReceiverJob, ReceiverResult } from "./receiver_program.ts";
@@ -20,7 +21,7 @@ import {
 import { cpuSeconds, findChild, peakMemoryBytes } from "./usage.ts";
 
 /** Who drains a backlog, by the client id of its session. */
-export type Drainer = "logger" | "receiver" | "single-insert";
+export type Drainer = "logger" | "logger-with-spool" | "receiver" | "single-insert";
 
 /** A drained backlog. */
 export interface Drain {
@@ -99,16 +100,21 @@ async function drainEmpty({ stage, broker, count }: DrainContext): Promise<Drain
 
 async function drainToTable(
   { stage, broker, qos, count }: DrainContext,
-  clientId: "logger" | "single-insert",
+  clientId: Exclude<Drainer, "receiver">,
 ): Promise<Drain> {
   const { scope, database } = stage;
   const cpuBefore = readCpuUse(stage);
   const startMs = Date.now();
   const { host, port } = broker;
   const job: SingleInsertJob = { broker: { host, port }, clientId, qos, database: database.logger };
-  const env = loggerEnv({ database, broker }, { MQTT_CLIENT_ID: clientId, MQTT_QOS: `${qos}` });
+  using directory = withTemporaryDirectory();
+  const env = loggerEnv({ database, broker }, {
+    MQTT_CLIENT_ID: clientId,
+    MQTT_QOS: `${qos}`,
+    ...(clientId === "logger-with-spool" && { SPOOL_DIRECTORY: directory.path }),
+  });
   const process = await scope.open(() =>
-    clientId === "logger" ? startLogger(env) : startProgram("single_insert_program", job)
+    clientId === "single-insert" ? startProgram("single_insert_program", job) : startLogger(env)
   );
   await waitForRows(stage, { count, process });
   const quietMs = await waitForQuiet([process.pid, findChild("mosquitto")]);
@@ -129,7 +135,7 @@ async function drainToTable(
 }
 
 /** Waits until the table has so many rows, asking for nothing expensive while it grows. */
-async function waitForRows(
+export async function waitForRows(
   { sql }: Stage,
   { count, process }: {
     readonly count: number;
@@ -168,7 +174,7 @@ async function waitForRows(
  *
  * @returns when that was, in milliseconds since 1970.
  */
-async function waitForQuiet(pids: readonly number[]): Promise<number> {
+export async function waitForQuiet(pids: readonly number[]): Promise<number> {
   let busyMs = Date.now();
   let before = NaN;
   while (Date.now() - busyMs < QUIET_MS) {
@@ -182,7 +188,7 @@ async function waitForQuiet(pids: readonly number[]): Promise<number> {
 }
 
 /** When the rows were committed, by the server's own record. */
-async function readCommits({ sql }: Stage): Promise<{
+export async function readCommits({ sql }: Stage): Promise<{
   readonly firstMs: number;
   readonly lastMs: number;
   /** Rows of the first commit, whose beginning is not known. */

@@ -8,6 +8,7 @@ import { measureDrains } from "./drain.ts";
 import { measureLatency } from "./latency.ts";
 import { type BenchOptions, HELP, parseOptions } from "./options.ts";
 import { Scope } from "./scope.ts";
+import { measureSpool } from "./spool.ts";
 import { prepareStage, type Stage } from "./stage.ts";
 import {
   type DrainComparison,
@@ -17,6 +18,7 @@ import {
   largeBacklogRow,
   latencyRows,
   type Row,
+  spoolRows,
 } from "./table.ts";
 
 const MILLION = 1_000_000;
@@ -37,6 +39,8 @@ Last handover: when logger and broker come to rest. At QoS 2 a handover ends two
 Receiver: the logger's own MQTT connection, acknowledging at once, with nothing behind it; from
   the first message to the end of the last handover.
 COPY: of the rows in the table, from a file of the server's into an empty table with the same keys.
+Spool: into it while the database is away, each message acknowledged when it is on disk, by the
+  times in the file; and out of it into the database, by the commit times, with nothing coming in.
 One INSERT each: MQTT.js and pg, five connections, acknowledged before it is stored. At QoS 2 it
   has a backlog of ${formatCount(MAX_PLAIN_QOS2_BACKLOG)}; Mosquitto 2.0 cuts it off with a larger.
 Visible row: seen by another connection that asks all the time, which takes CPU time of the
@@ -54,10 +58,10 @@ async function measure(stage: Stage, options: BenchOptions): Promise<Row[]> {
       count: singleInsertCount,
       drainers: ["single-insert"],
     });
-    const { logger, receiver } = await measureDrains(stage, {
+    const { logger, receiver, ...others } = await measureDrains(stage, {
       qos,
       count,
-      drainers: ["receiver", "logger"],
+      drainers: ["receiver", "logger", "logger-with-spool"],
     });
     const copyRate = await measureCopy(stage);
     const singleInsert = single["single-insert"];
@@ -65,6 +69,8 @@ async function measure(stage: Stage, options: BenchOptions): Promise<Row[]> {
       ...{ qos, count, singleInsertCount, logger, receiver, singleInsert },
     };
     rows.push(...drainRows(comparison, copyRate));
+    const spool = await measureSpool(stage, { qos, count });
+    rows.push(...spoolRows({ comparison, withSpool: others["logger-with-spool"], spool }));
     if (options.million) {
       const plan = { qos, count: MILLION, drainers: ["logger"] } as const;
       const { logger: drain } = await measureDrains(stage, plan);

@@ -3,6 +3,7 @@
  */
 import type { CpuUse } from "./cpu_use.ts";
 import type { Drain } from "./drain.ts";
+import type { SpoolRates } from "./spool.ts";
 import { type Latency, STEADY_RATE, STEADY_SECONDS } from "./latency.ts";
 
 /** A line of the table. */
@@ -58,6 +59,33 @@ export function drainRows(comparison: DrainComparison, copyRate: number): Row[] 
     }),
     memory("logger", logger, count),
     memory(SINGLE, singleInsert, singleInsertCount),
+  ];
+}
+
+/** What the spool costs while it is not needed, and how fast it is when it is. */
+export function spoolRows(
+  { comparison: { qos, logger }, withSpool, spool }: {
+    readonly comparison: DrainComparison;
+    readonly withSpool: Drain;
+    readonly spool: SpoolRates;
+  },
+): Row[] {
+  const speed = (what: string, value: number): Row => ({
+    what: `${what}, QoS ${qos}`,
+    value,
+    unit: "messages/s",
+    ratio: `${formatRatio(value / logger.messagesPerSecond)} × drain by the logger`,
+  });
+  return [
+    speed("Drain with a spool configured", withSpool.messagesPerSecond),
+    speed("Into the spool", spool.filledPerSecond),
+    speed("From the spool into the database", spool.emptiedPerSecond),
+    { what: `Spool, QoS ${qos}: bytes a message`, value: spool.bytesPerMessage, unit: "bytes" },
+    {
+      what: `Peak memory with the spool, QoS ${qos}`,
+      value: spool.peakMemoryBytes / 1e6,
+      unit: "MB",
+    },
   ];
 }
 
