@@ -114,6 +114,8 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   ECONNABORTED: "the connection was aborted",
   EPIPE: "the connection was closed by the other side",
   ETIMEDOUT: "no answer in time",
+  // What Deno 2.4 makes of a write to a connection that has just been closed.
+  UNKNOWN: "the connection was closed",
   EHOSTUNREACH: "no route to the host",
   ENETUNREACH: "no route to the network",
   ENOTFOUND: "the host name is unknown",

@@ -19,6 +19,13 @@ interface Connection {
   readonly server: Socket;
 }
 
+/** A connection that is to be cut; see {@linkcode TcpProxy.cutAfter}. */
+interface PendingCut {
+  readonly direction: ProxyDirection;
+  bytesLeft: number;
+  readonly onCut: () => void;
+}
+
 /** Starts a proxy on a free port. The caller disposes it; the service stays the caller's own. */
 export async function startProxy(target: ProxyTarget): Promise<TcpProxy> {
   const proxy = new TcpProxy(target);
@@ -38,6 +45,7 @@ export class TcpProxy implements AsyncDisposable {
   #accepted = 0;
   #bytesToServer = 0;
   #bytesToClient = 0;
+  #pendingCut: PendingCut | undefined;
 
   /** Use {@linkcode startProxy}. */
   constructor(target: ProxyTarget) {
@@ -89,6 +97,20 @@ export class TcpProxy implements AsyncDisposable {
     return count;
   }
 
+  /**
+   * Lets so many bytes more pass in a direction, on whichever connections, and cuts the connection
+   * that brings the next one: who sends is reset, who receives gets the end of the stream behind the
+   * last byte that passed. Resolves when that has happened. One cut at a time.
+   */
+  async cutAfter(bytes: number, direction: Exclude<ProxyDirection, "both">): Promise<void> {
+    if (this.#pendingCut !== undefined) {
+      throw new Error("Cutting a connection: another one is still to be cut");
+    }
+    await new Promise<void>((resolve) => {
+      this.#pendingCut = { direction, bytesLeft: bytes, onCut: resolve };
+    });
+  }
+
   /** Refuses new connections from now on; open ones go on. */
   async refuse(): Promise<void> {
     const listener = this.#listener;
@@ -138,8 +160,14 @@ export class TcpProxy implements AsyncDisposable {
     client.setNoDelay(true);
     const connection = { client, server };
     this.#connections.add(connection);
-    this.#forward(client, server, (bytes) => this.#bytesToServer += bytes);
-    this.#forward(server, client, (bytes) => this.#bytesToClient += bytes);
+    this.#forward(client, server, {
+      direction: "toServer",
+      count: (bytes) => this.#bytesToServer += bytes,
+    });
+    this.#forward(server, client, {
+      direction: "toClient",
+      count: (bytes) => this.#bytesToClient += bytes,
+    });
     const finish = (): void => {
       this.#connections.delete(connection);
       client.destroy();
@@ -150,10 +178,26 @@ export class TcpProxy implements AsyncDisposable {
     this.#applyStall(connection);
   }
 
-  #forward(from: Socket, to: Socket, count: (bytes: number) => void): void {
+  #forward(from: Socket, to: Socket, { direction, count }: ForwardOptions): void {
     from.on("data", (chunk: Uint8Array) => {
+      if (to.destroyed || to.writableEnded) {
+        return;
+      }
+      const cut = this.#pendingCut?.direction === direction ? this.#pendingCut : undefined;
+      if (cut !== undefined && cut.bytesLeft < chunk.length) {
+        this.#pendingCut = undefined;
+        count(cut.bytesLeft);
+        to.end(chunk.subarray(0, cut.bytesLeft), () => {
+          from.resetAndDestroy();
+          cut.onCut();
+        });
+        return;
+      }
+      if (cut !== undefined) {
+        cut.bytesLeft -= chunk.length;
+      }
       count(chunk.length);
-      if (!to.destroyed && !to.write(chunk)) {
+      if (!to.write(chunk)) {
         from.pause();
       }
     });
@@ -167,6 +211,11 @@ export class TcpProxy implements AsyncDisposable {
     setFlow(client, { isStalled: this.#isStalledToServer, target: server });
     setFlow(server, { isStalled: this.#isStalledToClient, target: client });
   }
+}
+
+interface ForwardOptions {
+  readonly direction: ProxyDirection;
+  readonly count: (bytes: number) => void;
 }
 
 interface Flow {

@@ -1,0 +1,317 @@
+/**
+ * Faults of PostgreSQL while readings keep coming, with the queue that Mosquitto has by default:
+ * what the database cannot take goes to the spool, and in the end everything is stored once.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { LOGGER_PASSWORD, LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { SqlConnection } from "../services/sql.ts";
+import {
+  createSession,
+  linesOf,
+  onlyLine,
+  slowInserts,
+  startTellingMosquitto,
+  stopCleanly,
+  usePostgres,
+  waitForBlockedInsert,
+  waitForRows,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import {
+  countDrops,
+  MORE_THAN_NARROW_HOLDS,
+  NARROW,
+  shortenTimeouts,
+  startLoad,
+  waitForTimeouts,
+  withoutSources,
+} from "./database_load.ts";
+import { mountSmallDisk, withoutMount } from "./small_disk.ts";
+
+// Few connections, so that all of them are soon taken.
+const postgres = usePostgres({ settings: { max_connections: "12" } });
+
+/** Waits until the server is at work on an insert of the logger. */
+async function waitForInsert(database: TestDatabase): Promise<void> {
+  await using connection = await database.connect();
+  await waitUntil(async () => {
+    const rows = await connection.query(
+      `SELECT FROM pg_stat_activity WHERE usename = '${LOGGER_ROLE}' AND state = 'active'
+       AND datname = current_database() AND query LIKE '%INSERT INTO sensor_data%'`,
+    );
+    return rows.length > 0;
+  }, { what: "an insert of the logger", intervalMs: 1 });
+}
+
+/** Ends the logger's connections, of which there must be at least one; returns how many. */
+async function terminateLogger(database: TestDatabase): Promise<number> {
+  return await waitUntil(async () => await database.terminateLogger() || null, {
+    what: "a connection of the logger",
+  });
+}
+
+for (const spool of [true, false]) {
+  const name = spool
+    ? "run keeps more than it and the broker can hold while PostgreSQL is stopped"
+    // What shows that the other one tests what it says.
+    : "run without a spool leaves to the broker, and to its limits, what it cannot hold";
+  Deno.test(name, { ignore: withoutMosquitto }, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await startTellingMosquitto({ maxQueuedMessages: 1000 });
+    await createSession(broker);
+    using directory = withTemporaryDirectory();
+    const env = spool ? { SPOOL_DIRECTORY: directory.path } : {};
+    await using logger = startLogger(loggerEnv({ database, broker }, env));
+    await logger.waitForLine("Connected to MQTT broker");
+    await logger.waitForLine("Connected to database");
+    // The in-flight window holds 8,000, and the queue a thousand.
+    const readings = makeReadings({ count: 15_000 });
+    await postgres.server.stop();
+    try {
+      await logger.waitForLine(/Database .* is not available/);
+      // More than a second's worth fits, so that the spool may be used as late as that.
+      await publishReadingsFast(broker, readings, { qos: 1, ...(spool && { rate: 5000 }) });
+      assert.equal(countDrops(broker), spool ? 0 : 1);
+    } finally {
+      await postgres.server.start();
+    }
+    if (!spool) return;
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    const { received, stored, spooled } = await stopCleanly(logger);
+    assert.deepEqual([received, stored, spooled], [readings.length, readings.length, 0]);
+    onlyLine(logger, "ERROR", /./);
+  });
+}
+
+Deno.test("run keeps every reading when PostgreSQL is killed in the middle of inserts", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await slowInserts(database, 0.1);
+  await using load = await startLoad(database);
+  for (let kill = 0; kill < 2; kill++) {
+    await load.waitForStored();
+    await waitForInsert(database);
+    await postgres.server.kill();
+    await load.waitForPublished(200);
+    await postgres.server.start();
+  }
+  await load.finish();
+  load.expectOutages(/closed|reset|refused|terminated|starting up|recovery/);
+});
+
+for (const spool of [true, false]) {
+  const variant = spool ? "" : " without a spool";
+  Deno.test(`run${variant} keeps every reading when its connections are terminated repeatedly`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    const database = await postgres.createDatabase();
+    await slowInserts(database, 0.02);
+    await using load = await startLoad(database, { spool });
+    let terminated = 0;
+    for (let round = 0; round < 20; round++) {
+      // Without a success in between, the logger would wait longer each time.
+      await load.waitForStored();
+      if (round % 2 === 0) await waitForInsert(database);
+      terminated += await terminateLogger(database);
+    }
+    assert.ok(terminated >= 20);
+    await load.finish();
+    load.expectOutages(/administrator command|closed|terminated/);
+  });
+}
+
+Deno.test("run keeps every reading when PostgreSQL is restarted three times in a row", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using load = await startLoad(database);
+  for (const mode of ["fast", "immediate", "fast"] as const) {
+    await postgres.server.restart(mode);
+    assert.ok(await terminateLogger(database) > 0);
+  }
+  await load.finish();
+  load.expectOutages(
+    /administrator command|crash of another|closed|reset|refused|starting up|shutting down/,
+  );
+});
+
+Deno.test("run keeps every reading while PostgreSQL is frozen for longer than its timeouts", {
+  ignore: withoutMosquitto || withoutSources,
+}, async () => {
+  const database = await postgres.createDatabase();
+  using sources = shortenTimeouts();
+  await using load = await startLoad(database, {
+    ...NARROW,
+    env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
+    sources: sources.path,
+  });
+  await postgres.server.kill("SIGSTOP");
+  try {
+    await Promise.all([
+      waitForTimeouts(load.logger),
+      load.waitForPublished(MORE_THAN_NARROW_HOLDS),
+    ]);
+  } finally {
+    await postgres.server.kill("SIGCONT");
+  }
+  await load.finish();
+  load.expectOutages(/timeout/);
+});
+
+Deno.test("run keeps every reading while a table is locked", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using load = await startLoad(database, NARROW);
+  await using lock = await database.connect();
+  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+  await waitForBlockedInsert(database);
+  const rows = await database.countReadings();
+  await load.waitForPublished(MORE_THAN_NARROW_HOLDS);
+  assert.equal(await database.countReadings(), rows);
+  await lock.query("ROLLBACK");
+  await load.finish();
+  assert.deepEqual(linesOf(load.logger, "ERROR"), []);
+});
+
+/** Something that keeps the logger out of a database that is well. */
+interface Refusal {
+  /** Completes "run keeps every reading while …". */
+  readonly name: string;
+  /** What the server says to the logger. */
+  readonly reason: RegExp;
+  /** Begins it; what it returns ends it. */
+  readonly begin: (database: TestDatabase) => Promise<() => Promise<void>>;
+}
+
+const REFUSALS: readonly Refusal[] = [{
+  name: "the database is read-only",
+  reason: /read-only transaction \(the server is a standby, or the database is set to read-only\)/,
+  begin: async (database) => {
+    const alter = `ALTER DATABASE "${database.name}"`;
+    await database.query(`${alter} SET default_transaction_read_only = on`);
+    await terminateLogger(database);
+    return async () => {
+      await postgres.server.query(`${alter} RESET default_transaction_read_only`);
+    };
+  },
+}, {
+  name: "the password is another one",
+  reason: /authentication failed .*\(check DATABASE_USER and DATABASE_PASSWORD\)/,
+  begin: async (database) => {
+    const setPassword = async (password: string): Promise<void> => {
+      const literal = password.replaceAll("'", "''");
+      await database.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD '${literal}'`);
+    };
+    await setPassword("another one");
+    await terminateLogger(database);
+    return async () => await setPassword(LOGGER_PASSWORD);
+  },
+}, {
+  name: "others have taken all connections",
+  reason: /(too many clients|connection slots are reserved).*\(raise max_connections/,
+  begin: async (database) => {
+    const others = new AsyncDisposableStack();
+    await waitUntil(async () => {
+      // Those that found a place free before it was taken.
+      const own = await database.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'kraken-logger' AND datname = current_database()`,
+      );
+      try {
+        while (true) others.use(await SqlConnection.open(database.logger));
+      } catch (error) {
+        assert.equal((error as { code?: string }).code, "53300");
+      }
+      return own.length === 0;
+    }, { what: "all connections to be taken" });
+    return async () => await others.disposeAsync();
+  },
+}];
+
+for (const { name, reason, begin } of REFUSALS) {
+  Deno.test(`run keeps every reading while ${name}, under load`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    const database = await postgres.createDatabase();
+    const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
+    await using load = await startLoad(database, { env });
+    const end = await begin(database);
+    try {
+      // The ERROR has the end of the connections, the attempts after it have this.
+      await load.logger.waitForLine(reason);
+      const rows = await database.countReadings();
+      // More than a second's worth, after which the spool is used.
+      await load.waitForPublished(600);
+      assert.equal(await database.countReadings(), rows);
+    } finally {
+      await end();
+    }
+    await load.finish();
+    load.expectOutages(/./);
+  });
+}
+
+Deno.test("run keeps every reading while the disk of the database is full", {
+  ignore: withoutMosquitto || withoutMount,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using disk = await mountSmallDisk({ ownerOf: postgres.server.dataDirectory });
+  await postgres.server.query(`CREATE TABLESPACE small LOCATION '${disk.path}'`);
+  try {
+    await database.query("ALTER TABLE sensor_data SET TABLESPACE small");
+    await using load = await startLoad(database);
+    disk.fill();
+    const reason = /No space left on device \(free space on the disk of the database server\)/;
+    await load.logger.waitForLine(reason);
+    await load.waitForPublished(600);
+    disk.empty();
+    await load.finish();
+    assert.equal(load.expectOutages(reason), 1);
+  } finally {
+    await postgres.server.query(`DROP DATABASE "${database.name}" WITH (FORCE)`);
+    await postgres.server.query("DROP TABLESPACE small");
+  }
+});
+
+Deno.test("run tells of the end of an outage when another connection has stored what waited", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(loggerEnv({ database, broker }));
+  await logger.waitForLine("Connected to database");
+  await logger.waitForLine("Connected to MQTT broker");
+  await using lock = await database.connect();
+  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+  const readings = makeReadings({ count: 1 });
+  await publishReadings(broker, readings);
+  await waitForBlockedInsert(database);
+  const idle = `usename = '${LOGGER_ROLE}' AND datname = current_database() AND state = 'idle'`;
+  await waitUntil(async () => {
+    const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ${idle}`;
+    return (await database.query(terminate)).length > 0;
+  }, { what: "the other connection" });
+  await logger.waitForLine(/Database '.*' is not available/);
+  await waitUntil(async () => {
+    // The catalogue is the last thing that is read before a connection is ready.
+    const ready = await database.query(
+      `SELECT FROM pg_stat_activity WHERE ${idle} AND query LIKE '%pg_attribute%'`,
+    );
+    return ready.length > 0;
+  }, { what: "the connection to be back" });
+  await lock.query("ROLLBACK");
+  await waitForRows(database, readings.length);
+  await logger.waitForLine(
+    /Database '.*' is available again after \d+\.\d s\. 1 messages waited\.$/,
+  );
+  await stopCleanly(logger);
+});

@@ -1,0 +1,117 @@
+/**
+ * Faults of the network between logger and database while readings keep coming: connections that
+ * are reset, stalled, and cut in the middle of whatever they carry.
+ *
+ * `KRAKEN_TEST_SEED` gives the cuts of an earlier run again.
+ */
+import assert from "node:assert/strict";
+import { waitUntil } from "../services/poll.ts";
+import { startProxy } from "../services/proxy.ts";
+import { createRandom } from "../services/readings.ts";
+import { slowInserts, usePostgres, withoutMosquitto } from "../program/harness.ts";
+import {
+  MORE_THAN_NARROW_HOLDS,
+  NARROW,
+  shortenTimeouts,
+  startLoad,
+  waitForTimeouts,
+  withoutSources,
+} from "./database_load.ts";
+
+const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+
+const postgres = usePostgres();
+
+for (const spool of [true, false]) {
+  const variant = spool ? "" : " without a spool";
+
+  Deno.test(`run${variant} keeps every reading when its connections are reset repeatedly`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    const database = await postgres.createDatabase();
+    await slowInserts(database, 0.02);
+    await using proxy = await startProxy(postgres.server);
+    await using load = await startLoad(database, { spool, through: proxy });
+    let resets = 0;
+    for (let round = 0; round < 15; round++) {
+      // Each second one finds the connections at work, the others find whatever they do then.
+      if (round % 2 === 0) await load.waitForStored();
+      resets += await waitUntil(() => proxy.reset() || null, { intervalMs: 1 });
+    }
+    assert.ok(resets >= 15);
+    await load.finish();
+    load.expectOutages(/reset|closed|terminated/);
+  });
+
+  Deno.test(`run${variant} stores every reading once when its connections are cut anywhere`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    // deno-lint-ignore no-console
+    console.log(`KRAKEN_TEST_SEED=${SEED}`);
+    const random = createRandom(SEED);
+    const database = await postgres.createDatabase();
+    // Batches of some dozens, whose statements have some thousand bytes.
+    await slowInserts(database, 0.05);
+    await using proxy = await startProxy(postgres.server);
+    await using load = await startLoad(database, { spool, through: proxy });
+    const logFrom = postgres.server.logLines.length;
+    for (let round = 0; round < 6; round++) {
+      await load.waitForStored();
+      await proxy.cutAfter(Math.floor(random() * 5000), "toServer");
+      await load.waitForStored();
+      // The answer to an insert, which follows its commit, has some hundred bytes.
+      await proxy.cutAfter(Math.floor(random() * 200), "toClient");
+      await load.waitForStored();
+      await proxy.cutAfter(0, "toClient");
+    }
+    const { duplicates } = await load.finish();
+    // Committed, and sent again for want of an answer.
+    assert.ok(duplicates > 0, "no cut came between a commit and its answer");
+    const incomplete = postgres.server.logLines.slice(logFrom)
+      .filter((line) => line.includes("incomplete message from client"));
+    assert.ok(incomplete.length > 0, "no cut came in the middle of a statement");
+    load.expectOutages(/reset|closed|terminated/);
+  });
+}
+
+Deno.test("run keeps every reading when the network stalls in either direction", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using proxy = await startProxy(postgres.server);
+  await using load = await startLoad(database, { through: proxy });
+  for (const direction of ["toServer", "toClient", "both"] as const) {
+    await load.waitForStored();
+    proxy.pause(direction);
+    const carried = direction === "toServer" ? "bytesToServer" : "bytesToClient";
+    const before = proxy[carried];
+    // More than a second's worth, after which the spool is used.
+    await load.waitForPublished(700);
+    assert.equal(proxy[carried], before);
+    proxy.resume();
+  }
+  await load.finish();
+});
+
+Deno.test("run keeps every reading when answers stall for longer than its timeouts", {
+  ignore: withoutMosquitto || withoutSources,
+}, async () => {
+  const database = await postgres.createDatabase();
+  using sources = shortenTimeouts();
+  await using proxy = await startProxy(postgres.server);
+  await using load = await startLoad(database, {
+    ...NARROW,
+    through: proxy,
+    env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
+    sources: sources.path,
+  });
+  proxy.pause("toClient");
+  await Promise.all([
+    waitForTimeouts(load.logger),
+    load.waitForPublished(MORE_THAN_NARROW_HOLDS),
+  ]);
+  proxy.resume();
+  const { duplicates } = await load.finish();
+  assert.ok(duplicates > 0, "nothing was committed whose answer stalled");
+  load.expectOutages(/timeout/);
+});

@@ -1,0 +1,65 @@
+/**
+ * A file system so small that a test can fill it, for a disk that is full. It needs the right to
+ * mount, which root has, in a container only where it was given.
+ */
+import { runSuccessfully } from "../services/process.ts";
+
+/** CAP_SYS_ADMIN, see capabilities(7). */
+const MOUNT_CAPABILITY = 1n << 21n;
+
+/** Where the tests may not mount, those of a full disk are left out, except in CI: there they fail. */
+export const withoutMount: boolean = !hasMountCapability() && Deno.env.get("CI") !== "true";
+
+const SIZE_BYTES = 4 * 1024 * 1024;
+
+/** A small file system. Its directory `path` is empty in the beginning, and the service's own. */
+export interface SmallDisk extends AsyncDisposable {
+  readonly path: string;
+  /** Fills it to the last byte. */
+  fill(): void;
+  /** Removes what `fill` wrote. */
+  empty(): void;
+}
+
+/** Mounts one; its disposal removes it, with all that is in it. The owner is that of another path. */
+export async function mountSmallDisk(options: { readonly ownerOf: string }): Promise<SmallDisk> {
+  const mountPoint = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  const run = async (program: string, ...args: readonly string[]): Promise<void> => {
+    await runSuccessfully(program, { args });
+  };
+  try {
+    await run("mount", "-t", "tmpfs", "-o", `size=${SIZE_BYTES},mode=0755`, "tmpfs", mountPoint);
+  } catch (error) {
+    Deno.removeSync(mountPoint);
+    throw error;
+  }
+  const path = `${mountPoint}/data`;
+  const ballast = `${mountPoint}/ballast`;
+  const { uid, gid } = Deno.statSync(options.ownerOf);
+  Deno.mkdirSync(path, { mode: 0o700 });
+  Deno.chownSync(path, uid, gid);
+  return {
+    path,
+    fill(): void {
+      using file = Deno.openSync(ballast, { write: true, create: true });
+      const page = new Uint8Array(4096);
+      try {
+        while (true) file.writeSync(page);
+      } catch (error) {
+        if ((error as { code?: string }).code !== "ENOSPC") throw error;
+      }
+    },
+    empty: () => Deno.removeSync(ballast),
+    async [Symbol.asyncDispose](): Promise<void> {
+      await run("umount", mountPoint);
+      Deno.removeSync(mountPoint);
+    },
+  };
+}
+
+function hasMountCapability(): boolean {
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(
+    Deno.readTextFileSync("/proc/self/status"),
+  ) ?? [];
+  return (BigInt(`0x${effective ?? 0}`) & MOUNT_CAPABILITY) !== 0n;
+}
