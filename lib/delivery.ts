@@ -114,6 +114,7 @@ export class AcknowledgementQueue {
   readonly #onSettled: () => void;
   readonly #buffer = new AcknowledgementBuffer();
   readonly #unsettled = new Set<Delivery>();
+  #unsettledBytes = 0;
   /** In order of arrival. */
   readonly #owed = new Fifo<Owed>();
   /** Acknowledgements due that wait for handovers to be done: `type << 16 | packetId`. */
@@ -134,6 +135,11 @@ export class AcknowledgementQueue {
     return this.#unsettled.size;
   }
 
+  /** Bytes of their payloads. */
+  get unsettledBytes(): number {
+    return this.#unsettledBytes;
+  }
+
   /** Whether everything that is settled is acknowledged, and every handover done. */
   get idle(): boolean {
     return this.#due.length === 0 && this.#halfDone.size === 0 && !this.#flushScheduled;
@@ -144,6 +150,7 @@ export class AcknowledgementQueue {
     const owed = { type: delivery.qos === 1 ? PUBACK : PUBREC, packetId, settled: false } as const;
     this.#owed.push(owed);
     this.#unsettled.add(delivery);
+    this.#unsettledBytes += delivery.payload.length;
     delivery.onSettled = () => this.#settle(delivery, owed);
   }
 
@@ -183,6 +190,7 @@ export class AcknowledgementQueue {
 
   #settle(delivery: Delivery, owed: Owed): void {
     this.#unsettled.delete(delivery);
+    this.#unsettledBytes -= delivery.payload.length;
     owed.settled = true;
     this.#schedule();
   }

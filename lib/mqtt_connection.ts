@@ -53,6 +53,10 @@ export const RECEIVE_MAXIMUM = 8_000;
 const PAUSE_ABOVE = RECEIVE_MAXIMUM;
 const RESUME_BELOW = 6_000;
 
+/** The same in bytes of their payloads, for those who send more than readings. */
+const PAUSE_ABOVE_BYTES = 64 * 2 ** 20;
+const RESUME_BELOW_BYTES = 48 * 2 ** 20;
+
 /** Reason code of a DISCONNECT (MQTT 5 section 3.14.2.1). */
 const SESSION_TAKEN_OVER = 0x8e;
 
@@ -159,7 +163,8 @@ export class MqttConnection {
       this.#lastReceivedMs = performance.now();
       parser.parse(bytes);
       this.#acknowledgements.flush();
-      if (this.#acknowledgements.unsettled > PAUSE_ABOVE) this.#pause();
+      const { unsettled, unsettledBytes } = this.#acknowledgements;
+      if (unsettled > PAUSE_ABOVE || unsettledBytes > PAUSE_ABOVE_BYTES) this.#pause();
     });
     this.closed = new Promise((resolve) => {
       socket.on("error", (error) => this.#closeReason ??= describeError(error));
@@ -326,7 +331,9 @@ export class MqttConnection {
   }
 
   #resumeWithRoom(): void {
-    if (this.#paused && this.#acknowledgements.unsettled < RESUME_BELOW) this.#resume();
+    const { unsettled, unsettledBytes } = this.#acknowledgements;
+    const hasRoom = unsettled < RESUME_BELOW && unsettledBytes < RESUME_BELOW_BYTES;
+    if (this.#paused && hasRoom) this.#resume();
   }
 
   #resume(): void {

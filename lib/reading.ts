@@ -165,7 +165,10 @@ function describeSyntaxError(error: unknown): string {
   return error instanceof RangeError
     ? "nested too deeply"
     : error instanceof Error
-    ? error.message.replace(/, *".*" is not valid JSON$/s, "").replace(/ \(line .*\)$/, "")
+    ? error.message.replace(/, *(?:\.\.\.)?".*"(?:\.\.\.)? is not valid JSON$/s, "").replace(
+      / \(line .*\)$/,
+      "",
+    )
     : String(error);
 }
 
@@ -203,7 +206,10 @@ function decodeTimestamp(timestamp: unknown): bigint {
   if (seconds < MIN_TIMESTAMP_SECONDS || seconds > MAX_TIMESTAMP_SECONDS) {
     throw new PayloadError(`timestamp is ${quote(text)}, outside the range of dates`);
   }
-  return scaleDecimal(text, 6).rounded;
+  const micros = scaleDecimal(text, 6).rounded;
+  // A double may have lost what is just below the beginning.
+  if (micros >= BigInt(MIN_TIMESTAMP_SECONDS) * 1_000_000n) return micros;
+  throw new PayloadError(`timestamp is ${quote(text)}, outside the range of dates`);
 }
 
 /**

@@ -3,7 +3,7 @@
  * file now and then, so that it is not written to for every reading that nobody wants.
  */
 
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { SpoolDatabase } from "./spool_database.ts";
 
 /** Sensors remembered at most; those seen last stay. */
@@ -37,16 +37,10 @@ export interface Sighting {
   readonly payload: Buffer;
 }
 
-interface Collected extends Sighting {
-  count: number;
-  readonly firstMs: number;
-  lastMs: number;
-}
-
 /** The unknown sensors in an open spool. */
 export class UnknownSensors {
   readonly #database: SpoolDatabase;
-  readonly #collected = new Map<string, Collected>();
+  readonly #collected = new Map<string, UnknownSensor>();
 
   /** `database` stays the caller's own. */
   constructor(database: SpoolDatabase) {
@@ -63,8 +57,7 @@ export class UnknownSensors {
       uuid,
       sid,
       topic,
-      // A copy: the payload is a view of all that came with it.
-      payload: Buffer.from(payload),
+      ...describePayload(payload),
       count: (known?.count ?? 0) + 1,
       firstMs: known?.firstMs ?? nowMs,
       lastMs: nowMs,
@@ -79,10 +72,8 @@ export class UnknownSensors {
   flush(): void {
     if (this.#collected.size === 0) return;
     this.#database.transaction(() => {
-      for (
-        const { uuid, sid, topic, payload, count, firstMs, lastMs } of this.#collected.values()
-      ) {
-        const { value, unit } = describePayload(payload);
+      for (const sensor of this.#collected.values()) {
+        const { uuid, sid, topic, value, unit, count, firstMs, lastMs } = sensor;
         this.#database.run(
           `INSERT INTO unknown_sensor (uuid, sid, topic, value, unit, count, first_ms, last_ms)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?)

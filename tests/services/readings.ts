@@ -32,6 +32,8 @@ export interface ReadingsTable {
 export interface CompareOptions {
   /** What the column makes of a value, `Math.fround` for `real`; nothing by default. */
   readonly toStored?: (value: number) => number;
+  /** SQL condition that selects the rows to compare, where not all are; may use `sensors` too. */
+  readonly where?: string;
 }
 
 const DEFAULT_START_US = 1_700_000_000_123_456n;
@@ -89,8 +91,36 @@ export function formatSeconds(timeUs: bigint): string {
 export async function expectStored(
   table: ReadingsTable,
   readings: readonly Reading[],
-  { toStored = (value) => value }: CompareOptions = {},
+  options: CompareOptions = {},
 ): Promise<void> {
+  const comparison = await compareStored(table, readings, options);
+  if (comparison.total > 0) {
+    throw new Error(describeDifferences(comparison));
+  }
+}
+
+/** What {@linkcode compareStored} finds; the lists say what differs, one text each. */
+export interface Comparison {
+  /** Readings that must be there, and rows that are. */
+  readonly expected: number;
+  readonly rows: number;
+  readonly missing: readonly string[];
+  readonly extra: readonly string[];
+  readonly changed: readonly string[];
+  /** Of the three. */
+  readonly total: number;
+}
+
+/**
+ * Compares as {@linkcode expectStored} does, and returns the differences.
+ *
+ * @throws {TypeError} when the readings contradict each other.
+ */
+export async function compareStored(
+  table: ReadingsTable,
+  readings: readonly Reading[],
+  { toStored = (value) => value, where = "true" }: CompareOptions = {},
+): Promise<Comparison> {
   const expected = new Map<string, number>();
   for (const reading of readings) {
     const key = `${reading.uuid} ${reading.sid} ${reading.timeUs}`;
@@ -103,18 +133,8 @@ export async function expectStored(
   const rows = await table.query<{ key: string; value: string }>(`
     SELECT concat_ws(' ', uuid, sensor_sid, (extract(epoch FROM time) * 1000000)::bigint) AS key,
       value::text
-    FROM sensor_data JOIN sensors ON sensors.id = sensor_id ORDER BY time`);
-  const differences = findDifferences(expected, rows);
-  if (differences.total > 0) {
-    throw new Error(describeDifferences(differences, { expected: expected.size, rows }));
-  }
-}
-
-interface Differences {
-  readonly missing: string[];
-  readonly extra: string[];
-  readonly changed: string[];
-  readonly total: number;
+    FROM sensor_data JOIN sensors ON sensors.id = sensor_id WHERE ${where} ORDER BY time`);
+  return findDifferences(expected, rows);
 }
 
 interface StoredRow {
@@ -125,7 +145,7 @@ interface StoredRow {
 function findDifferences(
   expected: ReadonlyMap<string, number>,
   rows: readonly StoredRow[],
-): Differences {
+): Comparison {
   const left = new Map(expected);
   const extra: string[] = [];
   const changed: string[] = [];
@@ -140,16 +160,14 @@ function findDifferences(
     left.delete(key);
   }
   const missing = [...left].map(([key, value]) => `${key} = ${value}`);
-  return { missing, extra, changed, total: missing.length + extra.length + changed.length };
+  const total = missing.length + extra.length + changed.length;
+  return { expected: expected.size, rows: rows.length, missing, extra, changed, total };
 }
 
-function describeDifferences(
-  { missing, extra, changed }: Differences,
-  counts: { readonly expected: number; readonly rows: readonly StoredRow[] },
-): string {
+function describeDifferences({ expected, rows, missing, extra, changed }: Comparison): string {
   const list = (title: string, entries: readonly string[]): string =>
     entries.length === 0 ? "" : `\n${title}:\n  ${entries.slice(0, 5).join("\n  ")}`;
-  return `Comparing the table with ${counts.expected} readings: ${counts.rows.length} rows, ` +
+  return `Comparing the table with ${expected} readings: ${rows} rows, ` +
     `${missing.length} missing, ${extra.length} extra, ${changed.length} with another value` +
     list("First missing (uuid, sid, microseconds)", missing) + list("First extra", extra) +
     list("First with another value", changed);

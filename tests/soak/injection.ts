@@ -1,0 +1,132 @@
+/**
+ * Which faults come when: every kind in each round, in another order, with pauses in between; from
+ * the second round on also with the end of the logger on top of another fault.
+ */
+import { delay } from "../services/poll.ts";
+import { createRandom } from "../services/readings.ts";
+import { type EndFault, type Fault, FAULTS } from "./faults.ts";
+import { heal, type Stage } from "./stage.ts";
+
+/** How {@linkcode injectFaults} injects them. */
+export interface InjectionOptions {
+  readonly minutes: number;
+  readonly seed: number;
+  /** Ends it between two faults, or in the middle of one, which is ended first. */
+  readonly signal: AbortSignal;
+}
+
+/** So often one kind of fault was injected, and how long that lasted in all. */
+export interface FaultCount {
+  times: number;
+  seconds: number;
+}
+
+/** Longest that a fault and the pause after it last, and how that follows from the minutes. */
+const MAX_HOLD_MS = 60_000;
+const MAX_PAUSE_MS = 20_000;
+const HOLD_MS_PER_MINUTE = 2_000;
+const PAUSE_MS_PER_MINUTE = 700;
+
+/** So likely the logger ends while something else is the matter. */
+const OVERLAP = 1 / 3;
+
+/** Injects faults, one after the other. */
+export class Injection {
+  /** By kind. */
+  readonly counts: ReadonlyMap<string, FaultCount>;
+  /** Faults that did not work as they should. */
+  readonly problems: string[] = [];
+  readonly #stage: Stage;
+  readonly #options: InjectionOptions;
+  readonly #random: () => number;
+  #overlaps = 0;
+  #current: string | undefined;
+
+  constructor(stage: Stage, options: InjectionOptions) {
+    this.#stage = stage;
+    this.#options = options;
+    this.#random = createRandom(options.seed);
+    this.counts = new Map(FAULTS.map(({ kind }) => [kind, { times: 0, seconds: 0 }]));
+  }
+
+  /** The fault at the moment; undefined where all is well. */
+  get current(): string | undefined {
+    return this.#current;
+  }
+
+  /** Faults so far. */
+  get total(): number {
+    return this.counts.values().reduce((sum, { times }) => sum + times, 0);
+  }
+
+  /** Times that the logger was ended while another fault lasted. */
+  get overlaps(): number {
+    return this.#overlaps;
+  }
+
+  /** Resolves when the time is over and each kind has had its turn, or the signal is aborted. */
+  async run(): Promise<void> {
+    const { minutes, signal } = this.#options;
+    const endMs = performance.now() + minutes * 60_000;
+    for (let round = 0; round === 0 || performance.now() < endMs; round++) {
+      for (const fault of this.#shuffle(FAULTS)) {
+        if (round > 0 && performance.now() >= endMs) return;
+        await this.#pause(PAUSE_MS_PER_MINUTE, MAX_PAUSE_MS);
+        if (signal.aborted) return;
+        await this.#inject(fault, { withOverlap: round > 0 && this.#random() < OVERLAP });
+      }
+    }
+  }
+
+  async #inject(fault: Fault, { withOverlap }: { withOverlap: boolean }): Promise<void> {
+    try {
+      await this.#hold(fault, async () => {
+        await this.#pause(HOLD_MS_PER_MINUTE, MAX_HOLD_MS);
+        if (!withOverlap || fault.isLogger || this.#options.signal.aborted) return;
+        const ends = FAULTS.filter(({ isLogger }) => isLogger);
+        const end = this.#shuffle(ends)[0] as Fault;
+        await this.#hold(end, () => this.#pause(HOLD_MS_PER_MINUTE / 4, MAX_HOLD_MS / 4));
+        await this.#pause(HOLD_MS_PER_MINUTE / 4, MAX_HOLD_MS / 4);
+        this.#overlaps++;
+      });
+    } catch (error) {
+      // A Ctrl-C ends the services, too: then nothing is as it should be.
+      if (!this.#options.signal.aborted) this.problems.push(`${fault.kind}: ${error}`);
+    } finally {
+      this.#current = undefined;
+      await heal(this.#stage, { isInterrupted: this.#options.signal.aborted });
+    }
+  }
+
+  async #hold(fault: Fault, work: () => Promise<void>): Promise<void> {
+    this.#current = this.#current === undefined ? fault.kind : `${this.#current}, ${fault.kind}`;
+    const startMs = performance.now();
+    const end: EndFault = await fault.begin(this.#stage, this.#random);
+    try {
+      await work();
+    } finally {
+      await end();
+      const count = this.counts.get(fault.kind);
+      if (count !== undefined) {
+        count.times++;
+        count.seconds += (performance.now() - startMs) / 1000;
+      }
+    }
+  }
+
+  /** Waits for a random time, most often a short one, which the signal ends. */
+  async #pause(msPerMinute: number, maxMs: number): Promise<void> {
+    const { minutes, signal } = this.#options;
+    const durationMs = this.#random() ** 2 * Math.min(maxMs, minutes * msPerMinute);
+    const endMs = performance.now() + durationMs;
+    while (!signal.aborted && performance.now() < endMs) {
+      await delay(Math.min(100, endMs - performance.now()));
+    }
+  }
+
+  #shuffle<T>(items: readonly T[]): T[] {
+    return items.map((item) => ({ item, order: this.#random() }))
+      .sort((first, second) => first.order - second.order)
+      .map(({ item }) => item);
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * The load of the soak: a daemon for each QoS, and one whose messages are not to be stored. All
+ * that they publish follows from a number, so that noting it takes no memory however long it lasts.
+ */
+import { type Daemon, type DaemonMessage, startDaemon } from "../services/daemon.ts";
+import type { BrokerAddress } from "../services/mqtt_client.ts";
+import {
+  createRandom,
+  formatSeconds,
+  makeSensors,
+  type Reading,
+  toPayload,
+} from "../services/readings.ts";
+
+/** How {@linkcode startLoad} publishes. */
+export interface LoadOptions {
+  readonly seed: number;
+  /** Readings a second. */
+  readonly rate: number;
+}
+
+/** Readings in a stretch of time that has no others, for the comparison with the table. */
+export interface Chunk {
+  readonly readings: readonly Reading[];
+  /** SQL condition that selects their rows. */
+  readonly where: string;
+}
+
+/** Readings are compared so many at a time. */
+const CHUNK = 50_000;
+
+/** Sensors of a daemon; two daemons have those of the reference installation. */
+const SENSORS = 125;
+
+/** Of each hundred readings, so many messages are published besides that are not stored. */
+const NOISE_PERCENT = 4;
+
+/** The times of the readings of different daemons are ten years apart. */
+const START_US = 1_700_000_000_000_000n;
+const DAEMON_US = 315_360_000_000_000n;
+
+/** Between two readings of a daemon; never a multiple of a millisecond for long. */
+const STEP_US = 2003n;
+
+/** All sensors that the load has readings of, in the form in which they are registered. */
+export const LOAD_SENSORS = [1, 2].flatMap((qos) => makeSensors(SENSORS, qos));
+
+/** A daemon and its readings. */
+class Source {
+  readonly qos: 1 | 2;
+  readonly #seed: number;
+  readonly #sensors: readonly { readonly uuid: string; readonly sid: number }[];
+
+  constructor(qos: 1 | 2, seed: number) {
+    this.qos = qos;
+    this.#seed = seed * 2 + qos;
+    this.#sensors = makeSensors(SENSORS, qos);
+  }
+
+  reading(index: number): Reading {
+    const { uuid, sid } = this.#sensors[index % SENSORS] as { uuid: string; sid: number };
+    const value = createRandom(this.#seed + index)() * 1000 - 500;
+    return { uuid, sid, timeUs: this.#timeUs(index), value };
+  }
+
+  message(index: number): DaemonMessage {
+    const reading = this.reading(index);
+    return { topic: `sensors/soak/${reading.uuid}/${reading.sid}`, payload: toPayload(reading) };
+  }
+
+  *chunks(count: number): Generator<Chunk> {
+    for (let from = 0; from < count; from += CHUNK) {
+      const length = Math.min(CHUNK, count - from);
+      const readings = Array.from({ length }, (_, index) => this.reading(from + index));
+      const [fromSql, toSql] = [from, from + length].map((index) =>
+        `timestamptz 'epoch' + ${this.#timeUs(index)} * interval '1 microsecond'`
+      );
+      yield { readings, where: `time >= ${fromSql} AND time < ${toSql}` };
+    }
+  }
+
+  #timeUs(index: number): bigint {
+    return START_US + BigInt(this.qos) * DAEMON_US + BigInt(index) * STEP_US;
+  }
+}
+
+/** Starts publishing. The caller disposes the load. */
+export function startLoad(broker: BrokerAddress, options: LoadOptions): Load {
+  return new Load(broker, options);
+}
+
+/** What is published, until it is told to finish. */
+export class Load implements AsyncDisposable {
+  readonly #sources: readonly { readonly source: Source; readonly daemon: Daemon }[];
+  readonly #noise: Daemon;
+
+  /** Use {@linkcode startLoad}. */
+  constructor(broker: BrokerAddress, { seed, rate }: LoadOptions) {
+    this.#sources = ([1, 2] as const).map((qos) => {
+      const source = new Source(qos, seed);
+      const message = (index: number): DaemonMessage => source.message(index);
+      return { source, daemon: startDaemon(broker, { qos, rate: rate / 2, message }) };
+    });
+    this.#noise = startDaemon(broker, {
+      qos: 1,
+      rate: rate * NOISE_PERCENT / 100,
+      message: makeNoise,
+    });
+  }
+
+  /** Readings that have fallen due, which they do at any time. */
+  get due(): number {
+    return this.#sources.reduce((sum, { daemon }) => sum + daemon.due, 0);
+  }
+
+  /** Readings that the broker has taken over. */
+  get readings(): number {
+    return this.#sources.reduce((sum, { daemon }) => sum + daemon.acknowledged, 0);
+  }
+
+  /** Messages that are no readings of registered sensors. */
+  get noise(): number {
+    return this.#noise.acknowledged;
+  }
+
+  /** Those of {@linkcode noise} that are to be rejected, by what is unique in each of them. */
+  get rejected(): string[] {
+    return Array.from({ length: this.noise }, (_, index) => index).filter(isNonsense)
+      .map(nonsense);
+  }
+
+  /** Messages that were published again after the loss of a connection. */
+  get repetitions(): number {
+    return this.#daemons.reduce((sum, { repetitions }) => sum + repetitions, 0);
+  }
+
+  /** Ends the publishing; resolves when the broker has taken everything over. */
+  async finish(options: { readonly timeoutMs: number }): Promise<void> {
+    await Promise.all(this.#daemons.map((daemon) => daemon.finish(daemon.due, options)));
+  }
+
+  /** All readings, after the end. */
+  *chunks(): Generator<Chunk> {
+    for (const { source, daemon } of this.#sources) yield* source.chunks(daemon.acknowledged);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#daemons.map((daemon) => daemon[Symbol.asyncDispose]()));
+  }
+
+  get #daemons(): Daemon[] {
+    return [...this.#sources.map(({ daemon }) => daemon), this.#noise];
+  }
+}
+
+/** In turn nonsense and a reading of one of some sensors that nobody has registered. */
+function makeNoise(index: number): DaemonMessage {
+  const topic = "sensors/soak/noise";
+  if (isNonsense(index)) return { topic, payload: nonsense(index) };
+  const [sensor] = makeSensors(1, 3 + index % 50);
+  const time = formatSeconds(START_US + BigInt(index));
+  return { topic, payload: `{"timestamp": ${time}, "uuid": "${sensor?.uuid}", "value": 1}` };
+}
+
+function isNonsense(index: number): boolean {
+  return index % 2 === 0;
+}
+
+function nonsense(index: number): string {
+  return `{"timestamp": "soon", "number": ${index}`;
+}

@@ -1,0 +1,131 @@
+/**
+ * `deno task soak`: the logger under a steady load and random faults, for as long as one likes, and
+ * the comparison of the table with what was published.
+ */
+import { findMosquitto } from "../services/mosquitto.ts";
+import { within } from "../services/poll.ts";
+import { drainAndCompare } from "./comparison.ts";
+import { Injection } from "./injection.ts";
+import { HELP, parseOptions, type SoakOptions } from "./options.ts";
+import { heal, openStage, type Stage } from "./stage.ts";
+import { formatSummary, isClean } from "./summary.ts";
+
+/** Time between two lines about the progress. */
+const PROGRESS_MS = 10_000;
+
+/** Returns whether nothing was lost and nothing stored twice. */
+async function soak({ minutes, seed, rate, binary }: SoakOptions): Promise<boolean> {
+  if (binary !== undefined) Deno.env.set("KRAKEN_LOGGER_BINARY", binary);
+  const startMs = performance.now();
+  const progress = (text: string): void =>
+    printError(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(5)} s  ${text}\n`);
+  using interruption = new Interruption();
+  progress(`Starting; --seed ${seed} gives the same faults again`);
+  await using resources = new AsyncDisposableStack();
+  const { signal } = interruption;
+  const stage = await openStage(resources, { seed, rate }).catch((error) => {
+    // The services do not outlive a Ctrl-C that finds them starting.
+    throw signal.aborted ? new Error("interrupted before anything was published") : error;
+  });
+  progress("Publishing, and injecting faults");
+  const injection = new Injection(stage, { minutes, seed, signal });
+  const timer = setInterval(() => {
+    reportProgress(stage, { injection, progress }).catch((error) => progress(String(error)));
+  }, PROGRESS_MS);
+  try {
+    await injection.run();
+  } finally {
+    clearInterval(timer);
+  }
+  progress(`${signal.aborted ? "Interrupted" : "No more faults"}: waiting for the last readings`);
+  await heal(stage, { isInterrupted: signal.aborted });
+  const faultMinutes = ((performance.now() - startMs) / 60_000).toFixed(1);
+  const outcome = await drainAndCompare(stage);
+  const { load, logger, postgres } = stage;
+  const result = {
+    title: `${faultMinutes} minutes, ${rate} readings/s, seed ${seed}, ` +
+      `${describeLogger()}, PostgreSQL ${postgres.version}`,
+    faults: injection.counts,
+    overlaps: injection.overlaps,
+    published: { readings: load.readings, noise: load.noise, repetitions: load.repetitions },
+    loggers: logger,
+    sums: logger.sums,
+    outcome,
+    problems: [...injection.problems, ...logger.problems],
+  };
+  print(formatSummary(result));
+  return isClean(result);
+}
+
+interface ProgressOptions {
+  readonly injection: Injection;
+  readonly progress: (text: string) => void;
+}
+
+async function reportProgress(
+  { database, load }: Stage,
+  { injection, progress }: ProgressOptions,
+): Promise<void> {
+  // The database may well be away, or frozen.
+  const rows = await within(database.countReadings().catch(() => undefined), 1_000);
+  progress(
+    `${load.readings} readings published, ${rows ?? "nobody knows how many"} stored; ` +
+      `${injection.total} faults, now: ${injection.current ?? "all is well"}`,
+  );
+}
+
+function describeLogger(): string {
+  const binary = Deno.env.get("KRAKEN_LOGGER_BINARY");
+  return binary ? `logger '${binary}'` : `logger from the sources, Deno ${Deno.version.deno}`;
+}
+
+/** Ctrl-C and the like: the first asks for an early end, the second one is obeyed at once. */
+class Interruption implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #listener = (): void => {
+    if (this.#controller.signal.aborted) Deno.exit(1);
+    this.#controller.abort();
+  };
+
+  constructor() {
+    for (const name of SIGNALS) Deno.addSignalListener(name, this.#listener);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  [Symbol.dispose](): void {
+    for (const name of SIGNALS) Deno.removeSignalListener(name, this.#listener);
+  }
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    written += Deno.stdout.writeSync(bytes.subarray(written));
+  }
+}
+
+function printError(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  try {
+    const options = parseOptions(args);
+    if (options === null) {
+      print(HELP);
+      return 0;
+    }
+    if (findMosquitto() === null) throw new Error("Mosquitto is not installed");
+    return await soak(options) ? 0 : 1;
+  } catch (error) {
+    printError(`soak: ${error instanceof Error ? error.message : error}\n`);
+    return 1;
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));
