@@ -3,10 +3,10 @@
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
 import type { TestDatabase } from "../services/postgres_database.ts";
 import { publishPayloads } from "../services/publisher.ts";
-import { waitUntil } from "../services/poll.ts";
+import { delay, waitUntil } from "../services/poll.ts";
 import { createSession, linesOf, stopCleanly, usePostgres } from "./harness.ts";
 import { createRandom } from "../services/readings.ts";
 
@@ -254,3 +254,28 @@ async function takeRow(database: TestDatabase): Promise<unknown> {
     return row;
   }, { what: "a row in the table" });
 }
+
+Deno.test("what is in memory is bounded in bytes, too", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  const count = 150;
+  const payload = new Uint8Array(1_000_000).fill(0x20);
+  await publishPayloads(broker, Array.from({ length: count }, () => payload), { qos: 1 });
+  const env = loggerEnv({ database, broker }, { APPLICATION_LOG_LEVEL: "DEBUG" });
+  await postgres.server.stop();
+  const received = (logger: LoggerProcess): number =>
+    logger.lines.filter((line) => line.includes("Received on")).length;
+  try {
+    await using logger = startLogger(env);
+    await waitUntil(() => received(logger) >= 64, { what: "64 MB in hand" });
+    // For more to come, if there were no bound.
+    await delay(500);
+    assert.ok(received(logger) <= 80, `${received(logger)} MB in hand`);
+  } finally {
+    await postgres.server.start();
+  }
+  await using logger = startLogger(env);
+  await waitUntil(() => received(logger) >= count, { what: "all messages" });
+  assert.equal((await stopCleanly(logger)).rejected, count);
+});
