@@ -51,12 +51,16 @@ export class Batch {
     return ids;
   }
 
-  /** Writes what is unfinished to the spool, and settles it. Throws what the spool throws. */
+  /**
+   * Writes what is unfinished to the spool, and settles it. What was there already is written anew.
+   * Throws what the spool throws.
+   */
   copyTo(spool: Spool): void {
-    const deliveries = this.unfinished;
-    this.#ids = spool.append(deliveries, { taken: true });
-    this.#deliveries = deliveries;
-    for (const delivery of deliveries) delivery.settle();
+    spool.remove(this.releaseFinished());
+    const before = this.#ids;
+    this.#ids = spool.append(this.#deliveries, { taken: true });
+    if (before !== undefined) spool.remove(before);
+    for (const delivery of this.#deliveries) delivery.settle();
   }
 }
 
@@ -75,6 +79,7 @@ export class Inbox {
 
   constructor(spool?: Spool) {
     this.#spool = spool;
+    if (spool !== undefined) spool.onRescued = () => this.#writeAgain(spool);
   }
 
   /** Deliveries in memory that nobody has taken yet. */
@@ -192,6 +197,11 @@ export class Inbox {
   /** After the end: what was stored of batches that were not finished is not needed on disk. */
   dispose(): void {
     this.#spool?.deleteObsolete();
+  }
+
+  /** What is in hand has been acknowledged, and its rows may be lost with the damaged file. */
+  #writeAgain(spool: Spool): void {
+    for (const batch of this.taken) if (batch.spooled) batch.copyTo(spool);
   }
 
   #next(): Batch | undefined {

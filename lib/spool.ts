@@ -47,6 +47,7 @@ export class Spool {
   #takenCount = 0;
   #unreadable = 0;
   #removedCount = 0;
+  #onRescued: () => void = () => {};
 
   /** `database` stays the caller's own. */
   constructor(database: SpoolDatabase) {
@@ -57,6 +58,11 @@ export class Spool {
     this.#waitingCount = this.#countRows(range);
     if (this.#waitingCount > 0) this.#waiting.push(range);
     database.onRescued = () => this.#recount();
+  }
+
+  /** Called when a damaged file has been replaced: what was taken may not be on disk any more. */
+  set onRescued(callback: () => void) {
+    this.#onRescued = callback;
   }
 
   /** Messages in the spool, those that a worker is just storing among them. */
@@ -212,6 +218,7 @@ export class Spool {
     this.#waitingCount = count;
     this.#unreadable += missing;
     if (missing > 0) log.error(`${missing} messages of the spool could not be read.`);
+    this.#onRescued();
   }
 }
 

@@ -335,7 +335,8 @@ function lockDirectory(directory: string): DatabaseSync {
   let lock: DatabaseSync | undefined;
   try {
     lock = new DatabaseSync(`${directory}/${LOCK_FILE}`);
-    lock.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE");
+    // Nothing is written, so that a full disk is no hindrance.
+    lock.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
     return lock;
   } catch (error) {
     lock?.close();

@@ -1,7 +1,12 @@
 /**
  * MQTT clients for the tests, on MQTT.js as it comes, without anything of the logger's.
  */
-import mqtt, { type IClientOptions, type MqttClient, type OnMessageCallback } from "mqtt";
+import mqtt, {
+  type IClientOptions,
+  type IPublishPacket,
+  type MqttClient,
+  type OnMessageCallback,
+} from "mqtt";
 
 /** The broker to connect to. */
 export interface BrokerAddress {
@@ -29,6 +34,8 @@ export interface ClientOptions {
 export interface ClientListeners {
   /** A broker may deliver what it kept for the session right after its consent. */
   readonly onMessage?: OnMessageCallback;
+  /** Gets each message when it comes; `onMessage` gets one of QoS 2 at the end of its handover. */
+  readonly onPublish?: (packet: IPublishPacket) => void;
 }
 
 /**
@@ -65,8 +72,14 @@ export async function openClient(
   const client = mqtt.connect(settings);
   // Without a listener, the error of a connection that is lost later would end the test run.
   client.on("error", () => {});
+  // Nor must one that its stream tells of when the client has stopped listening.
+  client.on("connect", () => client.stream.on("error", () => {}));
   if (options.onMessage !== undefined) {
     client.on("message", options.onMessage);
+  }
+  const { onPublish } = options;
+  if (onPublish !== undefined) {
+    client.on("packetreceive", (packet) => packet.cmd === "publish" && onPublish(packet));
   }
   try {
     await waitForConnect(client);

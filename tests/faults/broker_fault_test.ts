@@ -1,0 +1,289 @@
+/**
+ * Faults of the broker while readings keep coming, some with QoS 1 and some with QoS 2: stopped,
+ * killed, frozen, restarted with and without what it had stored, refusing the logger for a while,
+ * and replaced by something that is no broker.
+ */
+import assert from "node:assert/strict";
+import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { startProxy, type TcpProxy } from "../services/proxy.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { expectStored, formatSeconds, makeReadings } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  createSession,
+  slowInserts,
+  startTellingMosquitto,
+  stopCleanly,
+  stopWhenDrained,
+  usePostgres,
+  waitForRows,
+  waitForSubscription,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import {
+  ENDED,
+  expectOutages,
+  findMissing,
+  outagesOf,
+  shortenTimeouts,
+  startLoad,
+  waitForOutageEnds,
+  withoutSources,
+} from "./broker_load.ts";
+import { type Misbehaviour, startMisbehavingBroker } from "./misbehaving_broker.ts";
+
+const postgres = usePostgres();
+
+const DEBUG = { APPLICATION_LOG_LEVEL: "DEBUG" };
+
+/** CONNACK of MQTT 5: accepted, new session, no properties. */
+const ACCEPTED = [0x20, 3, 0, 0, 0];
+
+/** What the logger may find in the place of its broker, and what it says about it. */
+const MISBEHAVIOURS: readonly (Misbehaviour & { readonly reason: RegExp })[] = [
+  { answer: "HTTP/1.1 400 Bad Request\r\n\r\n", reason: /not MQTT/ },
+  { closes: true, reason: ENDED },
+  { answer: [0x20, 3, 0, 0x89, 0], reason: /busy/ },
+  // Half a CONNACK, and then nothing.
+  { answer: ACCEPTED.slice(0, 3), reason: /no answer in time/ },
+];
+
+/** What the logger has received, in seconds as they are in the payload. The level must be DEBUG. */
+function receivedSeconds(logger: LoggerProcess): Set<string> {
+  const received = /Received on .*"timestamp": (\d+\.\d+)/;
+  return new Set(logger.lines.flatMap((line) => received.exec(line)?.[1] ?? []));
+}
+
+/** Cuts the logger off its broker, and lets nobody in any more. */
+async function cutOff(proxy: TcpProxy): Promise<void> {
+  await proxy.refuse();
+  assert.equal(proxy.reset(), 1);
+}
+
+/** Waits for an attempt to connect that fails for such a reason. The level must be DEBUG. */
+async function waitForAttempt(
+  logger: LoggerProcess,
+  reason: RegExp,
+  from: number = logger.lines.length,
+): Promise<void> {
+  const pattern = new RegExp(`Cannot connect to MQTT broker at .*: .*(${reason.source})`);
+  await logger.waitForLine(pattern, { from, timeoutMs: 30_000 });
+}
+
+Deno.test("run keeps every reading when the broker is stopped three times, once with PostgreSQL", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await slowInserts(database, 0.05);
+  await using load = await startLoad(database);
+  for (const together of [false, true, false]) {
+    await load.waitForStored(50);
+    if (together) await postgres.server.stop();
+    await load.outage(() => load.broker.stop());
+    await load.waitForDue(50);
+    await load.recovery(() => load.broker.start());
+    if (together) await postgres.server.start();
+  }
+  await load.finish();
+  expectOutages(load.logger, 3, ENDED);
+  for (const { connections } of load.daemons) assert.equal(connections, 4);
+});
+
+/**
+ * Mosquitto acknowledges first and saves later, every half hour by default. What it acknowledged
+ * after it last saved, and had not handed over when it was killed, it has forgotten; the publisher
+ * has forgotten it, too, and the logger has never seen it. Everything else must be in the table:
+ * what was saved, what the logger was given, what was not acknowledged and so was published again,
+ * and what was published later.
+ */
+Deno.test("run loses nothing but what the broker forgets when the broker is killed", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  // With MQTT 3.1.1, only the messages in flight are in the connection, the others in the queue.
+  const env = { ...DEBUG, MQTT_PROTOCOL_VERSION: "4" };
+  await using load = await startLoad(database, { env });
+  const { broker, logger } = load;
+  logger.signal("SIGSTOP");
+  const early = [...load.daemons];
+  await Promise.all(early.map((daemon) => daemon.waitForAcknowledged(150)));
+  await Promise.all(early.map((daemon) => daemon.finish()));
+  await broker.save();
+  const late = load.startDaemons();
+  await Promise.all(late.map((daemon) => daemon.waitForAcknowledged(150)));
+  await load.outage(async () => {
+    await broker.kill();
+    logger.signal("SIGCONT");
+  });
+  await load.recovery(() => broker.start());
+  await load.waitForStored(100);
+  // Once more, with the logger at work, and with what was saved before the first time.
+  await load.outage(() => broker.kill());
+  const dueAtSecond = late.map(({ due }) => due);
+  await load.recovery(() => broker.start());
+  await load.waitForStored(100);
+
+  const published = await load.finishDaemons();
+  await stopWhenDrained(logger, broker);
+  const forgotten = await findMissing(database, published.flat());
+  assert.ok(forgotten.size >= 300, `the broker has forgotten only ${forgotten.size} readings`);
+  const received = receivedSeconds(logger);
+  for (const [index, readings] of published.entries()) {
+    const lastKill = dueAtSecond[index - early.length] ?? 0;
+    const wrong = readings.filter((reading, position) =>
+      forgotten.has(reading) &&
+      (position >= lastKill || received.has(formatSeconds(reading.timeUs)))
+    );
+    assert.deepEqual(wrong, [], `missing from daemon ${index}`);
+  }
+  await expectStored(database, published.flat().filter((reading) => !forgotten.has(reading)));
+  expectOutages(logger, 2, ENDED);
+});
+
+for (const spool of [true, false]) {
+  const variant = spool ? "" : " without a spool";
+  Deno.test(`run${variant} keeps what it has in hand when the broker forgets it again and again`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    using directory = withTemporaryDirectory();
+    const database = await postgres.createDatabase();
+    await using broker = await startTellingMosquitto({ maxInflightMessages: 1000 });
+    await using logger = startLogger(loggerEnv({ database, broker }, {
+      ...DEBUG,
+      ...(spool && { SPOOL_DIRECTORY: directory.path }),
+    }));
+    await logger.waitForLine("Connected to database");
+    await using lock = await database.connect();
+    await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+    const restarts = [true, false, false, true, false];
+    const readings = makeReadings({ count: 100 * restarts.length });
+    for (const [round, keepStore] of restarts.entries()) {
+      // Mosquitto that has kept its store knows of the subscription before it is renewed.
+      await waitForSubscription(broker);
+      const part = readings.slice(100 * round, 100 * round + 100);
+      await publishReadings(broker, part, { qos: round % 2 === 0 ? 2 : 1 });
+      await waitUntil(() => receivedSeconds(logger).size === 100 * (round + 1), {
+        what: `all readings of round ${round} to be in hand`,
+      });
+      await broker.restart({ keepStore });
+    }
+    await waitForSubscription(broker);
+    assert.equal(await database.countReadings(), 0);
+    const forgotten = logger.lines.filter((line) => /Connected to MQTT .* new session/.test(line));
+    // The first time, and whenever the broker had lost its store; one that was doubted at first
+    // has two lines.
+    assert.ok(forgotten.length >= 1 + restarts.filter((keepStore) => !keepStore).length);
+    await lock.query("ROLLBACK");
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    await waitForOutageEnds(logger);
+    const { stored } = await stopCleanly(logger);
+    assert.equal(stored, readings.length);
+    // One that came before the end of the last one had been told of goes with it.
+    const outages = outagesOf(logger).length;
+    assert.ok(outages >= 1 && outages <= restarts.length);
+    expectOutages(logger, outages, ENDED);
+  });
+}
+
+Deno.test("run keeps every reading when the broker is frozen for longer than the keepalive", {
+  ignore: withoutMosquitto || withoutSources,
+}, async () => {
+  using sources = shortenTimeouts();
+  const database = await postgres.createDatabase();
+  await using load = await startLoad(database, { env: DEBUG, sources: sources.path });
+  const silent = /DEBUG .*Cannot connect to MQTT broker .*: no answer in time/;
+  const attempts = (): number => load.logger.lines.filter((line) => silent.test(line)).length;
+  try {
+    await load.outage(() => load.broker.signal("SIGSTOP"));
+    // The system accepts for the broker; it will find all of these, given up and closed.
+    await waitUntil(() => attempts() >= 2, { what: "two attempts in vain" });
+    await load.recovery(() => load.broker.signal("SIGCONT"));
+  } finally {
+    // The daemons cannot take leave of a frozen broker.
+    load.broker.signal("SIGCONT");
+  }
+  await load.waitForStored(100);
+  await load.finish();
+  expectOutages(load.logger, 1, /does not answer any more/);
+});
+
+Deno.test("run reports one outage when the broker refuses it for one reason after the other", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  const users = { logger: "right" };
+  // The daemons have no password.
+  const broker = { users, config: ["allow_anonymous true"] };
+  const env = { ...DEBUG, MQTT_CLIENT_USER: "logger", MQTT_CLIENT_PASSWORD: "right" };
+  await using load = await startLoad(database, { broker, env, proxied: true });
+  const { logger, proxy } = load;
+  await load.outage(() => cutOff(proxy));
+  await load.broker.setUsers({ logger: "another" });
+  await waitUntil(() => load.broker.logLines.some((line) => line.startsWith("Reloading config")), {
+    what: "the broker to know of the other password",
+  });
+  await waitForAttempt(logger, /connection refused/);
+  await proxy.allow();
+  await waitForAttempt(logger, /not authorised/);
+  await proxy.refuse();
+  await waitForAttempt(logger, /connection refused/);
+  await proxy.allow();
+  await load.recovery(() => load.broker.setUsers(users));
+  await load.waitForStored(100);
+  await load.finish();
+  expectOutages(logger, 1, ENDED);
+});
+
+Deno.test("run survives whatever answers in the place of its broker, and finds back to it", {
+  ignore: withoutMosquitto || withoutSources,
+}, async () => {
+  using sources = shortenTimeouts();
+  const database = await postgres.createDatabase();
+  await using load = await startLoad(database, {
+    env: DEBUG,
+    proxied: true,
+    sources: sources.path,
+  });
+  const { logger, proxy } = load;
+  await load.outage(() => cutOff(proxy));
+  for (const { reason, ...misbehaviour } of MISBEHAVIOURS) {
+    const from = logger.lines.length;
+    await using broker = await startMisbehavingBroker(proxy.port, misbehaviour);
+    await waitUntil(() => broker.answered > 0, { what: "an attempt to connect" });
+    await waitForAttempt(logger, reason, from);
+  }
+  await load.recovery(() => proxy.allow());
+  await load.waitForStored(100);
+  await load.finish();
+  expectOutages(logger, 1, ENDED);
+});
+
+Deno.test("run tells once of a broker that consents and closes the connection again and again", {
+  ignore: withoutMosquitto,
+}, async () => {
+  using directory = withTemporaryDirectory();
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  await createSession(broker);
+  await using proxy = await startProxy(broker);
+  await proxy.refuse();
+  await using fickle = await startMisbehavingBroker(proxy.port, {
+    answer: ACCEPTED,
+    closes: true,
+  });
+  await using logger = startLogger(loggerEnv({ database, broker: proxy }, {
+    SPOOL_DIRECTORY: directory.path,
+  }));
+  const readings = makeReadings({ count: 200 });
+  await publishReadings(broker, readings);
+  await waitUntil(() => fickle.answered >= 5, { what: "five consents" });
+  await fickle[Symbol.asyncDispose]();
+  await proxy.allow();
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await waitForOutageEnds(logger);
+  assert.equal((await stopCleanly(logger)).stored, readings.length);
+  expectOutages(logger, 1, ENDED);
+});

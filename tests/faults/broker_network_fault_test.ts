@@ -1,0 +1,116 @@
+/**
+ * Faults of the network between broker and logger: cut without a word in either direction, for
+ * longer than the keepalive, and reset again and again in the middle of a backlog.
+ *
+ * `KRAKEN_TEST_SEED` gives the resets of an earlier run again.
+ */
+import assert from "node:assert/strict";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { startProxy } from "../services/proxy.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { createRandom, expectStored, makeReadings } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  createSession,
+  expectNothingLeft,
+  startTellingMosquitto,
+  stopWhenDrained,
+  usePostgres,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import {
+  expectOutages,
+  outagesOf,
+  shortenTimeouts,
+  startLoad,
+  waitForOutageEnds,
+  withoutSources,
+} from "./broker_load.ts";
+
+const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+
+const postgres = usePostgres();
+
+Deno.test("run keeps every reading when the network is cut either way, for longer than keepalive", {
+  ignore: withoutMosquitto || withoutSources,
+}, async () => {
+  using sources = shortenTimeouts();
+  const database = await postgres.createDatabase();
+  await using load = await startLoad(database, {
+    proxied: true,
+    sources: sources.path,
+    // With MQTT 5, the broker may go on sending for long to a logger whose answers it does not get.
+    env: { MQTT_PROTOCOL_VERSION: "4" },
+  });
+  const { proxy } = load;
+  const directions = ["toServer", "toClient", "both"] as const;
+  for (const direction of directions) {
+    await load.waitForStored(50);
+    const carried = (): number[] => [
+      direction === "toClient" ? 0 : proxy.bytesToServer,
+      direction === "toServer" ? 0 : proxy.bytesToClient,
+    ];
+    let before: number[] = [];
+    await load.outage(() => {
+      proxy.pause(direction);
+      before = carried();
+    });
+    assert.deepEqual(carried(), before);
+    await load.recovery(() => proxy.resume());
+  }
+  await load.waitForStored(50);
+  await load.finish();
+  // Cut off from what the logger sends, the broker may be the first one to lose patience.
+  expectOutages(load.logger, directions.length, /does not answer any more|closed the connection/);
+  assert.match(outagesOf(load.logger).slice(1).join(), /^(.*does not answer any more,?){2}$/);
+});
+
+Deno.test("run keeps every reading when a backlog is reset again and again", {
+  ignore: withoutMosquitto,
+}, async () => {
+  // deno-lint-ignore no-console
+  console.log(`KRAKEN_TEST_SEED=${SEED}`);
+  const random = createRandom(SEED);
+  using directory = withTemporaryDirectory();
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto({ maxInflightMessages: 500 });
+  await createSession(broker);
+  const readings = makeReadings({ count: 5000 });
+  await Promise.all([
+    publishReadingsFast(broker, readings.slice(0, 2500), { qos: 1 }),
+    publishReadingsFast(broker, readings.slice(2500), { qos: 2 }),
+  ]);
+  await using proxy = await startProxy(broker);
+  const cuts = ["toClient", "toServer", "toClient", "toServer"] as const;
+  // A message has some 200 bytes and its acknowledgement 4 or 8: all cuts together let no more
+  // than 3,000 messages pass.
+  const cut = (direction: (typeof cuts)[number]): Promise<void> => {
+    const most = direction === "toClient" ? 100_000 : 4_000;
+    return proxy.cutAfter(Math.floor(random() * most), direction);
+  };
+  let next = cut(cuts[0]);
+  await using logger = startLogger(loggerEnv({ database, broker: proxy }, {
+    SPOOL_DIRECTORY: directory.path,
+  }));
+  for (const direction of cuts.slice(1)) {
+    await next;
+    next = cut(direction);
+  }
+  await next;
+  const carried = proxy.bytesToClient;
+  await waitUntil(() => proxy.acceptedConnections > cuts.length, {
+    what: "the connection after the last cut",
+  });
+  await waitForOutageEnds(logger);
+  const counts = await stopWhenDrained(logger, broker);
+  assert.ok(proxy.bytesToClient - carried > 150_000, "the last one came behind the backlog");
+  await expectStored(database, readings);
+  assert.deepEqual([counts.stored, counts.unknown], [readings.length, 1]);
+  assert.equal(proxy.acceptedConnections, cuts.length + 1);
+  // Those that end as soon as they are there are not told of.
+  const outages = outagesOf(logger).length;
+  assert.ok(outages >= 1 && outages <= cuts.length, `${outages} outages`);
+  await using again = startLogger(loggerEnv({ database, broker }));
+  await expectNothingLeft(again, broker);
+});

@@ -1,0 +1,163 @@
+/**
+ * The session of the logger taken over by another client with the same client id: by a second
+ * logger with a copy of the configuration, which takes it over again and again, and by a client of
+ * another kind, which gives it up in the end.
+ */
+import assert from "node:assert/strict";
+import { breakSources, type BrokenSources } from "../program/broken_sources.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import type { MosquittoBroker } from "../services/mosquitto.ts";
+import { closeClient, openClient } from "../services/mqtt_client.ts";
+import { waitUntil } from "../services/poll.ts";
+import { expectStored, toPayload } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  CLIENT_ID,
+  linesOf,
+  onlyLine,
+  stopCleanly,
+  stopWhenDrained,
+  usePostgres,
+  waitForRows,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import {
+  countRecoveries,
+  findMissing,
+  outagesOf,
+  startLoad,
+  waitForOutageEnds,
+  withoutSources,
+} from "./broker_load.ts";
+
+const postgres = usePostgres();
+
+/** How the logger learns of it. */
+interface Variant {
+  readonly name: string;
+  readonly version: 4 | 5;
+  /** Whether it is told why the connection ends. */
+  readonly told: boolean;
+  /** The shortest delay before it connects again for the first time. */
+  readonly firstDelayMs: number;
+  /** How many takeovers are waited for: some seconds' worth. */
+  readonly takeovers: number;
+}
+
+const VARIANTS: readonly Variant[] = [
+  { name: "of MQTT 5", version: 5, told: true, firstDelayMs: 500, takeovers: 4 },
+  // The connection is closed without a word.
+  { name: "of MQTT 3.1.1", version: 4, told: false, firstDelayMs: 50, takeovers: 8 },
+];
+
+const TAKEN_OVER = /another client has connected with the same client id/;
+
+function countTakeovers(broker: MosquittoBroker): number {
+  return broker.logLines.filter((line) => line.includes("already connected, closing old")).length;
+}
+
+/**
+ * Asserts that the log tells of the takeovers once, however many there were, and of no connection
+ * apart from the first one and the one that remained, if there is one.
+ */
+function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained: boolean }): void {
+  assert.match(onlyLine(logger, "ERROR", /./), TAKEN_OVER);
+  const connections = linesOf(logger, "INFO").filter((line) =>
+    line.startsWith("Connected to MQTT")
+  );
+  assert.equal(connections.length, remained ? 2 : 1);
+  assert.equal(countRecoveries(logger), remained ? 1 : 0);
+}
+
+/** The sources with the time shortened after which a connection is taken for the last one. */
+function shortenDoubt(): BrokenSources {
+  return breakSources([{
+    file: "lib/mqtt_subscriber.ts",
+    find: "TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;",
+    replace: "TAKEOVER_DOUBT_MS = 2_000;",
+  }]);
+}
+
+for (const { name, version, told, ...backoff } of VARIANTS) {
+  const env = { MQTT_PROTOCOL_VERSION: String(version) };
+
+  Deno.test(`run takes a session ${name} ever more slowly from another logger`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    using directory = withTemporaryDirectory();
+    const database = await postgres.createDatabase();
+    await using load = await startLoad(database, { env, tellsTakeovers: told });
+    const { broker, address } = load;
+    await using other = startLogger(loggerEnv({ database, broker: address }, {
+      ...env,
+      SPOOL_DIRECTORY: directory.path,
+    }));
+    const loggers = [load.logger, other];
+    await waitUntil(() => countTakeovers(broker) > 0, { what: "the first takeover" });
+    const startMs = performance.now();
+    const before = countTakeovers(broker);
+    await waitUntil(() => countTakeovers(broker) >= backoff.takeovers, {
+      what: `${backoff.takeovers} takeovers`,
+      timeoutMs: 30_000,
+    });
+    const takeovers = countTakeovers(broker) - before;
+    const elapsedMs = performance.now() - startMs;
+    // Whose session is taken over for the n-th time has waited n - 1 times, each time twice as long.
+    const most = 1 + Math.floor(Math.log2(1 + elapsedMs / backoff.firstDelayMs));
+    assert.ok(takeovers <= 2 * most, `${takeovers} takeovers in ${elapsedMs} ms`);
+
+    const readings = (await load.finishDaemons()).flat();
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    for (const logger of loggers) {
+      if (told) expectOneLine(logger, { remained: false });
+      assert.ok(outagesOf(logger).length > 0);
+    }
+    const counts = await Promise.all(loggers.map((logger) => stopCleanly(logger)));
+    const stored = counts.map((count) => count.stored);
+    assert.equal(stored.reduce((sum, count) => sum + count), readings.length);
+    assert.ok(Math.min(...stored) > 0, "one of them has stored nothing");
+  });
+
+  Deno.test(`run keeps what another client does not take along with its session ${name}`, {
+    ignore: withoutMosquitto,
+  }, async () => {
+    using sources = withoutSources ? undefined : shortenDoubt();
+    const database = await postgres.createDatabase();
+    await using load = await startLoad(database, {
+      env,
+      tellsTakeovers: told,
+      ...(sources && { sources: sources.path }),
+    });
+    const { broker, logger } = load;
+    // What it acknowledges is not the logger's any more.
+    const taken = new Set<string>();
+    await load.waitForStored(50);
+    for (let round = 1; round <= 2; round++) {
+      const client = await openClient(broker, {
+        clientId: CLIENT_ID,
+        protocolVersion: version,
+        onPublish: ({ payload }) => taken.add(payload.toString()),
+      });
+      try {
+        await waitUntil(() => !client.connected, { what: "the logger to take the session back" });
+      } finally {
+        await closeClient(client);
+      }
+      await waitUntil(() => countTakeovers(broker) === 2 * round, {
+        what: `${2 * round} takeovers in the log of the broker`,
+      });
+    }
+    if (!told || !withoutSources) await waitForOutageEnds(logger);
+    if (told) expectOneLine(logger, { remained: !withoutSources });
+    const published = (await load.finishDaemons()).flat();
+    const counts = await stopWhenDrained(logger, broker);
+    const missing = await findMissing(database, published);
+    const lost = [...missing].map(toPayload).filter((payload) => !taken.has(payload));
+    assert.deepEqual(lost, []);
+    assert.ok(taken.size > 0, "the other client was given nothing");
+    const readings = published.filter((reading) => !missing.has(reading));
+    await expectStored(database, readings);
+    assert.deepEqual([counts.stored, counts.unknown], [readings.length, 1]);
+  });
+}

@@ -1,0 +1,60 @@
+/**
+ * A look at the file of the spool from outside, with nothing of the logger's.
+ */
+import { DatabaseSync } from "node:sqlite";
+import { waitUntil } from "../services/poll.ts";
+
+/** What the file is called. */
+export const SPOOL_FILE = "spool.sqlite";
+
+/** Payloads of the messages in the spool of a directory, oldest first; a logger may be using it. */
+export function readSpool(directory: string): string[] {
+  const rows = query(directory, "SELECT payload FROM message ORDER BY id");
+  return rows.map(({ payload }) => new TextDecoder().decode(payload as Uint8Array));
+}
+
+/** Number of messages in the spool of a directory; a logger may be using it. */
+export function countSpooled(directory: string): number {
+  return Number(query(directory, "SELECT count(*) AS count FROM message")[0]?.["count"]);
+}
+
+/** Number of pages of the file that are not in use, until they are given back. */
+export function countFreePages(directory: string): number {
+  return Number(query(directory, "PRAGMA freelist_count")[0]?.["freelist_count"]);
+}
+
+/** Waits until there are exactly so many. */
+export async function waitForSpooled(directory: string, count: number): Promise<void> {
+  await waitUntil(() => countSpooled(directory) === count, {
+    what: `${count} messages in the spool`,
+    timeoutMs: 120_000,
+    // Counting keeps the logger waiting, and that of many takes some time.
+    intervalMs: count < 20_000 ? 20 : 250,
+  });
+}
+
+/** What begins a journal that is not finished (SQLite, "Database File Format", section 3). */
+const JOURNAL_MAGIC = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
+/** Whether a transaction has begun to write and has not ended. */
+export function isTransactionOpen(directory: string): boolean {
+  try {
+    using journal = Deno.openSync(`${directory}/${SPOOL_FILE}-journal`);
+    const bytes = new Uint8Array(JOURNAL_MAGIC.length);
+    return journal.readSync(bytes) === bytes.length &&
+      bytes.every((byte, index) => byte === JOURNAL_MAGIC[index]);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+function query(directory: string, sql: string): Record<string, unknown>[] {
+  const database = new DatabaseSync(`${directory}/${SPOOL_FILE}`, { readOnly: true });
+  try {
+    database.exec("PRAGMA busy_timeout = 5000");
+    return database.prepare(sql).all();
+  } finally {
+    database.close();
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * What the tests of the spool have in common: a database behind a proxy, so that it can be away for
+ * one logger at once and without the cost of a restart, a broker and a directory for the spool.
+ */
+import type { MosquittoBroker, MosquittoOptions } from "../services/mosquitto.ts";
+import { loggerEnv, type LoggerOptions } from "../services/logger_process.ts";
+import { type LoggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import type { TestDatabase } from "../services/postgres_database.ts";
+import { startProxy, type TcpProxy } from "../services/proxy.ts";
+import { createSession, type SharedPostgres, startTellingMosquitto } from "../program/harness.ts";
+
+/** How {@linkcode setScene} sets the scene. */
+export interface SceneOptions {
+  /** Settings of the broker; it keeps everything by default. */
+  readonly broker?: MosquittoOptions;
+  /** Variables of all loggers. */
+  readonly env?: LoggerEnv;
+  /** `false`: without a spool. */
+  readonly spool?: boolean;
+  /** Where the spool is; in a temporary directory by default. */
+  readonly directory?: string;
+}
+
+/** Starts everything but a logger. The database is there in the beginning. */
+export async function setScene(
+  postgres: SharedPostgres,
+  options: SceneOptions = {},
+): Promise<Scene> {
+  const resources = new AsyncDisposableStack();
+  try {
+    const database = await postgres.createDatabase();
+    const proxy = resources.use(await startProxy(postgres.server));
+    const broker = resources.use(await startTellingMosquitto(options.broker));
+    await createSession(broker);
+    const directory = options.directory ?? Deno.makeTempDirSync({ prefix: "kraken-test-" });
+    if (options.directory === undefined) {
+      resources.defer(() => Deno.removeSync(directory, { recursive: true }));
+    }
+    const env = loggerEnv({ database, broker }, {
+      DATABASE_HOST: proxy.host,
+      DATABASE_PORT: String(proxy.port),
+      ...(options.spool !== false && { SPOOL_DIRECTORY: directory }),
+      ...options.env,
+    });
+    return new Scene({ database, proxy, broker, directory, env, resources });
+  } catch (error) {
+    await resources.disposeAsync();
+    throw error;
+  }
+}
+
+interface SceneParts {
+  readonly database: TestDatabase;
+  readonly proxy: TcpProxy;
+  readonly broker: MosquittoBroker;
+  readonly directory: string;
+  readonly env: LoggerEnv;
+  readonly resources: AsyncDisposableStack;
+}
+
+/** Broker, database and directory for the loggers of a test. The caller disposes it. */
+export class Scene implements AsyncDisposable {
+  readonly database: TestDatabase;
+  readonly proxy: TcpProxy;
+  readonly broker: MosquittoBroker;
+  /** Where the spool is. */
+  readonly directory: string;
+  readonly env: LoggerEnv;
+  readonly #resources: AsyncDisposableStack;
+
+  /** Use {@linkcode setScene}. */
+  constructor({ database, proxy, broker, directory, env, resources }: SceneParts) {
+    this.database = database;
+    this.proxy = proxy;
+    this.broker = broker;
+    this.directory = directory;
+    this.env = env;
+    this.#resources = resources;
+  }
+
+  /** Starts a logger, with further variables. The caller disposes it before the scene. */
+  startLogger(env: LoggerEnv = {}, options: LoggerOptions = {}): LoggerProcess {
+    return startLogger({ ...this.env, ...env }, options);
+  }
+
+  /** Ends the connections to the database, and refuses new ones. */
+  async takeDatabaseAway(): Promise<void> {
+    await this.proxy.refuse();
+    this.proxy.reset();
+  }
+
+  async bringDatabaseBack(): Promise<void> {
+    await this.proxy.allow();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#resources.disposeAsync();
+  }
+}
