@@ -116,6 +116,7 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   ETIMEDOUT: "no answer in time",
   // What Deno 2.4 makes of a write to a connection that has just been closed.
   UNKNOWN: "the connection was closed",
+  EBADF: "the connection was closed",
   EHOSTUNREACH: "no route to the host",
   ENETUNREACH: "no route to the network",
   ENOTFOUND: "the host name is unknown",
