@@ -133,6 +133,7 @@ export class MqttConnection {
   #lastReceivedMs = performance.now();
   #paused = false;
   #closeReason: string | undefined;
+  #explained = false;
   #takenOver = false;
 
   /**
@@ -209,6 +210,11 @@ export class MqttConnection {
     return this.#takenOver;
   }
 
+  /** Whether it ended for a reason that neither the broker nor this side has given. */
+  get endedUnexplained(): boolean {
+    return !this.#explained;
+  }
+
   /**
    * Subscribes, and returns what became of each filter. Retained messages are asked for only
    * where the subscription is new to the broker (MQTT 5 section 3.8.3.1; 3.1.1 has no choice).
@@ -260,6 +266,7 @@ export class MqttConnection {
 
   /** Closes without a goodbye. */
   destroy(reason: string): void {
+    this.#explained = true;
     this.#closeReason ??= reason;
     this.#socket.destroy();
   }

@@ -13,31 +13,10 @@ import {
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "./mqtt_connection.ts";
-import { Backoff, describeError, MAX_DELAY_MS, Outage, sleep } from "./retry.ts";
+import { Reconnection } from "./reconnection.ts";
+import { describeError, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 import { filtersThatMatch, isMatch } from "./topics.ts";
-
-/** A connection that has held this long, longer than any delay, resets the backoff. */
-const STABLE_AFTER_MS = 2 * MAX_DELAY_MS;
-
-/**
- * Delays after another client has taken the session over: two clients that take it from each other
- * in turn get slower and slower. Longer ones would leave too much in the broker's queue when the
- * other client is gone.
- */
-const TAKEOVER_DELAYS = { firstDelayMs: 1_000, maxDelayMs: 60_000 };
-
-/**
- * How long the next connection must hold before it is told of as the end of the outage: not at all
- * as a rule, …
- */
-const NO_DOUBT_MS = 0;
-
-/** … for a while after one that ended as soon as it was there, … */
-const SHORT_LIVED_DOUBT_MS = 500;
-
-/** … and until the other client has had the time to come back after a takeover. */
-const TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;
 
 /** Time between two attempts to get a subscription that the broker refused. */
 const REFUSED_RETRY_MS = 60_000;
@@ -59,10 +38,7 @@ export class MqttSubscriber {
   readonly #clientId: string;
   readonly #filters: readonly string[];
   readonly #outage: Outage;
-  readonly #backoff = new Backoff();
-  readonly #takeoverBackoff = new Backoff(TAKEOVER_DELAYS);
-  /** How long the next connection is doubted: it is told of when it has held so long. */
-  #doubtMs = NO_DOUBT_MS;
+  readonly #reconnection = new Reconnection();
   /** Endpoints whose broker refused MQTT 5. */
   readonly #speaksOnly4 = new Set<Endpoint>();
   /** What earlier connections brought and is not settled yet, by payload. */
@@ -111,7 +87,12 @@ export class MqttSubscriber {
       this.#unsubscribed.clear();
       await this.#subscribing;
       this.#adoptLater(connection.abandon());
-      const delayMs = this.#delayAfter(connection, performance.now() - connectedMs);
+      const delayMs = this.#reconnection.ended({
+        heldMs: performance.now() - connectedMs,
+        takenOver: connection.takenOver,
+        unexplained: connection.endedUnexplained && connection.limits.sessionPresent,
+      });
+      if (this.#reconnection.isTakeoverSuspected) this.#warnOfTakeover();
       await this.#outage.failed(this, { reason, delayMs, signal });
     }
   }
@@ -119,29 +100,25 @@ export class MqttSubscriber {
   /** Tells of the connection, once it need not be doubted any more. */
   #confirmLater(connection: MqttConnection): ReturnType<typeof setTimeout> | undefined {
     const confirm = (): void => {
-      this.#doubtMs = NO_DOUBT_MS;
+      this.#reconnection.confirmed();
       this.#outage.succeeded(this);
       log.info(describeConnection(connection));
     };
-    if (this.#doubtMs === NO_DOUBT_MS) {
+    const { doubtMs } = this.#reconnection;
+    if (doubtMs === 0) {
       confirm();
       return undefined;
     }
     log.debug(describeConnection(connection));
-    return setTimeout(confirm, this.#doubtMs);
+    return setTimeout(confirm, doubtMs);
   }
 
-  /** The time to wait after a connection that has held for `heldMs`. */
-  #delayAfter({ takenOver }: MqttConnection, heldMs: number): number {
-    if (heldMs >= STABLE_AFTER_MS) this.#backoff.reset();
-    if (heldMs >= TAKEOVER_DOUBT_MS) this.#takeoverBackoff.reset();
-    const doubtMs = takenOver
-      ? TAKEOVER_DOUBT_MS
-      : heldMs < SHORT_LIVED_DOUBT_MS
-      ? SHORT_LIVED_DOUBT_MS
-      : NO_DOUBT_MS;
-    this.#doubtMs = Math.max(this.#doubtMs, doubtMs);
-    return (takenOver ? this.#takeoverBackoff : this.#backoff).nextDelayMs();
+  /** A broker that speaks MQTT 3.1.1 does not tell, and older ones of MQTT 5 do not either. */
+  #warnOfTakeover(): void {
+    this.#warnOnce(
+      "The MQTT broker accepts connections and soon ends them without a reason: perhaps another " +
+        `client connects with the same client id, MQTT_CLIENT_ID = '${this.#clientId}'.`,
+    );
   }
 
   /** From now on messages are left with the broker: neither delivered nor acknowledged. */
@@ -173,7 +150,7 @@ export class MqttSubscriber {
     const reason = failures.join("; ");
     await this.#outage.failed(this, {
       reason: single ? reason.slice(reason.indexOf(": ") + 2) : reason,
-      delayMs: this.#backoff.nextDelayMs(),
+      delayMs: this.#reconnection.refused(),
       signal,
     });
     return undefined;

@@ -38,18 +38,32 @@ interface Variant {
   readonly version: 4 | 5;
   /** Whether it is told why the connection ends. */
   readonly told: boolean;
-  /** The shortest delay before it connects again for the first time. */
-  readonly firstDelayMs: number;
+  /** Its delays before it connects again, at the shortest. */
+  readonly delaysMs: readonly number[];
   /** How many takeovers are waited for: some seconds' worth. */
   readonly takeovers: number;
 }
 
+const TOLD_DELAYS = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000];
+
+/** As after any end of a connection, until a takeover is suspected. */
+const SUSPECTED_DELAYS = [50, 100, 200, 400, ...TOLD_DELAYS];
+
 const VARIANTS: readonly Variant[] = [
-  { name: "of MQTT 5", version: 5, told: true, firstDelayMs: 500, takeovers: 4 },
+  { name: "of MQTT 5", version: 5, told: true, delaysMs: TOLD_DELAYS, takeovers: 4 },
   // The connection is closed without a word.
-  { name: "of MQTT 3.1.1", version: 4, told: false, firstDelayMs: 50, takeovers: 8 },
+  { name: "of MQTT 3.1.1", version: 4, told: false, delaysMs: SUSPECTED_DELAYS, takeovers: 14 },
+  // … by Mosquitto before 2.0.15 as well.
+  {
+    name: "of MQTT 5 that nobody tells of",
+    version: 5,
+    told: false,
+    delaysMs: SUSPECTED_DELAYS,
+    takeovers: 14,
+  },
 ];
 
+const SUSPECTED = /perhaps another client connects with the same client id/;
 const TAKEN_OVER = /another client has connected with the same client id/;
 
 function countTakeovers(broker: MosquittoBroker): number {
@@ -72,13 +86,30 @@ function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained:
 /** The sources with the time shortened after which a connection is taken for the last one. */
 function shortenDoubt(): BrokenSources {
   return breakSources([{
-    file: "lib/mqtt_subscriber.ts",
+    file: "lib/reconnection.ts",
     find: "TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;",
     replace: "TAKEOVER_DOUBT_MS = 2_000;",
   }]);
 }
 
-for (const { name, version, told, ...backoff } of VARIANTS) {
+/** Asserts that the log names the suspicion once, and tells of no connection after that. */
+function expectOneSuspicion(logger: LoggerProcess): void {
+  onlyLine(logger, "WARNING", SUSPECTED);
+  const since = logger.lines.slice(logger.lines.findIndex((line) => SUSPECTED.test(line)));
+  assert.deepEqual(since.filter((line) => /MQTT broker .* is available again/.test(line)), []);
+  assert.ok(since.filter((line) => / ERROR /.test(line)).length <= 1, since.join("\n"));
+}
+
+/** The most takeovers in so many ms by two loggers, each of which waits so long in turn. */
+function mostTakeovers(elapsedMs: number, delaysMs: readonly number[]): number {
+  let remainingMs = elapsedMs;
+  const waits = delaysMs.findIndex((delayMs) => (remainingMs -= delayMs) < 0);
+  assert.ok(waits >= 0, `${elapsedMs} ms are longer than all delays`);
+  // Whose session is taken over for the n-th time has waited n - 1 times.
+  return 2 * (waits + 1);
+}
+
+for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
   const env = { MQTT_PROTOCOL_VERSION: String(version) };
 
   Deno.test(`run takes a session ${name} ever more slowly from another logger`, {
@@ -96,21 +127,21 @@ for (const { name, version, told, ...backoff } of VARIANTS) {
     await waitUntil(() => countTakeovers(broker) > 0, { what: "the first takeover" });
     const startMs = performance.now();
     const before = countTakeovers(broker);
-    await waitUntil(() => countTakeovers(broker) >= backoff.takeovers, {
-      what: `${backoff.takeovers} takeovers`,
-      timeoutMs: 30_000,
+    await waitUntil(() => countTakeovers(broker) >= count, {
+      what: `${count} takeovers`,
+      timeoutMs: 60_000,
     });
     const takeovers = countTakeovers(broker) - before;
     const elapsedMs = performance.now() - startMs;
-    // Whose session is taken over for the n-th time has waited n - 1 times, each time twice as long.
-    const most = 1 + Math.floor(Math.log2(1 + elapsedMs / backoff.firstDelayMs));
-    assert.ok(takeovers <= 2 * most, `${takeovers} takeovers in ${elapsedMs} ms`);
+    const most = mostTakeovers(elapsedMs, delaysMs);
+    assert.ok(takeovers <= most, `${takeovers} takeovers in ${elapsedMs} ms`);
 
     const readings = (await load.finishDaemons()).flat();
     await waitForRows(database, readings.length);
     await expectStored(database, readings);
     for (const logger of loggers) {
       if (told) expectOneLine(logger, { remained: false });
+      else expectOneSuspicion(logger);
       assert.ok(outagesOf(logger).length > 0);
     }
     const counts = await Promise.all(loggers.map((logger) => stopCleanly(logger)));
