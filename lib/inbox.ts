@@ -183,18 +183,13 @@ export class Inbox {
     first?.();
   }
 
-  /** Whether nothing more comes in. */
-  get closed(): boolean {
-    return this.#closed;
-  }
-
   /** Declares that nothing more comes in. From now on the spool is left as it is. */
   close(): void {
     this.#closed = true;
     for (const wakeUp of this.#wakeUps) wakeUp();
   }
 
-  /** After the end: what was stored of batches that were not finished is not needed on disk. */
+  /** After the end: deletes from the spool what has its outcome and waited to be deleted. */
   dispose(): void {
     this.#spool?.deleteObsolete();
   }

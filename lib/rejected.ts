@@ -2,14 +2,14 @@
 
 import { isUtf8 } from "node:buffer";
 import type { SpoolConfig, StorageConfig } from "./config.ts";
-import { DatabaseConnection, DatabaseError } from "./database.ts";
+import { type Catalogue, DatabaseConnection, DatabaseError } from "./database.ts";
 import { describeEndpoint } from "./endpoint.ts";
 import { escapeControls, formatTime } from "./log.ts";
-import { decodeReading, PayloadError, type Reading, shortenPayload } from "./reading.ts";
+import { shortenPayload } from "./reading.ts";
 import { type RejectedMessage, RejectedMessages } from "./rejected_messages.ts";
 import { describeError } from "./retry.ts";
 import { SpoolDatabase } from "./spool_database.ts";
-import { storeReadings } from "./store_readings.ts";
+import { decodeReadings, storeReadings } from "./store_readings.ts";
 import { isMatch } from "./topics.ts";
 
 /** Messages read from the record, and sent to the database, at once. */
@@ -63,10 +63,10 @@ export async function retryRejected(
   let stored = 0;
   try {
     connection = await DatabaseConnection.open(config.database, new AbortController().signal);
-    await connection.readCatalogue();
+    const catalogue = await connection.readCatalogue();
     for (const messages of selectChunks(record, selection)) {
       count += messages.length;
-      stored += await retry(messages, { record, connection, print });
+      stored += await retry(messages, { record, connection, catalogue, print });
     }
     print(`${stored} of ${describeCount(count)} stored.\n`);
     return true;
@@ -98,34 +98,21 @@ function* selectChunks(
 interface RetryContext {
   readonly record: RejectedMessages;
   readonly connection: DatabaseConnection;
+  readonly catalogue: Catalogue;
   readonly print: (text: string) => void;
-}
-
-/** A message that is a reading after all. */
-interface Decoded {
-  readonly message: RejectedMessage;
-  readonly reading: Reading;
 }
 
 /** Returns how many of the messages are stored now. */
 async function retry(
   messages: readonly RejectedMessage[],
-  { record, connection, print }: RetryContext,
+  { record, connection, catalogue, print }: RetryContext,
 ): Promise<number> {
   const tell = (outcome: string, { timeMs, topic }: RejectedMessage, reason = ""): void =>
     print(`${outcome.padEnd(9)} ${formatTime(timeMs)} ${escapeControls(topic + reason)}\n`);
-  const catalogue = await connection.readCatalogue();
-  const decoded: Decoded[] = [];
-  for (const message of messages) {
-    try {
-      decoded.push({ message, reading: decodeReading(message.payload, catalogue) });
-    } catch (error) {
-      if (!(error instanceof PayloadError)) throw error;
-      tell("rejected", message, `: ${error.message}`);
-    }
-  }
   const stored: RejectedMessage[] = [];
-  await storeReadings(connection, decoded, {
+  const tellRefused = (message: RejectedMessage, reason: string): void =>
+    tell("rejected", message, `: ${reason}`);
+  await storeReadings(connection, decodeReadings(messages, catalogue, tellRefused), {
     onStored: (items, { unknown, disabled }) => {
       for (const [index, { message }] of items.entries()) {
         if (unknown.includes(index)) tell("unknown", message, ": the sensor is not registered");
@@ -133,7 +120,7 @@ async function retry(
         else stored.push(message);
       }
     },
-    onRefused: ({ message }, reason) => tell("rejected", message, `: ${reason}`),
+    onRefused: ({ message }, reason) => tellRefused(message, reason),
   });
   record.delete(stored.map(({ id }) => id));
   for (const message of stored) tell("stored", message);

@@ -12,7 +12,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import type { SpoolConfig } from "./config.ts";
 import { systemReason } from "./environment.ts";
 import { log } from "./log.ts";
-import { rescueRows } from "./spool_rescue.ts";
+import { removeIfThere, rescueRows } from "./spool_rescue.ts";
 
 /** The file in the spool directory, and the one that tells another logger to keep away. */
 const FILE = "spool.sqlite";
@@ -379,13 +379,5 @@ function keep(path: string, aside: string): void {
     Deno.linkSync(path, aside);
   } catch {
     Deno.renameSync(path, aside); // Not every file system has links.
-  }
-}
-
-function removeIfThere(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }

@@ -51,7 +51,9 @@ export class SpoolProgress {
       // A spool that only fills is waited for in silence: the outage has its own lines.
       if (rate > 0) {
         this.#intervalMs = Math.min(2 * this.#intervalMs, MAX_REPORT_MS);
-        const left = shrinks ? `, ${formatTime(count / perSecond)} left` : ", and it still grows";
+        const left = shrinks
+          ? `, ${formatDuration(count / perSecond)} left`
+          : ", and it still grows";
         this.#report(
           nowMs,
           `Emptying the spool: ${count} messages left, ${Math.round(rate)} stored a second${left}.`,
@@ -75,7 +77,7 @@ export class SpoolProgress {
 }
 
 /** `12 s`, `3 min`, `1.5 h`. */
-function formatTime(seconds: number): string {
+function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "a long time";
   if (seconds < 100) return `${Math.ceil(seconds)} s`;
   return seconds < 6000 ? `${Math.ceil(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;

@@ -142,7 +142,8 @@ function writeFirstPage(path: string, schema: string): void {
   }
 }
 
-function removeIfThere(path: string): void {
+/** Deletes a file. That there is none is no error. */
+export function removeIfThere(path: string): void {
   try {
     Deno.removeSync(path);
   } catch (error) {

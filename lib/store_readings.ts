@@ -1,7 +1,32 @@
-/** Storing a batch row by row where the database refuses it as a whole. */
+/** Decoding messages, and storing them row by row where the database refuses them as a whole. */
 
+import type { Buffer } from "node:buffer";
 import { type DatabaseConnection, DatabaseError, type InsertResult } from "./database.ts";
-import type { Reading } from "./reading.ts";
+import { decodeReading, PayloadError, type Reading, type ReadingColumns } from "./reading.ts";
+
+/** A message and what it says. */
+export interface Decoded<Message> {
+  readonly message: Message;
+  readonly reading: Reading;
+}
+
+/** Decodes messages in their order; those that are no readings are refused, with the reason. */
+export function decodeReadings<Message extends { readonly payload: Buffer }>(
+  messages: readonly Message[],
+  columns: ReadingColumns,
+  onRefused: (message: Message, reason: string) => void,
+): Decoded<Message>[] {
+  const decoded: Decoded<Message>[] = [];
+  for (const message of messages) {
+    try {
+      decoded.push({ message, reading: decodeReading(message.payload, columns) });
+    } catch (error) {
+      if (!(error instanceof PayloadError)) throw error;
+      onRefused(message, error.message);
+    }
+  }
+  return decoded;
+}
 
 /** What is told about the parts of a batch, each of which is told of once. */
 export interface StoreListener<Item> {

@@ -13,13 +13,13 @@ import { type Catalogue, DatabaseConnection, type InsertResult } from "./databas
 import type { Delivery } from "./delivery.ts";
 import type { Batch, Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
-import { decodeReading, hyphenate, PayloadError, type Reading, shortenPayload } from "./reading.ts";
+import { hyphenate, type Reading, shortenPayload } from "./reading.ts";
 import { RejectedMessages } from "./rejected_messages.ts";
 import { Backoff, describeError, Outage } from "./retry.ts";
 import { type SpoolDatabase, SpoolError } from "./spool_database.ts";
 import { registrationSql } from "./schema.ts";
 import type { Statistics } from "./statistics.ts";
-import { storeReadings } from "./store_readings.ts";
+import { type Decoded, decodeReadings, storeReadings } from "./store_readings.ts";
 import { UnknownSensors } from "./unknown_sensors.ts";
 
 /** Sensors remembered as already logged as unknown or disabled. */
@@ -30,12 +30,6 @@ export interface WriterOptions {
   readonly statistics: Statistics;
   /** Where rejected messages and unknown sensors are recorded, if anywhere. */
   readonly spoolDatabase: SpoolDatabase | undefined;
-}
-
-/** A delivery and what it says. */
-interface Decoded {
-  readonly delivery: Delivery;
-  readonly reading: Reading;
 }
 
 /** A delivery that is not stored, and why. */
@@ -172,19 +166,14 @@ export class Writer {
     { connection, catalogue }: Omit<Session, "signal">,
   ): Promise<boolean> {
     const rejected: Rejected[] = [];
-    const decoded: Decoded[] = [];
-    for (const delivery of batch.unfinished) {
-      try {
-        decoded.push({ delivery, reading: decodeReading(delivery.payload, catalogue) });
-      } catch (error) {
-        if (!(error instanceof PayloadError)) throw error;
-        rejected.push({ delivery, reason: error.message });
-      }
-    }
+    const refuse = (delivery: Delivery, reason: string): void => {
+      rejected.push({ delivery, reason });
+    };
+    const decoded = decodeReadings(batch.unfinished, catalogue, refuse);
     try {
       await storeReadings(connection, decoded, {
         onStored: (stored, result) => this.#finishStored(stored, result),
-        onRefused: ({ delivery }, reason) => rejected.push({ delivery, reason }),
+        onRefused: ({ message }, reason) => refuse(message, reason),
       });
     } finally {
       this.#finishRejected(rejected);
@@ -192,13 +181,13 @@ export class Writer {
     return decoded.length > 0;
   }
 
-  #finishStored(batch: readonly Decoded[], result: InsertResult): void {
+  #finishStored(batch: readonly Decoded<Delivery>[], result: InsertResult): void {
     const { outcomes } = this.#statistics;
     outcomes.stored += result.stored;
     outcomes.duplicate += result.duplicates;
     outcomes.unknown += result.unknown.length;
     outcomes.disabled += result.disabled.length;
-    for (const { delivery } of batch) delivery.finish();
+    for (const { message } of batch) message.finish();
     for (const index of result.unknown) this.#noteUnknown(batch[index]);
     for (const index of result.disabled) this.#reportSensor("disabled", batch[index]);
     if (log.isDebug()) logStored(batch, result);
@@ -232,17 +221,17 @@ export class Writer {
     }
   }
 
-  #noteUnknown(decoded: Decoded | undefined): void {
+  #noteUnknown(decoded: Decoded<Delivery> | undefined): void {
     if (decoded === undefined) return;
-    const { reading: { uuid, sid }, delivery: { topic, payload } } = decoded;
+    const { reading: { uuid, sid }, message: { topic, payload } } = decoded;
     this.#unknownSensors?.add({ uuid: hyphenate(uuid), sid, topic, payload });
     this.#reportSensor("unknown", decoded);
   }
 
   /** Once for each sensor; whoever reads it finds the statement that puts it right. */
-  #reportSensor(state: "unknown" | "disabled", decoded: Decoded | undefined): void {
+  #reportSensor(state: "unknown" | "disabled", decoded: Decoded<Delivery> | undefined): void {
     if (decoded === undefined) return;
-    const { reading: { uuid, sid }, delivery: { topic } } = decoded;
+    const { reading: { uuid, sid }, message: { topic } } = decoded;
     const key = `${state} ${uuid} ${sid}`;
     if (this.#reportedSensors.has(key)) return;
     if (this.#reportedSensors.size >= MAX_REPORTED_SENSORS) this.#reportedSensors.clear();
@@ -288,7 +277,7 @@ interface Session {
   readonly signal: AbortSignal;
 }
 
-function logStored(batch: readonly Decoded[], result: InsertResult): void {
+function logStored(batch: readonly Decoded<Delivery>[], result: InsertResult): void {
   const notStored = new Set([...result.unknown, ...result.disabled]);
   const present = result.duplicates === 0 ? "Stored" : "Stored, now or before,";
   for (const [index, { reading }] of batch.entries()) {
