@@ -3,8 +3,7 @@
  * measured itself. Prints the number of messages when the broker has acknowledged all of them.
  */
 import { Buffer } from "node:buffer";
-import { connect } from "node:net";
-import { generate, type Packet, parser as createParser } from "mqtt-packet";
+import { type PayloadMessage, publishMessages } from "../services/message_publisher.ts";
 import { makeReadings, makeSensors, toPayload } from "../services/readings.ts";
 import { printResult, readJob } from "./program.ts";
 
@@ -24,9 +23,7 @@ const MAX_OPEN = 1_000;
 /** Readings made at a time, so that a million of them need not fit into the memory. */
 const CHUNK = 10_000;
 
-const MAX_PACKET_ID = 0xffff;
-
-function* makePackets({ qos, count, sensors }: BacklogJob): Generator<Buffer> {
+function* makeMessages({ count, sensors }: BacklogJob): Generator<PayloadMessage> {
   let startTimeUs = 1_700_000_000_123_456n;
   for (let made = 0; made < count; made += CHUNK) {
     const readings = makeReadings({
@@ -35,65 +32,18 @@ function* makePackets({ qos, count, sensors }: BacklogJob): Generator<Buffer> {
       startTimeUs,
       seed: made + 1,
     });
-    for (const [index, reading] of readings.entries()) {
-      yield generate({
-        cmd: "publish",
+    for (const reading of readings) {
+      yield {
         topic: `sensors/bench/${reading.uuid}/${reading.sid}`,
-        payload: toPayload(reading),
-        messageId: (made + index) % MAX_PACKET_ID + 1,
-        qos,
-        dup: false,
-        retain: false,
-      });
+        payload: Buffer.from(toPayload(reading)),
+      };
     }
     startTimeUs = (readings.at(-1)?.timeUs ?? startTimeUs) + 1n;
   }
 }
 
-function publish(job: BacklogJob): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const socket = connect({ host: job.host, port: job.port, noDelay: true });
-  const send = (packet: Packet): boolean => socket.write(generate(packet));
-  const parser = createParser({ protocolVersion: 4 });
-  const packets = makePackets(job);
-  let open = 0;
-  let done = 0;
-  const sendMore = (): void => {
-    socket.cork();
-    for (; open < MAX_OPEN; open++) {
-      const { value } = packets.next();
-      if (value === undefined) break;
-      socket.write(value);
-    }
-    socket.uncork();
-  };
-  const finish = (): void => {
-    open--;
-    done++;
-    if (done < job.count) return;
-    send({ cmd: "disconnect" });
-    socket.end();
-    resolve();
-  };
-  parser.on("packet", (packet) => {
-    if (packet.cmd === "pubrec") send({ cmd: "pubrel", messageId: packet.messageId ?? 0 });
-    if (packet.cmd === "puback" || packet.cmd === "pubcomp") finish();
-  });
-  socket.on("data", (bytes: Buffer) => {
-    socket.cork();
-    parser.parse(bytes);
-    sendMore();
-    socket.uncork();
-  });
-  socket.on("error", reject);
-  socket.on("close", () => reject(new Error("Publishing: the broker closed the connection")));
-  const clientId = "bench-backlog";
-  send({ cmd: "connect", protocolId: "MQTT", protocolVersion: 4, clientId, clean: true });
-  return promise;
-}
-
 if (import.meta.main) {
   const job = readJob<BacklogJob>();
-  await publish(job);
+  await publishMessages({ ...job, maxOpen: MAX_OPEN }, makeMessages(job));
   printResult(job.count);
 }

@@ -20,6 +20,7 @@ import {
   type Row,
   spoolRows,
 } from "./table.ts";
+import { print, printError } from "../services/output.ts";
 
 const MILLION = 1_000_000;
 
@@ -120,17 +121,6 @@ function nextSignal(): Promise<Deno.Signal> {
       Deno.addSignalListener(signal, () => resolve(signal));
     }
   });
-}
-
-function print(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) {
-    written += Deno.stdout.writeSync(bytes.subarray(written));
-  }
-}
-
-function printError(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(text));
 }
 
 async function main(args: readonly string[]): Promise<number> {

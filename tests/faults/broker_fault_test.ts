@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import { withoutSources } from "../program/broken_sources.ts";
 import { waitUntil } from "../services/poll.ts";
 import { startProxy, type TcpProxy } from "../services/proxy.ts";
 import { publishReadings } from "../services/publisher.ts";
@@ -29,7 +30,6 @@ import {
   shortenTimeouts,
   startLoad,
   waitForOutageEnds,
-  withoutSources,
 } from "./broker_load.ts";
 import { type Misbehaviour, startMisbehavingBroker } from "./misbehaving_broker.ts";
 

@@ -37,9 +37,6 @@ const RECOVERY = /^MQTT broker '127\.0\.0\.1:\d+' is available again after \d+\.
 /** How a connection may end that was not given up by the logger, as the system happens to tell. */
 export const ENDED = /shutting down|closed|reset|aborted/;
 
-/** The timeouts are patched in the sources: of no use for the compiled binary. */
-export const withoutSources: boolean = Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
-
 /**
  * The sources with keepalive, timeouts and delays divided by 10 or more, since with the real ones
  * it takes the logger three quarters of a minute to notice that the broker has fallen silent.

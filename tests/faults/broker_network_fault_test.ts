@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { withoutSources } from "../program/broken_sources.ts";
 import { waitUntil } from "../services/poll.ts";
 import { startProxy } from "../services/proxy.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
@@ -25,7 +26,6 @@ import {
   shortenTimeouts,
   startLoad,
   waitForOutageEnds,
-  withoutSources,
 } from "./broker_load.ts";
 
 const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));

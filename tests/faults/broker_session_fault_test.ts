@@ -4,7 +4,7 @@
  * another kind, which gives it up in the end.
  */
 import assert from "node:assert/strict";
-import { breakSources, type BrokenSources } from "../program/broken_sources.ts";
+import { breakSources, type BrokenSources, withoutSources } from "../program/broken_sources.ts";
 import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
 import type { MosquittoBroker } from "../services/mosquitto.ts";
 import { closeClient, openClient } from "../services/mqtt_client.ts";
@@ -27,7 +27,6 @@ import {
   outagesOf,
   startLoad,
   waitForOutageEnds,
-  withoutSources,
 } from "./broker_load.ts";
 
 const postgres = usePostgres();

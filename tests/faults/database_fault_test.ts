@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
+import { withoutSources } from "../program/broken_sources.ts";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
 import { LOGGER_PASSWORD, LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
@@ -31,7 +32,6 @@ import {
   shortenTimeouts,
   startLoad,
   waitForTimeouts,
-  withoutSources,
 } from "./database_load.ts";
 import { mountSmallDisk, withoutMount } from "./small_disk.ts";
 

@@ -52,9 +52,6 @@ export const NARROW: LoadOptions = {
 /** More readings than broker and window hold of the load {@linkcode NARROW}. */
 export const MORE_THAN_NARROW_HOLDS = 1800;
 
-/** The timeouts are patched in the sources: of no use for the compiled binary. */
-export const withoutSources: boolean = Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
-
 /**
  * The sources with the timeouts of the database connection divided by 15, for what happens when
  * all of them have passed takes the real ones three quarters of a minute.

@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../services/poll.ts";
+import { withoutSources } from "../program/broken_sources.ts";
 import { startProxy } from "../services/proxy.ts";
 import { createRandom } from "../services/readings.ts";
 import { slowInserts, usePostgres, withoutMosquitto } from "../program/harness.ts";
@@ -15,7 +16,6 @@ import {
   shortenTimeouts,
   startLoad,
   waitForTimeouts,
-  withoutSources,
 } from "./database_load.ts";
 
 const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));

@@ -16,7 +16,7 @@ import {
   toPayload,
 } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { breakSources } from "../program/broken_sources.ts";
+import { breakSources, withoutSources } from "../program/broken_sources.ts";
 import {
   CLIENT_ID,
   linesOf,
@@ -27,7 +27,6 @@ import {
   waitForRows,
   withoutMosquitto,
 } from "../program/harness.ts";
-import { withoutSources } from "./database_load.ts";
 import { mountSmallDisk, withoutMount } from "./small_disk.ts";
 import {
   countFreePages,

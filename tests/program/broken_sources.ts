@@ -3,6 +3,9 @@
  */
 import { fileURLToPath } from "node:url";
 
+/** Whether a compiled binary is tested, in which nothing can be broken or patched. */
+export const withoutSources: boolean = Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
+
 /** One replacement in one file of the sources. */
 export interface Breakage {
   /** Path from the root of the project. */

@@ -10,7 +10,7 @@ import { publishReadings } from "../services/publisher.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
 import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { type Breakage, breakSources } from "./broken_sources.ts";
+import { type Breakage, breakSources, withoutSources } from "./broken_sources.ts";
 import {
   countConnections,
   createSession,
@@ -293,7 +293,7 @@ for (const { name, ignore = false, check, breakage, breakages, complaint } of GU
   });
 
   // Broken are the sources: once is enough, when they are what is tested.
-  const ignoreBroken = ignore || Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
+  const ignoreBroken = ignore || withoutSources;
   Deno.test(`${breakage} is noticed: run no longer ${name}`, { ignore: ignoreBroken }, async () => {
     using sources = breakSources(breakages);
     await assert.rejects(

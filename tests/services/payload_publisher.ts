@@ -3,29 +3,16 @@
  * messages with any content.
  */
 import { Buffer } from "node:buffer";
-import { connect } from "node:net";
 import { fileURLToPath } from "node:url";
-import { generate, type Packet, parser as createParser } from "mqtt-packet";
+import { type PayloadMessage, publishMessages, type PublishTarget } from "./message_publisher.ts";
 import type { BrokerAddress } from "./mqtt_client.ts";
 import { runSuccessfully } from "./process.ts";
 
-/** A message to publish. */
-export interface PayloadMessage {
-  readonly topic: string;
-  readonly payload: Uint8Array;
-}
-
 /** What the process is told, beside the messages. */
-interface Job {
-  readonly host: string;
-  readonly port: number;
-  readonly qos: 1 | 2;
-  readonly maxOpen: number;
+interface Job extends PublishTarget {
   /** The file with the messages, as {@linkcode writeMessages} writes it. */
   readonly path: string;
 }
-
-const MAX_PACKET_ID = 0xffff;
 
 /**
  * Publishes messages in their order, and resolves when the broker has acknowledged all of them;
@@ -82,55 +69,7 @@ function* readMessages(path: string): Generator<PayloadMessage> {
   }
 }
 
-function* makePackets({ path, qos }: Job): Generator<Buffer> {
-  let published = 0;
-  for (const { topic, payload } of readMessages(path)) {
-    yield generate({
-      cmd: "publish",
-      topic,
-      payload: Buffer.from(payload),
-      messageId: published++ % MAX_PACKET_ID + 1,
-      qos,
-      dup: false,
-      retain: false,
-    });
-  }
+if (import.meta.main) {
+  const job = JSON.parse(Deno.args[0] ?? "null") as Job;
+  await publishMessages(job, readMessages(job.path));
 }
-
-function publish(job: Job): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const socket = connect({ host: job.host, port: job.port, noDelay: true });
-  const send = (packet: Packet): boolean => socket.write(generate(packet));
-  const parser = createParser({ protocolVersion: 4 });
-  const packets = makePackets(job);
-  let open = 0;
-  let isAllSent = false;
-  const sendMore = (): void => {
-    for (; open < job.maxOpen; open++) {
-      const { value } = packets.next();
-      isAllSent ||= value === undefined;
-      if (value === undefined) break;
-      socket.write(value);
-    }
-    if (!isAllSent || open > 0) return;
-    send({ cmd: "disconnect" });
-    socket.end();
-    resolve();
-  };
-  parser.on("packet", (packet) => {
-    if (packet.cmd === "pubrec") send({ cmd: "pubrel", messageId: packet.messageId ?? 0 });
-    if (packet.cmd === "puback" || packet.cmd === "pubcomp") open--;
-  });
-  socket.on("data", (bytes: Buffer) => {
-    socket.cork();
-    parser.parse(bytes);
-    sendMore();
-    socket.uncork();
-  });
-  socket.on("error", reject);
-  socket.on("close", () => reject(new Error("Publishing: the broker closed the connection")));
-  send({ cmd: "connect", protocolId: "MQTT", protocolVersion: 4, clientId: "", clean: true });
-  return promise;
-}
-
-if (import.meta.main) await publish(JSON.parse(Deno.args[0] ?? "null") as Job);

@@ -9,6 +9,7 @@ import { Injection } from "./injection.ts";
 import { HELP, parseOptions, type SoakOptions } from "./options.ts";
 import { heal, openStage, type Stage } from "./stage.ts";
 import { formatSummary, isClean } from "./summary.ts";
+import { print, printError } from "../services/output.ts";
 
 /** Time between two lines about the progress. */
 const PROGRESS_MS = 10_000;
@@ -101,17 +102,6 @@ class Interruption implements Disposable {
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-function print(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) {
-    written += Deno.stdout.writeSync(bytes.subarray(written));
-  }
-}
-
-function printError(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(text));
-}
 
 async function main(args: readonly string[]): Promise<number> {
   try {

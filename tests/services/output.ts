@@ -1,0 +1,14 @@
+/** What the programs of the tests, as opposed to the tests, tell whoever has started them. */
+
+/** Writes to standard output. */
+export function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    written += Deno.stdout.writeSync(bytes.subarray(written));
+  }
+}
+
+/** Writes to standard error. */
+export function printError(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+}
