@@ -14,7 +14,9 @@ import {
   parseSpoolConfig,
   parseStorageConfig,
 } from "./lib/config.ts";
+import { describeEndpoint } from "./lib/endpoint.ts";
 import { readEnvironment, readTextFile } from "./lib/environment.ts";
+import { HttpError } from "./lib/http_server.ts";
 import { init } from "./lib/init.ts";
 import { configureLog, log } from "./lib/log.ts";
 import { Logger } from "./lib/logger.ts";
@@ -94,13 +96,19 @@ async function run(): Promise<number> {
   return FAILURE;
 }
 
-/** Undefined where the spool cannot be used: a logger with less to rely on than it was told to has. */
+/** Undefined where spool or HTTP cannot be used as configured: the operator relies on them. */
 function openLogger(config: Config): Logger | undefined {
   try {
     return new Logger(config);
   } catch (error) {
-    if (!(error instanceof SpoolError)) throw error;
-    log.critical(`Cannot use the spool in '${config.spool?.directory}': ${error.message}.`);
+    if (error instanceof SpoolError) {
+      log.critical(`Cannot use the spool in '${config.spool?.directory}': ${error.message}.`);
+    } else if (error instanceof HttpError && config.http) {
+      const where = describeEndpoint(config.http);
+      log.critical(`Cannot listen at ${where} (HTTP_HOST, HTTP_PORT): ${error.message}.`);
+    } else {
+      throw error;
+    }
     return undefined;
   }
 }

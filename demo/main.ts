@@ -47,7 +47,9 @@ async function run({ broker, seconds }: Options, { screen, stop }: Context): Pro
   const topics = embedded === undefined ? sensors.map(topicOf) : ["sensors/#"];
   const config = parseConfig(loggerEnvironment({ endpoint, database, topics }), readTextFile);
   const node = await connectNode(config, { sensors, oneAtATime: embedded !== undefined });
-  screen.introduce(introduction({ endpoint, database, isEmbedded: embedded !== undefined }));
+  screen.introduce(
+    introduction({ endpoint, database, page: config.http, isEmbedded: embedded !== undefined }),
+  );
 
   configureLog(config.log, (line) => screen.log(line));
   const logger = new Logger(config);
@@ -93,6 +95,7 @@ function loggerEnvironment({ endpoint, database, topics }: LoggerTargets): Recor
     MQTT_HOST: address(endpoint),
     MQTT_CLIENT_ID: `kraken-demo-${crypto.randomUUID().slice(0, 6)}`,
     MQTT_TOPIC: topics.join(","),
+    HTTP_PORT: String(findFreePort()),
   };
   for (const name of ["MQTT_CLIENT_USER", "MQTT_CLIENT_PASSWORD"]) {
     const value = Deno.env.get(name);
@@ -118,7 +121,8 @@ async function connectNode(
 
 /** What is running where, and how to look at it from outside. */
 function introduction(
-  { endpoint, database, isEmbedded }: {
+  { endpoint, database, page, isEmbedded }: {
+    readonly page: Endpoint | undefined;
     readonly endpoint: Endpoint;
     readonly database: EmbeddedDatabase;
     readonly isEmbedded: boolean;
@@ -128,6 +132,7 @@ function introduction(
   const { host, port } = database.endpoint;
   return [
     "A simulated LabKraken node publishes, the Kraken logger stores. Ctrl-C ends it.",
+    ...(page === undefined ? [] : [`Status page  http://${address(page)}/`]),
     `MQTT broker  ${address(endpoint)}  (${broker})`,
     `             mosquitto_sub -h ${endpoint.host} -p ${endpoint.port} -v -t "sensors/#"`,
     `Database     ${address(database.endpoint)}  (embedded, ${database.version}, in memory)`,
@@ -185,6 +190,12 @@ async function leave({ mqtt }: Config, screen: Screen): Promise<void> {
       `The session '${mqtt.clientId}' is left with the broker: ${describeError(error)}.`,
     ]);
   }
+}
+
+/** A port that nobody listens at, at this moment. */
+function findFreePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
 }
 
 function address(endpoint: Endpoint): string {

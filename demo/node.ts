@@ -57,7 +57,8 @@ export class SimulatedNode {
     const { sensors } = this.#options;
     const publishNext = (): void => {
       const sensor = sensors[this.#nextSensor++ % sensors.length];
-      if (sensor !== undefined) this.#publish(sensor);
+      if (sensor === undefined) return;
+      if (sensor.isDue?.(Date.now() / 1000) ?? true) this.#publish(sensor);
     };
     this.#timer = setInterval(publishNext, INTERVAL_MS / sensors.length);
   }

@@ -12,6 +12,8 @@ export interface Sensor {
   readonly uuid: string;
   /** Tells the sensors of one device apart. */
   readonly sid: number;
+  /** Whether it measures in this second; every second where it does not say. */
+  readonly isDue?: (seconds: number) => boolean;
   /** The value at a time in seconds. Calls must be in the order of time. */
   readonly measure: (seconds: number) => number;
   /** The value as people write it. */
@@ -72,6 +74,8 @@ export function createSensors(): Sensor[] {
       sid: 0,
       label: "Vacuum pressure",
       unit: "mbar",
+      // The gauge is off for half a minute now and then, as if somebody had pulled its plug.
+      isDue: (seconds) => seconds % 150 < 120,
       measure: pumpDown({ from: 4e-7, to: 2.6e-9, timeConstantSeconds: 240 }),
       format: (value) => value.toExponential(2),
     },
@@ -82,6 +86,15 @@ export function createSensors(): Sensor[] {
       unit: "K",
       measure: curve({ mean: 4.21, swing: 0.004, periodSeconds: 90, drift: 0.01, noise: 0.0008 }),
       format: fixed(4),
+    },
+    {
+      ...device("airthings", "R2"),
+      sid: 0,
+      label: "Radon",
+      unit: "Bq/m³",
+      isDue: (seconds) => Math.floor(seconds) % 10 === 0,
+      measure: curve({ mean: 38, swing: 4, periodSeconds: 3600, drift: 2, noise: 0.4 }),
+      format: fixed(1),
     },
     {
       ...mains,

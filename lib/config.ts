@@ -79,6 +79,12 @@ export interface StorageConfig {
   readonly spool: SpoolConfig;
 }
 
+/** Where the logger tells of itself. */
+export interface HttpConfig {
+  readonly host: string;
+  readonly port: number;
+}
+
 /** Everything the logger can be told. */
 export interface Config {
   readonly database: DatabaseConfig;
@@ -86,7 +92,8 @@ export interface Config {
   readonly log: LogConfig;
   /** Not set: nothing is kept on disk. */
   readonly spool: SpoolConfig | undefined;
-  readonly http: { readonly host: string; readonly port: number | undefined };
+  /** Not set: nowhere. */
+  readonly http: HttpConfig | undefined;
   /** What is odd but does not keep the logger from running, one sentence each. */
   readonly warnings: readonly string[];
 }
@@ -137,13 +144,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
   const mqtt = parseMqtt(settings);
   const log = parseLog(settings);
   const spool = parseSpool(settings);
-  const http = {
-    host: settings.text("HTTP_HOST") ?? "127.0.0.1",
-    port: settings.integer("HTTP_PORT", { min: 1, max: 65535 }),
-  };
-  if (settings.text("HTTP_PORT") !== undefined) {
-    settings.warnings.push("HTTP_PORT has no effect yet in this version.");
-  }
+  const http = parseHttp(settings);
   const typos = misspelt(env);
   settings.throwProblems(typos);
   return deepFreeze({
@@ -154,6 +155,12 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
     http,
     warnings: [...settings.warnings, ...typos],
   });
+}
+
+function parseHttp(settings: Settings): HttpConfig | undefined {
+  const host = settings.text("HTTP_HOST") ?? "127.0.0.1";
+  const port = settings.integer("HTTP_PORT", { min: 1, max: 65535 });
+  return port === undefined ? undefined : { host: host.replace(/^\[(.*)\]$/, "$1"), port };
 }
 
 /**

@@ -50,6 +50,8 @@ export interface InsertResult {
   readonly unknown: readonly number[];
   /** Readings whose sensor is not enabled. */
   readonly disabled: readonly number[];
+  /** Time from the statement to the answer that it has committed. */
+  readonly durationMs: number;
 }
 
 /** What the catalogue says of the two tables. */
@@ -118,6 +120,7 @@ export class DatabaseConnection {
    */
   async insert(readings: readonly Reading[]): Promise<InsertResult> {
     const columns = this.#catalogue ?? await this.readCatalogue();
+    const startMs = performance.now();
     const rows = await this.query<InsertRow>(
       insertSql(columns),
       encodeBatch(readings, columns),
@@ -127,7 +130,8 @@ export class DatabaseConnection {
     const noSensor = (unknown ?? []).map((ordinal) => ordinal - 1);
     const notEnabled = (disabled ?? []).map((ordinal) => ordinal - 1);
     const duplicates = readings.length - stored - noSensor.length - notEnabled.length;
-    return { stored, duplicates, unknown: noSensor, disabled: notEnabled };
+    const durationMs = performance.now() - startMs;
+    return { stored, duplicates, unknown: noSensor, disabled: notEnabled, durationMs };
   }
 
   /**

@@ -71,6 +71,8 @@ export class Inbox {
   readonly #returned: Batch[] = [];
   readonly #underWay = new Set<Batch>();
   readonly #wakeUps = new Set<() => void>();
+  /** How many deliveries had come at which time. */
+  readonly #marks: { readonly count: number; readonly timeMs: number }[] = [];
   #withoutAcknowledgement = 0;
   #takenCount = 0;
   #promptCount = 0;
@@ -90,6 +92,16 @@ export class Inbox {
   /** Deliveries that have been taken since the beginning. */
   get takenCount(): number {
     return this.#takenCount;
+  }
+
+  /**
+   * How long the oldest delivery in memory has waited, in ms, to the precision of the calls of
+   * `mark`; undefined where there is none.
+   */
+  get oldestWaitingMs(): number | undefined {
+    const begins = this.taken.filter(({ spooled }) => !spooled).map(({ takenMs }) => takenMs);
+    if (this.length > 0) begins.push(this.#marks[0]?.timeMs ?? performance.now());
+    return begins.length === 0 ? undefined : performance.now() - Math.min(...begins);
   }
 
   /** Batches that were stored promptly since the beginning. */
@@ -175,6 +187,13 @@ export class Inbox {
     for (const { qos } of taken) if (qos === 0) this.#withoutAcknowledgement--;
     this.#takenCount += taken.length;
     return taken;
+  }
+
+  /** Notes what has come until now. To be called every second or so. */
+  mark(): void {
+    this.#marks.push({ count: this.#takenCount + this.length, timeMs: performance.now() });
+    // The first one stays the last before the oldest delivery came.
+    while ((this.#marks[1]?.count ?? Infinity) <= this.#takenCount) this.#marks.shift();
   }
 
   /** Lets a consumer look whether there is something to take. */

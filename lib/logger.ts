@@ -5,7 +5,12 @@
 import type { Config } from "./config.ts";
 import type { Delivery } from "./delivery.ts";
 import { Inbox } from "./inbox.ts";
+import { Health } from "./health.ts";
+import { StoreHistograms } from "./histograms.ts";
+import { HttpServer } from "./http_server.ts";
 import { FloodGuard, log } from "./log.ts";
+import { Metrics } from "./metrics.ts";
+import { Monitor, type MonitoredParts, summarize } from "./monitor.ts";
 import { MqttSubscriber } from "./mqtt_subscriber.ts";
 import { Overflow } from "./overflow.ts";
 import { shortenPayload } from "./reading.ts";
@@ -13,6 +18,7 @@ import { sleep } from "./retry.ts";
 import { Spool } from "./spool.ts";
 import { SpoolDatabase } from "./spool_database.ts";
 import { Statistics } from "./statistics.ts";
+import type { Summary } from "./status.ts";
 import { Writer } from "./writer.ts";
 
 /** Time to commit and acknowledge what is in hand when the logger is told to stop. */
@@ -24,11 +30,21 @@ const INSERT_PATIENCE_MS = 2_000;
 /** Time between two looks whether everything in hand is safe. */
 const POLL_MS = 20;
 
+/** Time between two looks at whether the logger moves. */
+const LOOK_MS = 1_000;
+
 /** Time between two writings of the records. */
 const RECORDS_MS = 10_000;
 
 /** Time between two lines with all counts. */
 const ACCOUNT_MS = 3600 * 1000;
+
+/** What there is only where HTTP is configured. */
+interface HttpParts {
+  readonly monitor: Monitor;
+  readonly metrics: Metrics;
+  readonly server: HttpServer;
+}
 
 /** Carries readings from the broker to the database from `start` until `stop`. */
 export class Logger {
@@ -44,12 +60,15 @@ export class Logger {
   #subscribing: Promise<void> = Promise.resolve();
   #writing: Promise<void> = Promise.resolve();
   #overflowing: Promise<void> = Promise.resolve();
+  readonly #parts: MonitoredParts;
+  readonly #http: HttpParts | undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
 
   /**
-   * Opens the spool, where there is one.
+   * Opens the spool and listens for HTTP requests, where that is configured.
    *
-   * @throws {SpoolError} when it cannot be used.
+   * @throws {SpoolError} when the spool cannot be used.
+   * @throws {HttpError} when the HTTP server cannot be started.
    */
   constructor(config: Config) {
     this.#spoolDatabase = config.spool && SpoolDatabase.open(config.spool);
@@ -69,7 +88,24 @@ export class Logger {
       inbox: this.#inbox,
       statistics: this.statistics,
       spoolDatabase: this.#spoolDatabase,
+      onInserted: config.http && ((batch, result) => this.#http?.monitor.onInserted(batch, result)),
     });
+    const { statistics } = this;
+    const health = new Health(() => ({
+      inMemory: this.#inbox.inMemory,
+      storing: this.#inbox.takenCount + this.#writer.attempts + statistics.ended,
+      isBrokerConnected: this.#subscriber.connectionStatus.connected,
+      connecting: this.#subscriber.attempts,
+    }));
+    this.#parts = {
+      ...{ statistics, health, spool },
+      inbox: this.#inbox,
+      subscriber: this.#subscriber,
+      writer: this.#writer,
+      overflow: this.#overflow,
+      spoolMaxBytes: config.spool?.maxBytes ?? 0,
+    };
+    this.#http = this.#serve(config);
     if (config.mqtt.clientId === undefined) {
       log.warning(
         "MQTT_CLIENT_ID is not set: the broker keeps nothing while the logger is away, so that " +
@@ -81,6 +117,25 @@ export class Logger {
     }
   }
 
+  #serve({ http, database }: Config): HttpParts | undefined {
+    if (http === undefined) return undefined;
+    const histograms = new StoreHistograms();
+    const monitor = new Monitor(this.#parts, { database, histograms });
+    const metrics = new Metrics(monitor, histograms);
+    try {
+      return { monitor, metrics, server: new HttpServer(http, { monitor, metrics }) };
+    } catch (error) {
+      metrics.stop();
+      this.#spoolDatabase?.close();
+      throw error;
+    }
+  }
+
+  /** The state of the logger at the moment. */
+  summary(): Summary {
+    return summarize(this.#parts);
+  }
+
   /** Starts; connections are made in the background. `failed` rejects if that ends by a defect. */
   start(): { readonly failed: Promise<never> } {
     const failed = Promise.withResolvers<never>();
@@ -90,7 +145,12 @@ export class Logger {
     for (const task of [this.#subscribing, this.#writing, this.#overflowing]) {
       task.catch(failed.reject);
     }
+    this.#http?.monitor.start();
     this.#timers.push(
+      setInterval(() => {
+        this.#inbox.mark();
+        this.#parts.health.look();
+      }, LOOK_MS),
       setInterval(() => this.#writer.keepRecords(), RECORDS_MS),
       setInterval(() => log.info(`In the course of this run: ${this.statistics}.`), ACCOUNT_MS),
     );
@@ -113,6 +173,8 @@ export class Logger {
       this.#stopWriting.abort();
       await Promise.all([this.#subscribing, this.#writing, this.#overflowing]);
       await this.#subscriber.disconnect();
+      this.#http?.metrics.stop();
+      await Promise.all([this.#http?.monitor.stop(), this.#http?.server.stop()]);
       this.#inbox.dispose();
       this.#drops.flush();
     }

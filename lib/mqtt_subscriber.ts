@@ -13,9 +13,11 @@ import {
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "./mqtt_connection.ts";
+import { ConnectionState } from "./connection_state.ts";
 import { Reconnection } from "./reconnection.ts";
 import { describeError, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
+import type { ConnectionStatus } from "./status.ts";
 import { filtersThatMatch, isMatch } from "./topics.ts";
 
 /** Time between two attempts to get a subscription that the broker refused. */
@@ -49,6 +51,8 @@ export class MqttSubscriber {
   readonly #unsubscribed = new Set<string>();
   /** Warnings given about the broker, each of which is given once. */
   readonly #warned = new Set<string>();
+  readonly #state = new ConnectionState();
+  #attempts = 0;
   #connection: MqttConnection | undefined;
   #subscribing: Promise<void> = Promise.resolve();
   #takesIn = true;
@@ -74,6 +78,7 @@ export class MqttSubscriber {
       if (connection === undefined) continue;
       const connectedMs = performance.now();
       this.#connection = connection;
+      this.#state.up(`connected to ${describeConnection(connection)}`);
       const confirmation = this.#confirmLater(connection);
       this.#warnOfShortSession(connection);
       this.#subscribing = this.#subscribe(connection, signal);
@@ -83,6 +88,7 @@ export class MqttSubscriber {
       clearTimeout(confirmation);
       if (reason === undefined) return;
       this.#connection = undefined;
+      this.#state.down(reason);
       this.#knownTopics.clear();
       this.#unsubscribed.clear();
       await this.#subscribing;
@@ -102,14 +108,14 @@ export class MqttSubscriber {
     const confirm = (): void => {
       this.#reconnection.confirmed();
       this.#outage.succeeded(this);
-      log.info(describeConnection(connection));
+      log.info(`Connected to ${describeConnection(connection)}.`);
     };
     const { doubtMs } = this.#reconnection;
     if (doubtMs === 0) {
       confirm();
       return undefined;
     }
-    log.debug(describeConnection(connection));
+    log.debug(`Connected to ${describeConnection(connection)}.`);
     return setTimeout(confirm, doubtMs);
   }
 
@@ -119,6 +125,16 @@ export class MqttSubscriber {
       "The MQTT broker accepts connections and soon ends them without a reason: perhaps another " +
         `client connects with the same client id, MQTT_CLIENT_ID = '${this.#clientId}'.`,
     );
+  }
+
+  /** Whether there is a connection, and since when. */
+  get connectionStatus(): ConnectionStatus {
+    return this.#state.status;
+  }
+
+  /** Attempts to connect since the beginning. */
+  get attempts(): number {
+    return this.#attempts;
   }
 
   /** From now on messages are left with the broker: neither delivered nor acknowledged. */
@@ -147,9 +163,11 @@ export class MqttSubscriber {
       }
     }
     const single = this.#config.endpoints.length === 1;
-    const reason = failures.join("; ");
+    const joined = failures.join("; ");
+    const reason = single ? joined.slice(joined.indexOf(": ") + 2) : joined;
+    this.#state.down(reason);
     await this.#outage.failed(this, {
-      reason: single ? reason.slice(reason.indexOf(": ") + 2) : reason,
+      reason,
       delayMs: this.#reconnection.refused(),
       signal,
     });
@@ -158,6 +176,7 @@ export class MqttSubscriber {
 
   async #open(endpoint: Endpoint, signal: AbortSignal): Promise<MqttConnection> {
     const { protocolVersion, clientId, tls, user, password } = this.#config;
+    this.#attempts++;
     const open = (version: ProtocolVersion): Promise<MqttConnection> =>
       MqttConnection.open({
         endpoint,
@@ -327,9 +346,7 @@ function randomClientId(): string {
 function describeConnection(connection: MqttConnection): string {
   const version = connection.protocolVersion === 5 ? "5" : "3.1.1";
   const session = connection.limits.sessionPresent ? "session resumed" : "new session";
-  return `Connected to MQTT broker at ${
-    describeEndpoint(connection.endpoint)
-  } (MQTT ${version}, ${session}).`;
+  return `MQTT broker at ${describeEndpoint(connection.endpoint)} (MQTT ${version}, ${session})`;
 }
 
 /** A promise that resolves when the signal is aborted, and a way to stop waiting for it. */

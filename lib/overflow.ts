@@ -55,6 +55,7 @@ export class Overflow {
   #isSpooling = false;
   /** Since when the spool refuses to be written to. */
   #refusingSinceMs: number | undefined;
+  #refusal: string | undefined;
   /** Messages that had left the spool when it began to refuse. */
   #removedBefore = 0;
   #retryMs = 0;
@@ -71,6 +72,11 @@ export class Overflow {
       this.look();
       await sleep(this.#isSpooling ? GATHER_MS : LOOK_MS, signal);
     }
+  }
+
+  /** Why the spool takes no messages, without a full stop; undefined where it does. */
+  get refusal(): string | undefined {
+    return this.#refusal;
   }
 
   /** Moves what waits too long, or all that waits. */
@@ -129,11 +135,12 @@ export class Overflow {
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       this.#retryMs = nowMs + RETRY_MS;
+      this.#refusal = describeError(error);
       if (this.#refusingSinceMs === undefined) {
         this.#refusingSinceMs = nowMs;
         this.#removedBefore = this.#spool.removedCount;
         log.error(
-          `The spool takes no more messages: ${describeError(error)}. What comes in is left with ` +
+          `The spool takes no more messages: ${this.#refusal}. What comes in is left with ` +
             "the broker until it does.",
         );
       }
@@ -148,6 +155,7 @@ export class Overflow {
     if (this.#refusingSinceMs === undefined) return;
     const seconds = ((nowMs - this.#refusingSinceMs) / 1000).toFixed(1);
     this.#refusingSinceMs = undefined;
+    this.#refusal = undefined;
     log.info(`The spool takes messages again after ${seconds} s.`);
   }
 }

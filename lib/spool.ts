@@ -85,6 +85,18 @@ export class Spool {
     return this.#database.usedBytes;
   }
 
+  /** How long the oldest message has been in the spool, in ms; undefined where there is none. */
+  get oldestAgeMs(): number | undefined {
+    if (this.count === 0) return undefined;
+    try {
+      const [row] = this.#database.all("SELECT time_ms FROM message ORDER BY id LIMIT 1");
+      return row && Date.now() - Number(row["time_ms"]);
+    } catch (error) {
+      if (!(error instanceof SpoolError)) throw error;
+      return undefined; // Only told of; what has to be read is tried again.
+    }
+  }
+
   /** Whether there is something to take. */
   get hasWaiting(): boolean {
     return this.#waitingCount > 0;

@@ -20,6 +20,14 @@ export interface SpoolCounts {
   readonly unreadable: number;
 }
 
+/** The last message that was not stored for one reason. */
+export interface LastRefusal {
+  readonly timeMs: number;
+  readonly topic: string;
+  /** In words, without a full stop. */
+  readonly reason: string;
+}
+
 /** Counters from the start of the program. */
 export class Statistics {
   /** Messages that an earlier run left in the spool. */
@@ -30,6 +38,8 @@ export class Statistics {
   received = 0;
   /** Messages handed over again, after a reconnection, while they were still in hand. */
   redelivered = 0;
+  lastRejected: LastRefusal | null = null;
+  lastUnknown: LastRefusal | null = null;
   readonly outcomes: Record<Outcome, number> = {
     /** New rows. */
     stored: 0,
@@ -55,10 +65,14 @@ export class Statistics {
     return this.#spool.count;
   }
 
+  /** Messages that have their outcome. */
+  get ended(): number {
+    return Object.values(this.outcomes).reduce((sum, count) => sum + count, 0);
+  }
+
   /** Messages that have no outcome yet and are in memory only. */
   get waiting(): number {
-    const ended = Object.values(this.outcomes).reduce((sum, count) => sum + count, 0);
-    return this.received + this.found - ended - this.spooled - this.#spool.unreadable;
+    return this.received + this.found - this.ended - this.spooled - this.#spool.unreadable;
   }
 
   /** One line for the log. */

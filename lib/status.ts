@@ -5,7 +5,7 @@
  * Times are in ms since 1970-01-01 00:00 UTC, by the clock of the logger's host.
  */
 
-import type { Outcome } from "./statistics.ts";
+import type { LastRefusal, Outcome } from "./statistics.ts";
 
 /** The connection to the broker, or all of those to the database. */
 export interface ConnectionStatus {
@@ -17,14 +17,6 @@ export interface ConnectionStatus {
   readonly sinceMs: number;
   /** How many times it was lost and made again. */
   readonly reconnects: number;
-}
-
-/** The last message that was not stored for one reason. */
-export interface LastRefusal {
-  readonly timeMs: number;
-  readonly topic: string;
-  /** In words, without a full stop. */
-  readonly reason: string;
 }
 
 /** What waits on disk. */
@@ -53,7 +45,10 @@ export interface Summary {
     readonly spooled: number;
     readonly waiting: number;
   };
-  /** For how long the oldest message in memory has waited; null where none does. */
+  /**
+   * For how long the oldest message in memory has waited, or the oldest one in the spool, whichever
+   * is longer; null where nothing waits.
+   */
   readonly oldestWaitingMs: number | null;
   /** Null without a `SPOOL_DIRECTORY`. */
   readonly spool: SpoolStatus | null;
@@ -103,7 +98,7 @@ export interface Status extends Summary {
   /** One for each second, oldest first: the last 15 minutes. */
   readonly history: readonly Sample[];
   readonly sensors: readonly SensorStatus[];
-  /** Sensors that publish but are not in `sensors`, of which there are at most 5,000. */
+  /** Sensors that publish but are not in this list, which has 5,000 at most. */
   readonly sensorsLeftOut: number;
 }
 

@@ -8,6 +8,7 @@
  */
 
 import type { DatabaseConfig } from "./config.ts";
+import { ConnectionState } from "./connection_state.ts";
 import { describeEndpoint } from "./endpoint.ts";
 import { type Catalogue, DatabaseConnection, type InsertResult } from "./database.ts";
 import type { Delivery } from "./delivery.ts";
@@ -19,6 +20,7 @@ import { Backoff, describeError, Outage } from "./retry.ts";
 import { type SpoolDatabase, SpoolError } from "./spool_database.ts";
 import { registrationSql } from "./schema.ts";
 import type { Statistics } from "./statistics.ts";
+import type { ConnectionStatus } from "./status.ts";
 import { type Decoded, decodeReadings, storeReadings } from "./store_readings.ts";
 import { UnknownSensors } from "./unknown_sensors.ts";
 
@@ -30,7 +32,12 @@ export interface WriterOptions {
   readonly statistics: Statistics;
   /** Where rejected messages and unknown sensors are recorded, if anywhere. */
   readonly spoolDatabase: SpoolDatabase | undefined;
+  /** Told of each insert, in the midst of the work; it must not throw. */
+  readonly onInserted: InsertListener | undefined;
 }
+
+/** Takes note of readings that have been committed, or were not to be stored. */
+export type InsertListener = (batch: readonly Decoded<Delivery>[], result: InsertResult) => void;
 
 /** A delivery that is not stored, and why. */
 interface Rejected {
@@ -53,10 +60,15 @@ export class Writer {
   /** Workers whose connection works, and those whose last one or last attempt failed. */
   readonly #serving = new Set<Worker>();
   readonly #failing = new Set<Worker>();
+  readonly #onInserted: InsertListener | undefined;
+  readonly #state = new ConnectionState();
+  #attempts = 0;
   #connected = false;
 
-  constructor(config: DatabaseConfig, { inbox, statistics, spoolDatabase }: WriterOptions) {
+  constructor(config: DatabaseConfig, options: WriterOptions) {
+    const { inbox, statistics, spoolDatabase } = options;
     this.#config = config;
+    this.#onInserted = options.onInserted;
     this.#inbox = inbox;
     this.#statistics = statistics;
     this.#rejectedMessages = spoolDatabase && new RejectedMessages(spoolDatabase);
@@ -93,6 +105,16 @@ export class Writer {
     return this.#serving.size === 0 && this.#failing.size > 0;
   }
 
+  /** Whether the database takes what comes, and since when. */
+  get connectionStatus(): ConnectionStatus {
+    return this.#state.status;
+  }
+
+  /** Attempts to connect since the beginning. */
+  get attempts(): number {
+    return this.#attempts;
+  }
+
   #countWaiting(): number {
     return this.#statistics.waiting + this.#statistics.spooled;
   }
@@ -103,6 +125,7 @@ export class Writer {
       const reason = await this.#serve(worker, signal);
       if (signal.aborted || reason === undefined) return;
       this.#failing.add(worker);
+      if (this.#serving.size === 0) this.#state.down(reason);
       await this.#outage.failed(worker, { reason, delayMs: worker.backoff.nextDelayMs(), signal });
     }
   }
@@ -113,6 +136,7 @@ export class Writer {
    */
   async #serve(worker: Worker, signal: AbortSignal): Promise<string | undefined> {
     let connection: DatabaseConnection | undefined;
+    this.#attempts++;
     try {
       connection = await DatabaseConnection.open(this.#config, signal);
       const catalogue = await connection.readCatalogue();
@@ -188,6 +212,7 @@ export class Writer {
     outcomes.unknown += result.unknown.length;
     outcomes.disabled += result.disabled.length;
     for (const { message } of batch) message.finish();
+    this.#onInserted?.(batch, result);
     for (const index of result.unknown) this.#noteUnknown(batch[index]);
     for (const index of result.disabled) this.#reportSensor("disabled", batch[index]);
     if (log.isDebug()) logStored(batch, result);
@@ -201,6 +226,12 @@ export class Writer {
         ...{ topic, reason, payload },
       })));
     });
+    const { delivery: last, reason: lastReason } = rejected.at(-1) as Rejected;
+    this.#statistics.lastRejected = {
+      timeMs: Date.now(),
+      topic: last.topic,
+      reason: lastReason,
+    };
     for (const { delivery, reason } of rejected) {
       this.#statistics.outcomes.rejected++;
       this.#rejections.warning(() =>
@@ -224,6 +255,11 @@ export class Writer {
   #noteUnknown(decoded: Decoded<Delivery> | undefined): void {
     if (decoded === undefined) return;
     const { reading: { uuid, sid }, message: { topic, payload } } = decoded;
+    this.#statistics.lastUnknown = {
+      timeMs: Date.now(),
+      topic,
+      reason: `sensor ${hyphenate(uuid)} sid ${sid} is not registered`,
+    };
     this.#unknownSensors?.add({ uuid: hyphenate(uuid), sid, topic, payload });
     this.#reportSensor("unknown", decoded);
   }
@@ -251,6 +287,10 @@ export class Writer {
     worker.backoff.reset();
     this.#failing.delete(worker);
     this.#outage.succeeded(worker);
+    if (!this.#state.status.connected) {
+      const { name, endpoint } = this.#config;
+      this.#state.up(`connected to database '${name}' at ${describeEndpoint(endpoint)}`);
+    }
     if (this.#connected) return;
     this.#connected = true;
     const { name, endpoint } = this.#config;

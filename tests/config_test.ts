@@ -35,7 +35,7 @@ Deno.test("four variables are enough, and everything else has the promised defau
     },
     log: { level: "INFO", format: "text" },
     spool: undefined,
-    http: { host: "127.0.0.1", port: undefined },
+    http: undefined,
     warnings: [],
   });
 });

@@ -11,6 +11,8 @@ import { type PGliteServer, servePGlite } from "../demo/pglite_server.ts";
 import { createSensors, topicOf } from "../demo/sensors.ts";
 import { DatabaseConnection } from "../lib/database.ts";
 import { schemaStatements } from "../lib/schema.ts";
+import type { Status } from "../lib/status.ts";
+import { waitUntil } from "./services/poll.ts";
 import { LOOPBACK } from "./services/ports.ts";
 import { type ProgramResult, runProgram, TestProcess } from "./services/process.ts";
 
@@ -51,6 +53,26 @@ Deno.test("demo ends cleanly at SIGINT, even one that arrives twice", async () =
   const { code } = await demo.finished();
   assertAllStored(demo.stdoutLines.join("\n"));
   assert.equal(code, 0);
+});
+
+Deno.test("demo tells in its first lines where its status page is, and has something to show there", async () => {
+  await using demo = TestProcess.start(Deno.execPath(), { args: demoArgs() });
+  const line = await demo.waitForLine(/^Status page +http:/, { timeoutMs: 60_000 });
+  const address = /http:\S+/.exec(line)?.[0] ?? "";
+  assert.ok(
+    demo.stdoutLines.slice(0, 6).some((text) => text === line),
+    demo.stdoutLines.join("\n"),
+  );
+  await demo.waitForLine("INFO     Status page at ");
+  assert.match(await (await fetch(address)).text(), /<title>Kraken logger/);
+  const status = await waitUntil(async () => {
+    const response = await fetch(`${address}api/status`);
+    const now = await response.json() as Status;
+    return now.sensors.filter(({ label }) => label !== null).length >= 7 ? now : null;
+  }, { what: "the sensors with their labels", timeoutMs: 30_000 });
+  assert.ok(status.sensors.every(({ unit, state }) => unit !== "" && state === "stored"));
+  demo.kill("SIGINT");
+  assert.equal((await demo.finished()).code, 0);
 });
 
 Deno.test("demo says in words that the user's broker cannot be reached", async () => {

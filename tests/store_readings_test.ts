@@ -43,7 +43,13 @@ class FakeConnection {
       return Promise.reject(new DatabaseError(`row ${bad.sid} violates a constraint`, options));
     }
     this.stored.push(...readings.map(({ sid }) => sid));
-    return Promise.resolve({ stored: readings.length, duplicates: 0, unknown: [], disabled: [] });
+    return Promise.resolve({
+      stored: readings.length,
+      duplicates: 0,
+      unknown: [],
+      disabled: [],
+      durationMs: 1,
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * The program's sources with something broken on purpose, to see that a test notices.
  */
+import { cpSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 /** Whether a compiled binary is tested, in which nothing can be broken or patched. */
@@ -34,10 +35,7 @@ export function breakSources(breakages: readonly Breakage[]): BrokenSources {
     for (const name of ["main.ts", "deno.json", "deno.lock"]) {
       Deno.copyFileSync(`${ROOT}${name}`, `${path}/${name}`);
     }
-    Deno.mkdirSync(`${path}/lib`);
-    for (const { name } of Deno.readDirSync(`${ROOT}lib`)) {
-      Deno.copyFileSync(`${ROOT}lib/${name}`, `${path}/lib/${name}`);
-    }
+    cpSync(`${ROOT}lib`, `${path}/lib`, { recursive: true });
     for (const { file, find, replace } of breakages) {
       const parts = Deno.readTextFileSync(`${path}/${file}`).split(find);
       if (parts.length !== 2) {

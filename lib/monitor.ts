@@ -1,0 +1,172 @@
+/**
+ * The monitor: what the logger tells of itself. The summary is made of what the parts count anyway;
+ * sensors and history are kept only where somebody can ask for them, over HTTP.
+ */
+
+import metadata from "../deno.json" with { type: "json" };
+import type { DatabaseConfig } from "./config.ts";
+import type { Health } from "./health.ts";
+import { History } from "./history.ts";
+import type { Inbox } from "./inbox.ts";
+import type { StoreHistograms } from "./histograms.ts";
+import type { MqttSubscriber } from "./mqtt_subscriber.ts";
+import type { Overflow } from "./overflow.ts";
+import { SensorActivity } from "./sensor_activity.ts";
+import { SensorLabels } from "./sensor_labels.ts";
+import type { Spool } from "./spool.ts";
+import { SpoolError } from "./spool_database.ts";
+import type { Statistics } from "./statistics.ts";
+import type { Status, Summary, Update } from "./status.ts";
+import type { InsertListener, Writer } from "./writer.ts";
+
+const SAMPLE_MS = 1_000;
+
+/** What is told of. */
+export interface MonitoredParts {
+  readonly statistics: Statistics;
+  readonly inbox: Inbox;
+  readonly subscriber: MqttSubscriber;
+  readonly writer: Writer;
+  readonly health: Health;
+  readonly spool: Spool | undefined;
+  readonly spoolMaxBytes: number;
+  readonly overflow: Overflow | undefined;
+}
+
+const startedMs = Date.now();
+
+/** The state of the logger at the moment. */
+export function summarize(parts: MonitoredParts): Summary {
+  const { statistics, subscriber, writer, spool, overflow } = parts;
+  const { received, redelivered, found, spooled, waiting } = statistics;
+  return {
+    version: metadata.version,
+    startedMs,
+    nowMs: Date.now(),
+    problem: parts.health.problem() ?? null,
+    broker: subscriber.connectionStatus,
+    database: writer.connectionStatus,
+    counts: { ...statistics.outcomes, received, redelivered, found, spooled, waiting },
+    oldestWaitingMs: oldestWaitingMs(parts),
+    spool: spool === undefined ? null : {
+      messages: spool.count,
+      bytes: usedBytes(spool),
+      maxBytes: parts.spoolMaxBytes,
+      problem: overflow?.refusal ?? null,
+    },
+    lastRejected: statistics.lastRejected,
+    lastUnknown: statistics.lastUnknown,
+  };
+}
+
+function oldestWaitingMs({ inbox, spool }: MonitoredParts): number | null {
+  const waits = [inbox.oldestWaitingMs ?? -1, spool?.oldestAgeMs ?? -1];
+  const longest = Math.max(...waits);
+  return longest < 0 ? null : Math.round(longest);
+}
+
+/** 0 where the file cannot be read at the moment, which the log tells of. */
+function usedBytes(spool: Spool): number {
+  try {
+    return spool.usedBytes;
+  } catch (error) {
+    if (!(error instanceof SpoolError)) throw error;
+    return 0;
+  }
+}
+
+/** Somebody who wants every update. */
+export type Viewer = (update: Update) => void;
+
+export interface MonitorOptions {
+  readonly database: DatabaseConfig;
+  readonly histograms: StoreHistograms;
+}
+
+/** Sensors and history, from `start` until `stop`. */
+export class Monitor {
+  readonly #parts: MonitoredParts;
+  readonly #histograms: StoreHistograms;
+  readonly #history = new History();
+  readonly #labels: SensorLabels;
+  readonly #viewers = new Set<Viewer>();
+  readonly activity: SensorActivity;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(parts: MonitoredParts, { database, histograms }: MonitorOptions) {
+    this.#parts = parts;
+    this.#histograms = histograms;
+    this.#labels = new SensorLabels(database);
+    this.activity = new SensorActivity((uuid, sid) => this.#labels.get(uuid, sid));
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#sample(), SAMPLE_MS);
+  }
+
+  /** Ends what runs in the background. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#labels.stop();
+  }
+
+  /** Told by the writer. */
+  readonly onInserted: InsertListener = (batch, result) => {
+    const nowMs = Date.now();
+    const timesMs = batch.map(({ reading }) => Number(reading.timeMicros) / 1000);
+    this.activity.note(batch, result, timesMs);
+    if (result.stored === 0) return;
+    const latenciesMs = timesMs.map((timeMs) => Math.max(0, nowMs - timeMs));
+    this.#history.note(latenciesMs);
+    this.#histograms.note(latenciesMs);
+    this.#histograms.noteBatch(batch.length, result.durationMs);
+  };
+
+  summary(): Summary {
+    return summarize(this.#parts);
+  }
+
+  status(): Status {
+    this.refreshLabels();
+    return {
+      ...this.summary(),
+      history: this.#history.samples,
+      sensors: this.activity.list(),
+      sensorsLeftOut: this.activity.leftOut,
+    };
+  }
+
+  /** Reads the labels, if that was not done a short time ago; they are there a little later. */
+  refreshLabels(): void {
+    this.#labels.refresh(() => this.activity.label());
+  }
+
+  /** Returns the status as it is, and sends every update from then on until `removeViewer`. */
+  addViewer(viewer: Viewer): Status {
+    // What has changed before is in the status; what the others are still to get, they get now.
+    this.#sendUpdate(this.#history.samples.at(-1));
+    this.#viewers.add(viewer);
+    return this.status();
+  }
+
+  removeViewer(viewer: Viewer): void {
+    this.#viewers.delete(viewer);
+  }
+
+  #sample(): void {
+    const { received, outcomes, waiting, spooled } = this.#parts.statistics;
+    const sample = this.#history.sample({ received, stored: outcomes.stored, waiting, spooled });
+    this.#sendUpdate(sample);
+  }
+
+  #sendUpdate(sample: Update["sample"] | undefined): void {
+    if (this.#viewers.size === 0 || sample === undefined) return;
+    this.refreshLabels();
+    const { sensorsLeftOut, ...changes } = {
+      ...this.activity.takeChanges(),
+      sensorsLeftOut: this.activity.leftOut,
+    };
+    const update = { ...this.summary(), sample, ...changes, sensorsLeftOut };
+    for (const viewer of this.#viewers) viewer(update);
+  }
+}

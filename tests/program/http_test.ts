@@ -1,0 +1,321 @@
+/** What the logger tells of itself over HTTP, while real services come and go. */
+import assert from "node:assert/strict";
+import parsePrometheus from "parse-prometheus-text-format";
+import type { Status, Update } from "../../lib/status.ts";
+import { startBroker } from "../services/broker.ts";
+import {
+  type LoggerEnv,
+  loggerEnv,
+  type LoggerProcess,
+  startLogger,
+} from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { findFreePort } from "../services/ports.ts";
+import { publishPayloads, publishReadings } from "../services/publisher.ts";
+import { EventReader } from "../services/event_reader.ts";
+import { makeReadings } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  createSession,
+  linesOf,
+  SENSORS,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "./harness.ts";
+
+const postgres = usePostgres();
+
+/** The address of the logger's HTTP server, once it listens. */
+async function addressOf(logger: LoggerProcess): Promise<string> {
+  const line = await logger.waitForLine("Status page at ");
+  return /http:\/\/[^/]*/.exec(line)?.[0] ?? "";
+}
+
+function withHttp(env: LoggerEnv): LoggerEnv {
+  return { ...env, HTTP_PORT: String(findFreePort()) };
+}
+
+async function getText(url: string): Promise<string> {
+  const response = await fetch(url);
+  assert.equal(response.status, 200, url);
+  return await response.text();
+}
+
+async function getStatus(address: string): Promise<Status> {
+  return JSON.parse(await getText(`${address}/api/status`)) as Status;
+}
+
+async function statusCode(url: string, init: RequestInit = {}): Promise<number> {
+  const response = await fetch(url, init);
+  await response.body?.cancel();
+  return response.status;
+}
+
+/** The metrics by name and labels: `name{a="b"}`. */
+async function getMetrics(address: string): Promise<Map<string, number>> {
+  const families = parsePrometheus(await getText(`${address}/metrics`));
+  const values = new Map<string, number>();
+  for (const { name, type, metrics } of families) {
+    for (const { labels = {}, value, buckets = {}, count, sum } of metrics) {
+      if (type === "HISTOGRAM") {
+        for (const [le, number] of Object.entries(buckets)) {
+          values.set(`${name}_bucket ${le}`, Number(number));
+        }
+        values.set(`${name}_count`, Number(count));
+        values.set(`${name}_sum`, Number(sum));
+      } else {
+        const words = Object.values(labels).map(String);
+        values.set([name, ...words].join(" "), Number(value));
+      }
+    }
+  }
+  return values;
+}
+
+Deno.test("metrics and status tell what became of each message", async () => {
+  using directory = withTemporaryDirectory();
+  const database = await postgres.createDatabase();
+  const disabled = { uuid: crypto.randomUUID(), sid: 1 };
+  const unknown = { uuid: crypto.randomUUID(), sid: 2 };
+  const [named] = SENSORS;
+  assert.ok(named);
+  await database.registerSensors([{ ...disabled, enabled: false }, {
+    ...named,
+    label: "Oven <1>",
+  }]);
+  await using broker = await startBroker();
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker }, {
+    SPOOL_DIRECTORY: directory.path,
+  })));
+  const address = await addressOf(logger);
+  await logger.waitForLine("Connected to MQTT broker");
+  await logger.waitForLine("Connected to database");
+  const startTimeUs = BigInt(Date.now() - 5_000) * 1000n;
+  const readings = makeReadings({ count: 100, startTimeUs });
+  await publishReadings(broker, readings);
+  await publishReadings(broker, readings.slice(0, 10));
+  await publishReadings(broker, makeReadings({ count: 3, sensors: [disabled] }));
+  await publishReadings(broker, makeReadings({ count: 4, sensors: [unknown] }));
+  await publishPayloads(broker, ['{"value": 1}', "garbage"]);
+  const unit = JSON.stringify({
+    ...{ timestamp: Date.now() / 1000 + 60, uuid: named.uuid, sid: named.sid },
+    ...{ value: 21.5, unit: "°C" },
+  });
+  await publishPayloads(broker, [unit]);
+  await waitForRows(database, 101);
+
+  const status = await waitUntil(async () => {
+    const now = await getStatus(address);
+    const ended = now.counts.rejected === 2 && now.counts.waiting === 0;
+    return ended && now.sensors.some(({ label }) => label !== null) ? now : null;
+  }, { what: "all outcomes and the labels" });
+  assert.deepEqual(status.counts, {
+    ...{ received: 120, redelivered: 0, found: 0, spooled: 0, waiting: 0 },
+    ...{ stored: 101, duplicate: 10, unknown: 4, disabled: 3, rejected: 2, dropped: 0 },
+  });
+  assert.equal(status.problem, null);
+  assert.match(status.broker.text, /^connected to MQTT broker at /);
+  assert.match(status.database.text, /^connected to database /);
+  assert.equal(status.spool?.messages, 0);
+  assert.match(status.lastRejected?.reason ?? "", /JSON|timestamp|uuid/);
+  assert.match(status.lastUnknown?.reason ?? "", new RegExp(unknown.uuid));
+  const states = status.sensors.map(({ uuid, state }) => [uuid, state]);
+  assert.equal(status.sensors.length, SENSORS.length + 2);
+  assert.ok(states.some(([uuid, state]) => uuid === disabled.uuid && state === "disabled"));
+  assert.ok(states.some(([uuid, state]) => uuid === unknown.uuid && state === "unknown"));
+  const first = status.sensors.find(({ uuid, sid }) => uuid === named.uuid && sid === named.sid);
+  assert.deepEqual([first?.label, first?.value], ["Oven <1>", "21.5"]);
+
+  const metrics = await getMetrics(address);
+  const expected = {
+    "kraken_messages_received_total": 120,
+    "kraken_messages_total stored": 101,
+    "kraken_messages_total duplicate": 10,
+    "kraken_messages_total unknown": 4,
+    "kraken_messages_total disabled": 3,
+    "kraken_messages_total rejected": 2,
+    "kraken_messages_total dropped": 0,
+    "kraken_broker_connected": 1,
+    "kraken_database_connected": 1,
+    "kraken_broker_reconnects_total": 0,
+    "kraken_healthy": 1,
+    "kraken_waiting_messages": 0,
+    "kraken_oldest_waiting_seconds": 0,
+    "kraken_spool_messages": 0,
+    "kraken_spool_max_bytes": 2 ** 30,
+    "kraken_sensors": SENSORS.length + 2,
+    "kraken_sensors_left_out": 0,
+  };
+  for (const [name, value] of Object.entries(expected)) {
+    assert.equal(metrics.get(name), value, name);
+  }
+  assert.ok(metrics.has("kraken_build_info 0.1.0"));
+  assert.ok((metrics.get("process_resident_memory_bytes") ?? 0) > 2e7);
+  assert.ok((metrics.get("process_cpu_seconds_total") ?? 0) > 0);
+  assert.ok((metrics.get("kraken_event_loop_lag_seconds") ?? -1) >= 0);
+  // Every reading that was in an insert with one that was new.
+  assert.ok((metrics.get("kraken_reading_latency_seconds_count") ?? 0) >= 101);
+  assert.equal(
+    metrics.get("kraken_reading_latency_seconds_bucket +Inf"),
+    metrics.get("kraken_reading_latency_seconds_count"),
+  );
+  assert.ok((metrics.get("kraken_batch_rows_sum") ?? 0) >= 101);
+  assert.ok((metrics.get("kraken_batch_duration_seconds_sum") ?? 0) > 0);
+  const seen = [...metrics].filter(([name]) => name.startsWith("kraken_sensor_last_seen"));
+  assert.equal(seen.length, SENSORS.length);
+  assert.ok(seen.every(([, seconds]) => Math.abs(seconds - Date.now() / 1000) < 120));
+  await stopCleanly(logger);
+});
+
+Deno.test("readiness follows broker and database, health does not", async () => {
+  using directory = withTemporaryDirectory();
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker }, {
+    SPOOL_DIRECTORY: directory.path,
+  })));
+  const address = await addressOf(logger);
+  const waitForReadiness = async (code: number, what: string): Promise<void> => {
+    await waitUntil(async () => await statusCode(`${address}/readyz`) === code, {
+      what,
+      timeoutMs: 30_000,
+    });
+    assert.equal(await getText(`${address}/healthz`), "ok\n");
+  };
+  await waitForReadiness(200, "both connections");
+  await postgres.server.stop();
+  await publishReadings(broker, makeReadings({ count: 5 }));
+  await waitForReadiness(503, "the database to be away");
+  const status = await waitUntil(async () => {
+    const now = await getStatus(address);
+    return now.counts.spooled === 5 ? now : null;
+  }, { what: "the readings in the spool" });
+  assert.deepEqual([status.database.connected, status.broker.connected], [false, true]);
+  const metrics = await getMetrics(address);
+  assert.deepEqual(
+    ["kraken_database_connected", "kraken_spool_messages"].map((name) => metrics.get(name)),
+    [0, 5],
+  );
+  assert.ok((metrics.get("kraken_oldest_waiting_seconds") ?? 0) > 0);
+  await postgres.server.start();
+  await waitForReadiness(200, "the database to be back");
+  await broker.stop();
+  await waitForReadiness(503, "the broker to be away");
+  await broker.start();
+  await waitForReadiness(200, "the broker to be back");
+  const after = await getStatus(address);
+  assert.deepEqual([after.broker.reconnects, after.database.reconnects], [1, 1]);
+  await waitForRows(database, 5);
+  await stopCleanly(logger);
+});
+
+Deno.test("every viewer is told of every change until the logger ends", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await createSession(broker);
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
+  const address = await addressOf(logger);
+  await logger.waitForLine("Connected to database");
+  await using viewer = await EventReader.open(`${address}/api/events`);
+  const status = await viewer.next("status") as Status;
+  assert.deepEqual(status.sensors, []);
+  const [sensor] = SENSORS;
+  assert.ok(sensor);
+  const startTimeUs = BigInt(Date.now()) * 1000n;
+  const readings = makeReadings({ count: 50, sensors: [sensor], startTimeUs });
+  await publishReadings(broker, readings);
+  let received = status.history.reduce((sum, sample) => sum + sample.received, 0);
+  let index: number | undefined;
+  while (received < 50) {
+    const { sample, sensors } = await viewer.next("update") as Update;
+    received += sample.received;
+    index ??= sensors.find(({ uuid }) => uuid === sensor.uuid)?.index;
+  }
+  assert.equal(received, 50);
+  assert.equal(index, 0);
+  await using second = await EventReader.open(`${address}/api/events`);
+  const later = await second.next("status") as Status;
+  assert.equal(later.sensors.length, 1);
+  assert.equal(later.history.reduce((sum, sample) => sum + sample.received, 0), 50);
+  await publishPayloads(broker, [JSON.stringify({
+    ...{ timestamp: Date.now() / 1000 + 60, uuid: sensor.uuid, sid: sensor.sid, value: 4711 },
+  })]);
+  for (const reader of [viewer, second]) {
+    for (let isTold = false; !isTold;) {
+      const { changes } = await reader.next("update") as Update;
+      isTold = changes.some(([at, state, value]) =>
+        at === 0 && state === "stored" && value === "4711"
+      );
+    }
+  }
+  await stopCleanly(logger);
+  await assert.rejects(async () => {
+    for (;;) await viewer.next("update");
+  }, /the stream has ended/);
+});
+
+Deno.test("viewers beyond the fiftieth are refused, and places become free again", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
+  const address = await addressOf(logger);
+  const readers = await Promise.all(
+    Array.from({ length: 50 }, () => EventReader.open(`${address}/api/events`)),
+  );
+  try {
+    assert.equal(await statusCode(`${address}/api/events`), 503);
+    await readers.pop()?.[Symbol.asyncDispose]();
+    const last = await waitUntil(async () => {
+      const response = await fetch(`${address}/api/events`);
+      if (response.status === 200) return new EventReader(response);
+      await response.body?.cancel();
+      return null;
+    }, { what: "a free place" });
+    readers.push(last);
+    assert.ok(await last.next("status"));
+  } finally {
+    await Promise.all(readers.map((reader) => reader[Symbol.asyncDispose]()));
+  }
+  await stopCleanly(logger);
+});
+
+Deno.test("the HTTP server only tells, and protects the page that it serves", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
+  const address = await addressOf(logger);
+  for (const path of ["/", "/page/page.js", "/page/uplot.js", "/metrics", "/api/status"]) {
+    const response = await fetch(`${address}${path}`, { method: "HEAD" });
+    assert.equal(response.status, 200, path);
+    assert.equal(response.headers.get("x-content-type-options"), "nosniff");
+    assert.match(response.headers.get("content-security-policy") ?? "", /default-src 'none'/);
+    assert.equal(await response.text(), "");
+  }
+  assert.match(await getText(`${address}/`), /<title>Kraken logger<\/title>/);
+  assert.equal(await statusCode(`${address}/api/events`, { method: "HEAD" }), 200);
+  assert.equal(await statusCode(`${address}/nothing`), 404);
+  assert.equal(await statusCode(`${address}/page/../main.ts`), 404);
+  for (const method of ["POST", "PUT", "DELETE"]) {
+    assert.equal(await statusCode(`${address}/api/status`, { method }), 405);
+  }
+  await stopCleanly(logger);
+});
+
+Deno.test("run refuses to start where its HTTP address cannot be used", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const env = loggerEnv({ database, broker });
+  const cases = [
+    [{ HTTP_PORT: String(listener.addr.port) }, "another program uses this port"],
+    [{ HTTP_PORT: "18080", HTTP_HOST: "192.0.2.1" }, "this host has no such address"],
+  ] as const;
+  for (const [http, reason] of cases) {
+    await using logger = startLogger({ ...env, ...http });
+    assert.equal((await logger.exited).code, 1);
+    const [line = ""] = linesOf(logger, "CRITICAL");
+    assert.match(line, /^Cannot listen at '.*' \(HTTP_HOST, HTTP_PORT\): /);
+    assert.ok(line.includes(reason), line);
+  }
+});
