@@ -8,6 +8,7 @@ export class Histogram {
   readonly bounds: readonly number[];
   readonly counts: number[];
   sum = 0;
+  #last = 0;
 
   /** `bounds` are the upper ends of the classes, in ascending order. */
   constructor(bounds: readonly number[]) {
@@ -17,8 +18,11 @@ export class Histogram {
 
   add(value: number): void {
     const { bounds, counts } = this;
-    let index = 0;
+    // Most values are in the same class as the one before.
+    let index = this.#last;
     while (index < bounds.length && value > (bounds[index] as number)) index++;
+    while (index > 0 && value <= (bounds[index - 1] as number)) index--;
+    this.#last = index;
     counts[index] = (counts[index] as number) + 1;
     this.sum += value;
   }
@@ -35,8 +39,10 @@ export class StoreHistograms {
     ...[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30],
   ]);
 
-  note(latenciesMs: readonly number[]): void {
-    for (const latencyMs of latenciesMs) this.latencies.add(latencyMs / 1000);
+  note(latenciesMs: Float64Array): void {
+    for (let index = 0; index < latenciesMs.length; index++) {
+      this.latencies.add((latenciesMs[index] as number) / 1000);
+    }
   }
 
   noteBatch(rows: number, durationMs: number): void {

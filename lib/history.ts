@@ -32,13 +32,14 @@ export class History {
   }
 
   /** Takes note of the latencies of a batch, in ms. */
-  note(latenciesMs: readonly number[]): void {
+  note(latenciesMs: Float64Array): void {
     const step = Math.ceil(latenciesMs.length / LATENCIES_PER_BATCH);
     for (let index = 0; index < latenciesMs.length; index += step) {
       if (this.#latenciesMs.length >= MAX_LATENCIES) break;
       this.#latenciesMs.push(latenciesMs[index] as number);
     }
-    for (const latencyMs of latenciesMs) {
+    for (let index = 0; index < latenciesMs.length; index++) {
+      const latencyMs = latenciesMs[index] as number;
       if (latencyMs > this.#latencyMaxMs) this.#latencyMaxMs = latencyMs;
     }
   }

@@ -5,6 +5,7 @@
 
 import metadata from "../deno.json" with { type: "json" };
 import type { DatabaseConfig } from "./config.ts";
+import type { Delivery } from "./delivery.ts";
 import type { Health } from "./health.ts";
 import { History } from "./history.ts";
 import type { Inbox } from "./inbox.ts";
@@ -17,6 +18,7 @@ import type { Spool } from "./spool.ts";
 import { SpoolError } from "./spool_database.ts";
 import type { Statistics } from "./statistics.ts";
 import type { Status, Summary, Update } from "./status.ts";
+import type { Decoded } from "./store_readings.ts";
 import type { InsertListener, Writer } from "./writer.ts";
 
 const SAMPLE_MS = 1_000;
@@ -113,7 +115,10 @@ export class Monitor {
   /** Told by the writer. */
   readonly onInserted: InsertListener = (batch, result) => {
     const nowMs = Date.now();
-    const timesMs = batch.map(({ reading }) => Number(reading.timeMicros) / 1000);
+    const timesMs = new Float64Array(batch.length);
+    for (let index = 0; index < batch.length; index++) {
+      timesMs[index] = Number((batch[index] as Decoded<Delivery>).reading.timeMicros) / 1000;
+    }
     this.activity.note(batch, result, timesMs);
     if (result.stored === 0) return;
     const latenciesMs = timesMs.map((timeMs) => Math.max(0, nowMs - timeMs));
@@ -155,6 +160,7 @@ export class Monitor {
 
   #sample(): void {
     const { received, outcomes, waiting, spooled } = this.#parts.statistics;
+    this.activity.digest();
     const sample = this.#history.sample({ received, stored: outcomes.stored, waiting, spooled });
     this.#sendUpdate(sample);
   }

@@ -1,8 +1,8 @@
 /**
  * The sensors that publish: what each of them last said, and how often it says something.
  *
- * It is called for every reading that was stored, so that `note` does no more than it must; what is
- * shown is made when somebody asks.
+ * `note` is called for every reading that is stored, and so does next to nothing: it keeps the
+ * newest reading of each sensor. The rest is done once a second for all sensors, by `digest`.
  */
 
 import type { Buffer } from "node:buffer";
@@ -14,9 +14,8 @@ import type { Decoded } from "./store_readings.ts";
 /** Sensors known at most, so that a flood of invented ones does not fill the memory. */
 export const MAX_SENSORS = 5_000;
 
-/** Values kept of each sensor, and the shortest time between two of them. */
+/** Values kept of each sensor, one of each `digest` at most. */
 const MAX_RECENT = 60;
-const RECENT_MS = 1_000;
 
 /** Times between readings of which the usual one is the median. */
 const INTERVALS = 9;
@@ -26,11 +25,16 @@ const UNIT_MS = 10 * 60_000;
 
 const MAX_TEXT = 60;
 
-/** A sensor, its last reading in the form in which it came. */
+/** A sensor. What begins with `new` has come since the last `digest`. */
 interface Sensor {
   readonly uuid: string;
   readonly sid: number;
   readonly index: number;
+  /** Another sensor of the same device. */
+  readonly next: Sensor | undefined;
+  newest: Noted | undefined;
+  newestMs: number;
+  newCount: number;
   label: string | null;
   unit: string;
   unitMs: number;
@@ -39,9 +43,8 @@ interface Sensor {
   timeMs: number;
   seenMs: number;
   readonly recent: (number | null)[];
-  recentMs: number;
   readonly intervalsMs: number[];
-  count: number;
+  intervals: number;
   /** What has changed since the last `takeChanges`. */
   isChanged: boolean;
   isNew: boolean;
@@ -55,7 +58,8 @@ export type LabelOf = (uuid: string, sid: number) => string | undefined;
 
 /** All sensors since the start of the program, in the order in which they were first seen. */
 export class SensorActivity {
-  readonly #byUuid = new Map<string, Map<number, Sensor>>();
+  /** The first sensor of each device; `next` leads to its others. */
+  readonly #byUuid = new Map<string, Sensor>();
   readonly #sensors: Sensor[] = [];
   readonly #leftOut = new Set<string>();
   readonly #labelOf: LabelOf;
@@ -79,29 +83,27 @@ export class SensorActivity {
   note(
     batch: readonly Noted[],
     { unknown, disabled }: InsertResult,
-    timesMs: ArrayLike<number>,
+    timesMs: Float64Array,
   ): void {
-    const nowMs = Date.now();
-    for (const [index, { reading, message }] of batch.entries()) {
-      const sensor = this.#byUuid.get(reading.uuid)?.get(reading.sid) ??
-        this.#add(reading, nowMs);
+    for (let index = 0; index < batch.length; index++) {
+      const noted = batch[index] as Noted;
+      const sensor = this.#find(noted.reading) ?? this.#add(noted.reading);
       if (sensor === undefined) continue;
-      const timeMs = timesMs[index] as number;
-      sensor.isChanged = true;
-      sensor.seenMs = nowMs;
+      sensor.newCount++;
       sensor.state = "stored";
-      if (nowMs - sensor.unitMs >= UNIT_MS) readUnit(sensor, message.payload, nowMs);
       // One from the spool may be older than what has been seen.
-      if (timeMs < sensor.timeMs) continue;
-      if (sensor.count++ > 0 && timeMs > sensor.timeMs) {
-        sensor.intervalsMs[sensor.count % INTERVALS] = timeMs - sensor.timeMs;
-      }
-      sensor.timeMs = timeMs;
-      sensor.value = reading.value;
-      if (nowMs - sensor.recentMs >= RECENT_MS) addRecent(sensor, nowMs);
+      const timeMs = timesMs[index] as number;
+      if (timeMs < sensor.newestMs) continue;
+      sensor.newestMs = timeMs;
+      sensor.newest = noted;
     }
     for (const index of unknown) this.#mark(batch[index], "unknown");
     for (const index of disabled) this.#mark(batch[index], "disabled");
+  }
+
+  /** Makes of what was noted what is shown. To be called once a second, and before it is shown. */
+  digest(nowMs: number = Date.now()): void {
+    for (const sensor of this.#sensors) if (sensor.newCount > 0) digest(sensor, nowMs);
   }
 
   /** Takes the labels over, which have been read again. */
@@ -116,6 +118,7 @@ export class SensorActivity {
 
   /** All of them, as they are shown. */
   list(): SensorStatus[] {
+    this.digest();
     return this.#sensors.map(toStatus);
   }
 
@@ -134,7 +137,13 @@ export class SensorActivity {
     return { sensors, changes };
   }
 
-  #add({ uuid, sid }: Reading, nowMs: number): Sensor | undefined {
+  #find({ uuid, sid }: Reading): Sensor | undefined {
+    let sensor = this.#byUuid.get(uuid);
+    while (sensor !== undefined && sensor.sid !== sid) sensor = sensor.next;
+    return sensor;
+  }
+
+  #add({ uuid, sid }: Reading): Sensor | undefined {
     if (this.#sensors.length >= MAX_SENSORS) {
       if (this.#leftOut.size < MAX_SENSORS) this.#leftOut.add(`${uuid} ${sid}`);
       return undefined;
@@ -143,23 +152,25 @@ export class SensorActivity {
       uuid,
       sid,
       index: this.#sensors.length,
+      next: this.#byUuid.get(uuid),
+      newest: undefined,
+      newestMs: -Infinity,
+      newCount: 0,
       label: this.#findLabel({ uuid, sid }),
       unit: "",
       unitMs: -Infinity,
       state: "stored",
       value: NaN,
       timeMs: -Infinity,
-      seenMs: nowMs,
+      seenMs: 0,
       recent: [],
-      recentMs: -Infinity,
       intervalsMs: [],
-      count: 0,
+      intervals: 0,
       isChanged: true,
       isNew: true,
     };
     this.#sensors.push(sensor);
-    const bySid = this.#byUuid.get(uuid) ?? new Map<number, Sensor>();
-    this.#byUuid.set(uuid, bySid.set(sid, sensor));
+    this.#byUuid.set(uuid, sensor);
     return sensor;
   }
 
@@ -169,16 +180,29 @@ export class SensorActivity {
 
   #mark(noted: Noted | undefined, state: SensorStatus["state"]): void {
     if (noted === undefined) return;
-    const sensor = this.#byUuid.get(noted.reading.uuid)?.get(noted.reading.sid);
+    const sensor = this.#find(noted.reading);
     if (sensor !== undefined) sensor.state = state;
   }
 }
 
-function addRecent(sensor: Sensor, nowMs: number): void {
+function digest(sensor: Sensor, nowMs: number): void {
+  const { newest, newCount, newestMs } = sensor;
+  sensor.newCount = 0;
+  sensor.isChanged = true;
+  sensor.seenMs = nowMs;
+  if (newest === undefined) return;
+  // The payload is part of a larger piece of memory, which is not to be kept for it.
+  sensor.newest = undefined;
+  if (nowMs - sensor.unitMs >= UNIT_MS) readUnit(sensor, newest.message.payload, nowMs);
+  const intervalMs = (newestMs - sensor.timeMs) / newCount;
+  if (intervalMs > 0 && Number.isFinite(intervalMs)) {
+    sensor.intervalsMs[sensor.intervals++ % INTERVALS] = intervalMs;
+  }
+  sensor.timeMs = newestMs;
+  sensor.value = newest.reading.value;
   const value = Number(sensor.value);
   sensor.recent.push(Number.isFinite(value) ? value : null);
   if (sensor.recent.length > MAX_RECENT) sensor.recent.shift();
-  sensor.recentMs = nowMs;
 }
 
 /** What is not standard JSON, such as NaN, has been accepted all the same, and has no unit here. */
@@ -210,6 +234,6 @@ function toChange(sensor: Sensor): SensorChange {
 
 /** Of at least three values, else null. */
 function median(values: readonly number[]): number | null {
-  const sorted = values.filter((value) => value !== undefined).sort((a, b) => a - b);
+  const sorted = [...values].sort((a, b) => a - b);
   return sorted.length < 3 ? null : sorted[sorted.length >> 1] ?? null;
 }

@@ -2,12 +2,13 @@
  * The drain of a backlog: how fast, and what it costs, for the logger, for a receiver that only
  * acknowledges, and for a logger with one INSERT for each message.
  */
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
 import type { MosquittoBroker } from "../services/mosquitto.ts";
 import { delay } from "../services/poll.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import { type CpuUse, readCpuUse, subtractCpuUse } from "./cpu_use.ts";
 import { readResult, startProgram } from "./program.ts";
+import type { TestProcess } from "../services/process.ts";
 import type { ReceiverJob, ReceiverResult } from "./receiver_program.ts";
 import type { SingleInsertJob } from "./single_insert_program.ts";
 import {
@@ -74,7 +75,11 @@ export async function measureDrains<Who extends Drainer>(
   return drains as Record<Who, Drain>;
 }
 
-interface DrainContext {
+/** A process that drains. */
+export type BenchProcess = LoggerProcess | TestProcess;
+
+/** What is drained. */
+export interface DrainContext {
   readonly stage: Stage;
   readonly broker: MosquittoBroker;
   readonly qos: 1 | 2;
@@ -102,20 +107,32 @@ async function drainToTable(
   { stage, broker, qos, count }: DrainContext,
   clientId: Exclude<Drainer, "receiver">,
 ): Promise<Drain> {
-  const { scope, database } = stage;
-  const cpuBefore = readCpuUse(stage);
-  const startMs = Date.now();
+  const { database } = stage;
   const { host, port } = broker;
-  const job: SingleInsertJob = { broker: { host, port }, clientId, qos, database: database.logger };
+  if (clientId === "single-insert") {
+    const job = { broker: { host, port }, clientId, qos, database: database.logger };
+    const start = (): BenchProcess =>
+      startProgram("single_insert_program", job satisfies SingleInsertJob);
+    return await measureProcess({ stage, broker, qos, count }, start);
+  }
   using directory = withTemporaryDirectory();
   const env = loggerEnv({ database, broker }, {
     MQTT_CLIENT_ID: clientId,
     MQTT_QOS: `${qos}`,
     ...(clientId === "logger-with-spool" && { SPOOL_DIRECTORY: directory.path }),
   });
-  const process = await scope.open(() =>
-    clientId === "single-insert" ? startProgram("single_insert_program", job) : startLogger(env)
-  );
+  return await measureProcess({ stage, broker, qos, count }, () => startLogger(env));
+}
+
+/** Starts a process that drains the backlog, and measures it until it has. */
+export async function measureProcess(
+  { stage, count }: DrainContext,
+  start: () => BenchProcess,
+): Promise<Drain> {
+  const { scope } = stage;
+  const cpuBefore = readCpuUse(stage);
+  const startMs = Date.now();
+  const process = await scope.open(start);
   await waitForRows(stage, { count, process });
   const quietMs = await waitForQuiet([process.pid, findChild("mosquitto")]);
   const used = {

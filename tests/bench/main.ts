@@ -9,7 +9,8 @@ import { measureLatency } from "./latency.ts";
 import { type BenchOptions, HELP, parseOptions } from "./options.ts";
 import { Scope } from "./scope.ts";
 import { measureSpool } from "./spool.ts";
-import { prepareStage, type Stage } from "./stage.ts";
+import { formatHttpCost, HTTP_SENSORS, measureHttp } from "./http.ts";
+import { prepareStage, SENSORS, type Stage } from "./stage.ts";
 import {
   type DrainComparison,
   drainRows,
@@ -102,10 +103,13 @@ async function run(options: BenchOptions, mosquitto: string): Promise<void> {
     printError(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
   const interrupted = nextSignal();
   await using scope = new Scope();
-  const running = prepareStage(scope, progress).then(async (stage) => {
+  const sensors = options.onlyHttp ? HTTP_SENSORS : SENSORS;
+  const running = prepareStage(scope, progress, sensors).then(async (stage) => {
     const versions = await describeVersions(stage, mosquitto);
-    const rows = await measure(stage, options);
-    print(`\nKraken logger: ${versions}\n\n${formatTable(rows)}${NOTES}`);
+    const text = options.onlyHttp
+      ? formatHttpCost(await measureHttp(stage, options.messages))
+      : `${formatTable(await measure(stage, options))}${NOTES}`;
+    print(`\nKraken logger: ${versions}\n\n${text}`);
   });
   running.catch(() => {
     // After an interruption everything fails, which then is of no interest.

@@ -11,6 +11,8 @@ export interface BenchOptions {
   readonly million: boolean;
   /** Also measures the time from publishing to the visible row. */
   readonly latency: boolean;
+  /** Measures nothing but what the status page costs. */
+  readonly onlyHttp: boolean;
   /** The compiled logger; undefined: from the sources, or what `KRAKEN_LOGGER_BINARY` names. */
   readonly binary: string | undefined;
 }
@@ -22,6 +24,7 @@ Measures the logger against a Mosquitto and a PostgreSQL of its own, and prints 
   --messages N    messages of the backlog (default 200000)
   --no-million    leave out the memory at a backlog of 1,000,000 messages (about 80 s)
   --no-latency    leave out the time from publishing to the visible row (about 40 s)
+  --only-http     what the status page costs, and nothing else
   --binary PATH   measure this compiled logger, not the sources; as KRAKEN_LOGGER_BINARY
   --help          this text
 `;
@@ -37,6 +40,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | null {
       messages: { type: "string", default: "200000" },
       million: { type: "boolean", default: true },
       latency: { type: "boolean", default: true },
+      "only-http": { type: "boolean", default: false },
       binary: { type: "string" },
       help: { type: "boolean", default: false },
     },
@@ -49,5 +53,5 @@ export function parseOptions(args: readonly string[]): BenchOptions | null {
     );
   }
   const { million, latency, binary, help } = values;
-  return help ? null : { messages, million, latency, binary };
+  return help ? null : { messages, million, latency, onlyHttp: values["only-http"], binary };
 }

@@ -26,6 +26,8 @@ export interface Stage {
   /** A connection of the superuser, for the benchmark's own questions. */
   readonly sql: SqlConnection;
   readonly postgresPid: number;
+  /** Sensors that are registered and publish. */
+  readonly sensors: number;
   /** Says what is going on. */
   readonly progress: (text: string) => void;
 }
@@ -34,6 +36,7 @@ export interface Stage {
 export async function prepareStage(
   scope: Scope,
   progress: (text: string) => void,
+  sensors = SENSORS,
 ): Promise<Stage> {
   progress("Starting PostgreSQL");
   const postgres = await scope.open(() =>
@@ -41,10 +44,11 @@ export async function prepareStage(
     startPostgres({ settings: { track_commit_timestamp: "on" } })
   );
   const database = await postgres.createDatabase({ name: "bench" });
-  await database.registerSensors(makeSensors(SENSORS));
+  await database.registerSensors(makeSensors(sensors));
   await database.query("ANALYZE sensors");
   const sql = await scope.open(() => database.connect());
-  return { scope, postgres, database, sql, postgresPid: findChild("postgres"), progress };
+  const postgresPid = findChild("postgres");
+  return { scope, postgres, database, sql, postgresPid, sensors, progress };
 }
 
 /** An empty table, and nothing left to write to disk, for what is measured next. */
@@ -72,13 +76,13 @@ export async function createSession(
 
 /** Publishes a backlog; resolves when the broker has acknowledged it. */
 export async function publishBacklog(
-  { scope, progress }: Stage,
+  { scope, sensors, progress }: Stage,
   broker: MosquittoBroker,
   { qos, count }: Pick<BacklogJob, "qos" | "count">,
 ): Promise<void> {
   progress(`Publishing ${count} messages of QoS ${qos}`);
   const { host, port } = broker;
-  const job: BacklogJob = { host, port, qos, count, sensors: SENSORS };
+  const job: BacklogJob = { host, port, qos, count, sensors };
   const publisher = await scope.open(() => startProgram("backlog_program", job));
   await readResult(publisher, TIMEOUT_MS);
   await scope.close(publisher);
