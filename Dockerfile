@@ -30,10 +30,16 @@ LABEL org.opencontainers.image.title="kraken-logger" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="GPL-3.0-or-later"
 COPY --from=build /image/ /
-# For SPOOL_DIRECTORY, on a volume: a new one gets its owner from here.
 COPY --from=build --chown=65532:65532 /build/spool/ /var/lib/kraken-logger/
 # 'nonroot' of distroless; a number, so that Kubernetes can see that it is not root.
 USER 65532:65532
+# A new volume gets its owner from the directory that it covers.
+VOLUME /var/lib/kraken-logger
+ENV SPOOL_DIRECTORY=/var/lib/kraken-logger
+# The status page, inside of the container only; HTTP_HOST=0.0.0.0 opens it to the network.
+ENV HTTP_PORT=8080
+HEALTHCHECK --interval=30s --timeout=10s --start-period=10s --retries=3 \
+  CMD ["/usr/local/bin/kraken-logger", "healthcheck"]
 # Finishes what is in hand and says goodbye to the broker.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/kraken-logger"]

@@ -11,19 +11,22 @@ import {
   type Config,
   parseConfig,
   parseDatabaseConfig,
+  parseHttpConfig,
   parseSpoolConfig,
   parseStorageConfig,
 } from "./lib/config.ts";
 import { describeEndpoint } from "./lib/endpoint.ts";
 import { readEnvironment, readTextFile } from "./lib/environment.ts";
+import { healthcheck } from "./lib/healthcheck.ts";
 import { HttpError } from "./lib/http_server.ts";
 import { init } from "./lib/init.ts";
-import { configureLog, log } from "./lib/log.ts";
+import { configureLog, isJournal, log } from "./lib/log.ts";
 import { Logger } from "./lib/logger.ts";
 import { listRejected, retryRejected } from "./lib/rejected.ts";
 import { ConfigError } from "./lib/settings.ts";
 import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
 import { SpoolError } from "./lib/spool_database.ts";
+import { ServiceManager } from "./lib/systemd.ts";
 import { listUnknown } from "./lib/unknown.ts";
 
 const SUCCESS = 0;
@@ -53,6 +56,10 @@ async function execute(command: Command): Promise<number> {
         : FAILURE;
     case "check":
       return await check(parseConfig(readEnvironment(), readTextFile), print) ? SUCCESS : FAILURE;
+    case "healthcheck":
+      return await healthcheck(parseHttpConfig(readEnvironment(), readTextFile), print)
+        ? SUCCESS
+        : FAILURE;
     case "rejected":
       return await examineRejected(command);
     case "unknown": {
@@ -76,15 +83,19 @@ async function examineRejected(command: Command & { name: "rejected" }): Promise
 
 async function run(): Promise<number> {
   const config = parseConfig(readEnvironment(), readTextFile);
-  configureLog(config.log);
+  configureLog(config.log, { journal: isJournal(Deno.env.get("JOURNAL_STREAM")) });
   for (const warning of config.warnings) log.warning(warning);
   const logger = openLogger(config);
   if (logger === undefined) return FAILURE;
   const stopRequested = nextStopSignal();
   const { failed } = logger.start();
+  const manager = ServiceManager.connect(Deno.env.toObject(), () => logger.summary());
+  manager?.start();
   const signal = await Promise.race([stopRequested, failed]);
   log.info(`Received ${signal}, finishing what is in hand.`);
+  manager?.stopping();
   const unfinished = await logger.stop();
+  await manager?.close();
   log.info(`Stopped: ${logger.statistics}.`);
   if (unfinished === 0) return SUCCESS;
   log.error(

@@ -51,7 +51,7 @@ async function run({ broker, seconds }: Options, { screen, stop }: Context): Pro
     introduction({ endpoint, database, page: config.http, isEmbedded: embedded !== undefined }),
   );
 
-  configureLog(config.log, (line) => screen.log(line));
+  configureLog(config.log, { write: (line) => screen.log(line) });
   const logger = new Logger(config);
   const { failed } = logger.start();
   node.start();

@@ -43,8 +43,7 @@ export async function compile(root: string, output: string): Promise<void> {
 
 async function compileCopy(folder: string, output: string): Promise<void> {
   // The types were checked by `deno check`, with the Deno that the project is written for.
-  const flags = ["--no-check", ...RUN_FLAGS, "--output", output, ENTRY];
-  const args = ["compile", ...flags];
+  const args = ["compile", "--no-check", ...RUN_FLAGS, "--output", output, ENTRY];
   const given = Deno.env.get("DENORT_BIN");
   const source = given ? `the base binary '${given}'` : "its own base binary";
   const plain = await runCompiler(Deno.execPath(), { args, cwd: folder });
@@ -71,9 +70,7 @@ async function compileCopy(folder: string, output: string): Promise<void> {
     // Its parser needs a deep stack for large modules.
     RUST_MIN_STACK: String(64 * 2 ** 20),
   };
-  // This version does not yet import texts without being told to.
-  const fallbackArgs = ["compile", "--unstable-raw-imports", ...flags];
-  const npxArgs = ["--yes", `deno@${FALLBACK_DENO_VERSION}`, ...fallbackArgs];
+  const npxArgs = ["--yes", `deno@${FALLBACK_DENO_VERSION}`, ...args];
   const fallback = await runCompiler("npx", { args: npxArgs, cwd: folder, env });
   if (!fallback.success) {
     throw new Error(`Compiling with Deno ${FALLBACK_DENO_VERSION} from npm:\n${fallback.message}`);

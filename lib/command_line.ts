@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 
 /** What the user asked for. */
 export type Command =
-  | { readonly name: "run" | "check" | "help" | "version" }
+  | { readonly name: "run" | "check" | "healthcheck" | "help" | "version" }
   | { readonly name: "schema" | "init"; readonly timescale: boolean; readonly grant?: string }
   | {
     readonly name: "rejected";
@@ -29,6 +29,8 @@ Commands:
   init     create the tables in the configured database; may be run again
   rejected list the messages that were not stored, from the record in the spool directory
   unknown  list the sensors that publish and are not registered, from there too
+  healthcheck
+           ask the logger that runs with this HTTP_PORT whether it is well
 
 Options:
   --timescale    schema, init: make sensor_data a TimescaleDB hypertable
@@ -57,6 +59,7 @@ export class UsageError extends Error {
 const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
   run: [],
   check: [],
+  healthcheck: [],
   help: [],
   schema: ["timescale", "grant"],
   init: ["timescale", "grant"],
@@ -90,6 +93,7 @@ export function parseCommandLine(args: readonly string[], nowMs: number = Date.n
   switch (name) {
     case "run":
     case "check":
+    case "healthcheck":
     case "help":
       return { name };
     case "schema":

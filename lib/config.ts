@@ -157,6 +157,21 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
   });
 }
 
+/**
+ * As `parseConfig`, for the command that asks a running logger.
+ *
+ * @throws {ConfigError} when the logger does not tell of itself, or its settings are wrong.
+ */
+export function parseHttpConfig(env: Environment, readFile: ReadFile): HttpConfig {
+  const settings = new Settings(env, readFile);
+  const http = parseHttp(settings);
+  if (http === undefined && settings.text("HTTP_PORT") === undefined) {
+    settings.problem("HTTP_PORT", "must be set: it is where the logger is asked");
+  }
+  settings.throwProblems(misspelt(env));
+  return deepFreeze(http as HttpConfig);
+}
+
 function parseHttp(settings: Settings): HttpConfig | undefined {
   const host = settings.text("HTTP_HOST") ?? "127.0.0.1";
   const port = settings.integer("HTTP_PORT", { min: 1, max: 65535 });

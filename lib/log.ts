@@ -5,6 +5,7 @@
  * that goes wrong while it writes may stop the logger.
  */
 
+import { fstatSync } from "node:fs";
 import {
   configureSync,
   getLogger,
@@ -30,14 +31,51 @@ const LEVEL_NAMES: Readonly<Record<LibraryLevel, LogLevel>> = {
   fatal: "CRITICAL",
 };
 
+/** Priorities of the journal (sd-daemon(3)). */
+const PRIORITIES: Readonly<Record<LogLevel, number>> = {
+  DEBUG: 7,
+  INFO: 6,
+  WARNING: 4,
+  ERROR: 3,
+  CRITICAL: 2,
+};
+
 /** Receives each finished line, its line feed included. */
 export type WriteLine = (line: string) => void;
 
+/** Where the lines go. */
+export interface LogOutput {
+  /** Standard error by default. */
+  readonly write?: WriteLine;
+  /** Whether that is the journal; see `isJournal`. */
+  readonly journal?: boolean;
+}
+
+const STDERR = 2;
+
 const logger = getLogger("kraken");
 
+/**
+ * Whether standard error goes to the journal of systemd (systemd.exec(5), "$JOURNAL_STREAM"): then
+ * text lines have a priority, by which `journalctl --priority` selects, in place of the time, which
+ * the journal has by itself.
+ */
+export function isJournal(journalStream: string | undefined): boolean {
+  if (journalStream === undefined || journalStream === "") return false;
+  try {
+    const { dev, ino } = fstatSync(STDERR, { bigint: true });
+    return journalStream === `${dev}:${ino}`;
+  } catch {
+    return false; // Closed: nobody reads the log.
+  }
+}
+
 /** Sets level and format. Before the first call nothing is logged; a later call replaces them. */
-export function configureLog(config: LogConfig, write: WriteLine = writeStderr): void {
-  const format = FORMATS[config.format];
+export function configureLog(
+  config: LogConfig,
+  { write = writeStderr, journal = false }: LogOutput = {},
+): void {
+  const format = FORMATS[journal && config.format === "text" ? "journal" : config.format];
   const lowestLevel = LIBRARY_LEVELS[config.level];
   configureSync({
     reset: true,
@@ -60,10 +98,14 @@ export const log = {
   isDebug: (): boolean => logger.isEnabledFor("debug"),
 };
 
-const FORMATS: Readonly<Record<LogFormat, (record: LogRecord) => string>> = {
+const FORMATS: Readonly<Record<LogFormat | "journal", (record: LogRecord) => string>> = {
   text: (record) => {
     const level = LEVEL_NAMES[record.level].padEnd(8);
     return `${localTime(new Date(record.timestamp))} ${level} ${escapeControls(textOf(record))}`;
+  },
+  journal: (record) => {
+    const level = LEVEL_NAMES[record.level];
+    return `<${PRIORITIES[level]}>${level.padEnd(8)} ${escapeControls(textOf(record))}`;
   },
   json: (record) =>
     JSON.stringify({

@@ -7,7 +7,7 @@ export function captureLog(
   { level = "DEBUG", format = "text" }: Partial<LogConfig> = {},
 ): string[] {
   const lines: string[] = [];
-  configureLog({ level, format }, (line) => lines.push(line));
+  configureLog({ level, format }, { write: (line) => lines.push(line) });
   return lines;
 }
 

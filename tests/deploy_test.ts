@@ -14,6 +14,7 @@ import { findProgram, isFile } from "./services/programs.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, "");
 const UNIT = "deploy/systemd/kraken-logger.service";
+const INSTANCE_UNIT = "deploy/systemd/kraken-logger@.service";
 const README = read("README.md");
 
 /** Set by systemd and not by the operator: the default of SPOOL_DIRECTORY. */
@@ -86,7 +87,7 @@ Deno.test("the tasks and files that the README names exist", () => {
   for (const task of tasks) {
     assert.ok(Object.hasOwn(metadata.tasks, task ?? ""), `there is no task '${task}'`);
   }
-  const paths = README.matchAll(/(?:^|[\s`(])((?:lib|deploy|tests|demo|\.ci)\/[\w./-]*[\w/])/gm);
+  const paths = README.matchAll(/(?:^|[\s`(])((?:lib|deploy|tests|demo|\.ci)\/[\w./@-]*[\w/])/gm);
   const named = new Set([...paths].map(([, path = ""]) => path));
   assert.ok(named.size > 5);
   for (const path of named) {
@@ -125,6 +126,20 @@ Deno.test("one version of Deno and one of the program are named everywhere", () 
 Deno.test("the image starts the binary itself, as a user without rights", () => {
   const dockerfile = read("Dockerfile");
   const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
+  const [, check = "null"] = /^HEALTHCHECK [^\n]*\\\n +CMD (.*)$/m.exec(last) ?? [];
+  assert.deepEqual(JSON.parse(check), ["/usr/local/bin/kraken-logger", "healthcheck"]);
+  const variables = Object.fromEntries(
+    [...last.matchAll(/^ENV (\w+)=(.*)$/gm)].map(([, name = "", value = ""]) => [name, value]),
+  );
+  const mandatory = {
+    DATABASE_HOST: "d",
+    DATABASE_USER: "u",
+    DATABASE_PASSWORD: "p",
+    MQTT_HOST: "m",
+  };
+  const config = parseConfig({ ...mandatory, ...variables }, () => "");
+  assert.ok(config.http);
+  assert.match(last, new RegExp(`^VOLUME ${config.spool?.directory}$`, "m"));
   const [, entrypoint = "null"] = /^ENTRYPOINT (.*)$/m.exec(last) ?? [];
   assert.deepEqual(JSON.parse(entrypoint), ["/usr/local/bin/kraken-logger"]);
   // A name would not let Kubernetes see that it is not root.
@@ -181,15 +196,15 @@ Deno.test("the unit waits for the logger's end and leaves configuration errors a
 
 const withoutSystemd = findProgram("systemd-analyze") === null && Deno.env.get("CI") !== "true";
 
-Deno.test(
-  "systemd finds the unit valid and well protected",
-  { ignore: withoutSystemd },
-  async () => {
+for (const unit of [UNIT, INSTANCE_UNIT]) {
+  Deno.test(`systemd finds ${unit} valid and well protected`, {
+    ignore: withoutSystemd,
+  }, async () => {
     const folder = Deno.makeTempDirSync({ prefix: "kraken-test-" });
     try {
-      const path = `${folder}/kraken-logger.service`;
+      const path = `${folder}/${unit.slice(unit.lastIndexOf("/") + 1).replace("@", "@lab")}`;
       // The program need not be installed where the tests run.
-      const text = read(UNIT).replace("/usr/local/bin/kraken-logger", "/bin/true");
+      const text = read(unit).replace("/usr/local/bin/kraken-logger", "/bin/true");
       Deno.writeTextFileSync(path, text);
       const args = ["verify", "--man=no", path];
       const verified = await runProgram("systemd-analyze", { args });
@@ -203,8 +218,18 @@ Deno.test(
     } finally {
       Deno.removeSync(folder, { recursive: true });
     }
-  },
-);
+  });
+}
+
+Deno.test("the instance unit is the unit with the instance's files", () => {
+  const settings = (path: string): string =>
+    read(path).replaceAll(/^#.*\n/gm, "").replace(/^Description=.*$/m, "");
+  const plain = settings(UNIT)
+    .replaceAll("/etc/kraken-logger/kraken-logger.env", "/etc/kraken-logger/%i.env")
+    .replaceAll("/etc/kraken-logger/database-", "/etc/kraken-logger/%i.database-")
+    .replaceAll(/^StateDirectory=.*$|(?<=%S\/)kraken-logger$/gm, (text) => `${text}-%i`);
+  assert.equal(settings(INSTANCE_UNIT).trim(), plain.trim());
+});
 
 /** The lines of a service, without the indentation that they have in common. */
 function readService(name: string): string {

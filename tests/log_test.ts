@@ -1,7 +1,8 @@
 /** The log: its two formats, that no payload can forge a line of it, and that floods end. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { configureLog, FloodGuard, log } from "../lib/log.ts";
+import { fstatSync } from "node:fs";
+import { configureLog, FloodGuard, isJournal, log } from "../lib/log.ts";
 import { captureLog, withoutTime } from "./captured_log.ts";
 import { FakeTime } from "./fake_time.ts";
 
@@ -94,11 +95,40 @@ Deno.test("braces in a text are written as they are", () => {
 
 Deno.test("a log that cannot be written does not stop the program", () => {
   const lines = captureLog();
-  configureLog({ level: "INFO", format: "text" }, () => {
+  const write = (): never => {
     throw new Error("disk full");
-  });
+  };
+  configureLog({ level: "INFO", format: "text" }, { write });
   assert.doesNotThrow(() => log.error("x"));
   assert.deepEqual(lines, []);
+});
+
+Deno.test("lines for the journal have their priority in place of the time", () => {
+  const lines: string[] = [];
+  configureLog(
+    { level: "DEBUG", format: "text" },
+    { journal: true, write: (line) => lines.push(line) },
+  );
+  log.debug("a");
+  log.info("b");
+  log.warning("c");
+  log.error("d");
+  log.critical("e\nf");
+  assert.deepEqual(lines, [
+    "<7>DEBUG    a\n",
+    "<6>INFO     b\n",
+    "<4>WARNING  c\n",
+    "<3>ERROR    d\n",
+    "<2>CRITICAL e\\u000af\n",
+  ]);
+});
+
+Deno.test("the journal is where JOURNAL_STREAM names the file that standard error is", () => {
+  const { dev, ino } = fstatSync(2, { bigint: true });
+  assert.equal(isJournal(`${dev}:${ino}`), true);
+  for (const other of [`${dev}:${ino + 1n}`, "", "x", undefined]) {
+    assert.equal(isJournal(other), false, String(other));
+  }
 });
 
 Deno.test("ten lines of a flood are written in a minute, then how many were left out", async () => {

@@ -7,6 +7,7 @@ import { loggerEnv } from "../services/logger_process.ts";
 import { LOGGER_PASSWORD } from "../services/postgres_database.ts";
 import { type ProcessEnd, runSuccessfully, TestProcess } from "../services/process.ts";
 import { findProgram } from "../services/programs.ts";
+import { findFreePort } from "../services/ports.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { expectStored, makeReadings } from "../services/readings.ts";
 import {
@@ -44,7 +45,10 @@ class Container implements Disposable {
     const root = this.#root;
     Deno.chmodSync(root, 0o755);
     for (
-      const name of ["proc", "dev", "etc", "run/secrets", "usr/local/bin", "usr/lib", "usr/lib64"]
+      const name of [
+        ...["proc", "dev", "etc", "run/secrets", "usr/local/bin", "usr/lib", "usr/lib64"],
+        "var/lib/kraken-logger",
+      ]
     ) {
       Deno.mkdirSync(`${root}/${name}`, { recursive: true });
     }
@@ -83,11 +87,12 @@ class Container implements Disposable {
       mount --bind "$root" "$root"
       mount -o remount,bind,ro "$root"
       mount -t proc proc "$root/proc"
+      mount -t tmpfs -o uid=65532,gid=65532,mode=700 tmpfs "$root/var/lib/kraken-logger"
       mount --rbind /dev "$root/dev"
       cd /
       exec chroot --userspec=${NONROOT} --groups= "$root" /usr/local/bin/kraken-logger "$@"`;
     return TestProcess.start("unshare", {
-      args: ["--mount", "/bin/sh", "-c", script, this.#root, ...args],
+      args: ["--mount", "--pid", "--fork", "/bin/sh", "-c", script, this.#root, ...args],
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", ...env },
       clearEnv: true,
     });
@@ -96,6 +101,11 @@ class Container implements Disposable {
   [Symbol.dispose](): void {
     Deno.removeSync(this.#root, { recursive: true });
   }
+}
+
+/** The only child of a process. */
+function childOf(pid: number): number {
+  return Number(Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`));
 }
 
 async function runToEnd(process: TestProcess): Promise<ProcessEnd> {
@@ -124,18 +134,29 @@ Deno.test("the binary runs in a read-only distroless container without rights", 
     MQTT_HOST: "localhost",
     DATABASE_PASSWORD_FILE: container.addSecret("database_password", `${LOGGER_PASSWORD}\n`),
     TZ: "Asia/Kolkata",
+    SPOOL_DIRECTORY: "/var/lib/kraken-logger",
+    HTTP_PORT: String(findFreePort()),
   });
+  const tooEarly = container.start(["healthcheck"], env);
+  assert.equal((await runToEnd(tooEarly)).code, 1, tooEarly.tail());
+  assert.match(tooEarly.tail(), /^No answer from the logger at .*: connection refused/);
   await using logger = container.start(["run"], env);
   const line = await logger.waitForLine("Connected to MQTT broker");
   const ageMs = Date.now() - Date.parse(`${line.slice(0, 10)}T${line.slice(11, 23)}+05:30`);
   assert.ok(Math.abs(ageMs) < 60_000, `not the time of the time zone: ${line}`);
   await waitForSubscription(broker);
-  const status = Deno.readTextFileSync(`/proc/${logger.pid}/status`);
+  const pid = childOf(logger.pid);
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   assert.match(status, /^Uid:\t65532\t65532\t65532\t65532$/m);
+  // Process 1 of the container: the kernel does not end it for a signal that it does not handle.
+  assert.match(status, /^NSpid:\t\d+\t1$/m);
+  const healthy = container.start(["healthcheck"], env);
+  assert.equal((await runToEnd(healthy)).code, 0, healthy.tail());
+  assert.equal(healthy.tail(), "ok");
   const readings = makeReadings({ count: 500 });
   await publishReadings(broker, readings);
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
-  logger.kill("SIGTERM");
+  Deno.kill(pid, "SIGTERM");
   assert.equal((await logger.finished()).code, 0, logger.tail());
 });

@@ -7,6 +7,7 @@ import {
   type LoggerEnv,
   loggerEnv,
   type LoggerProcess,
+  runLogger,
   startLogger,
 } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
@@ -300,6 +301,28 @@ Deno.test("the HTTP server only tells, and protects the page that it serves", as
     assert.equal(await statusCode(`${address}/api/status`, { method }), 405);
   }
   await stopCleanly(logger);
+});
+
+Deno.test("healthcheck says how the logger at HTTP_PORT is, and whether there is one", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  const env = withHttp(loggerEnv({ database, broker }, { HTTP_HOST: "0.0.0.0" }));
+  {
+    await using logger = startLogger(env);
+    await logger.waitForLine("Status page at");
+    const { code, stdout } = await runLogger(["healthcheck"], env);
+    assert.deepEqual([code, stdout], [0, "ok\n"]);
+    await stopCleanly(logger);
+  }
+  const gone = await runLogger(["healthcheck"], env);
+  assert.equal(gone.code, 1);
+  assert.match(
+    gone.stdout,
+    /^No answer from the logger at '127\.0\.0\.1:\d+': connection refused.*\n$/,
+  );
+  const unset = await runLogger(["healthcheck"], {});
+  assert.equal(unset.code, 78);
+  assert.match(unset.stderr, /^HTTP_PORT: must be set: it is where the logger is asked$/m);
 });
 
 Deno.test("run refuses to start where its HTTP address cannot be used", async () => {
