@@ -23,6 +23,9 @@ export interface DatabaseConfig {
   readonly sslMode: SslMode;
   /** PEM text of the certificate authorities to trust; the system's where it is not set. */
   readonly ca: string | undefined;
+  /** PEM texts of a client certificate and its key. */
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
   /** Connections that insert at the same time. */
   readonly connections: number;
 }
@@ -107,6 +110,8 @@ export const SETTINGS: readonly string[] = [
   "DATABASE_NAME",
   "DATABASE_SSLMODE",
   "DATABASE_CA_FILE",
+  "DATABASE_CERT_FILE",
+  "DATABASE_KEY_FILE",
   "DATABASE_CONNECTIONS",
   "MQTT_HOST",
   "MQTT_PORT",
@@ -253,7 +258,7 @@ function parseDatabase(settings: Settings): DatabaseConfig {
     password: settings.mandatory("DATABASE_PASSWORD") ?? "",
     name: settings.text("DATABASE_NAME") ?? "sensors",
     sslMode,
-    ca: settings.file("DATABASE_CA_FILE"),
+    ...parseCertificates(settings, "DATABASE"),
     connections: settings.integer("DATABASE_CONNECTIONS", { min: 1, max: 64 }) ?? 2,
   };
 }
@@ -307,18 +312,27 @@ function parseMqttTls(settings: Settings): MqttTlsConfig | undefined {
   if (settings.isRefused("MQTT_TLS")) return undefined;
   const files = ["MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"];
   if (on) {
-    const [ca, cert, key] = files.map((name) => settings.file(name));
-    const [certFile, keyFile] = [settings.text("MQTT_CERT_FILE"), settings.text("MQTT_KEY_FILE")];
-    if ((certFile === undefined) !== (keyFile === undefined)) {
-      const missing = certFile === undefined ? "MQTT_CERT_FILE" : "MQTT_KEY_FILE";
-      settings.problem(missing, "a client certificate needs both MQTT_CERT_FILE and MQTT_KEY_FILE");
-    }
-    return { ca, cert, key };
+    return parseCertificates(settings, "MQTT");
   }
   for (const name of files.filter((name) => settings.text(name) !== undefined)) {
     settings.problem(name, "has no effect without MQTT_TLS=on", settings.text(name));
   }
   return undefined;
+}
+
+/** The PEM files of one side, as far as they are set. */
+function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): MqttTlsConfig {
+  const names = { ca: `${prefix}_CA_FILE`, cert: `${prefix}_CERT_FILE`, key: `${prefix}_KEY_FILE` };
+  const isSet = (name: string): boolean => settings.text(name) !== undefined;
+  if (isSet(names.cert) !== isSet(names.key)) {
+    const missing = isSet(names.cert) ? names.key : names.cert;
+    settings.problem(missing, `a client certificate needs both ${names.cert} and ${names.key}`);
+  }
+  return {
+    ca: settings.pem(names.ca, "CERTIFICATE"),
+    cert: settings.pem(names.cert, "CERTIFICATE"),
+    key: settings.pem(names.key, "PRIVATE KEY"),
+  };
 }
 
 /** Topic filters as MQTT 5.0 section 4.7.1 allows them. */

@@ -3,6 +3,7 @@
  * went wrong. The only module that knows the database driver.
  */
 
+import { once } from "node:events";
 import { Socket } from "node:net";
 // @ts-types="@types/pg"
 import pg from "pg";
@@ -10,6 +11,7 @@ import type { DatabaseConfig, SslMode } from "./config.ts";
 import { encodeBatch } from "./batch_encoding.ts";
 import type { Reading, ReadingColumns, SidType, ValueType } from "./reading.ts";
 import { describeError } from "./retry.ts";
+import { describeTlsProblem, explainTlsProblem } from "./tls_problems.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
@@ -76,8 +78,7 @@ export class DatabaseConnection {
     try {
       return await connect(config, { sslMode: config.sslMode, signal });
     } catch (error) {
-      const serverHasNoTls = error instanceof Error && /not support SSL/.test(error.message);
-      if (config.sslMode === "prefer" && serverHasNoTls) {
+      if (config.sslMode === "prefer" && isRefusedForTls(error)) {
         return await connect(config, { sslMode: "disable", signal });
       }
       throw error;
@@ -163,9 +164,10 @@ export class DatabaseConnection {
 
   /** Says goodbye if the server listens, and closes. Never rejects. */
   async close(): Promise<void> {
-    const timer = setTimeout(() => this.cut(), CLOSE_TIMEOUT_MS);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, CLOSE_TIMEOUT_MS);
     // The connection may be broken already, which is one way of being closed.
-    await this.#client.end().catch(() => {});
+    await Promise.race([this.#client.end().catch(() => {}), late.promise]);
     clearTimeout(timer);
     this.cut();
     this.#lost.abort();
@@ -176,7 +178,7 @@ async function connect(
   config: DatabaseConfig,
   { sslMode, signal }: { readonly sslMode: SslMode; readonly signal: AbortSignal },
 ): Promise<DatabaseConnection> {
-  const { endpoint: { host, port }, user, password, name, ca } = config;
+  const { endpoint: { host, port }, user, password, name } = config;
   let socket: Socket | undefined;
   const client = new pg.Client({
     host,
@@ -184,25 +186,28 @@ async function connect(
     user,
     password,
     database: name,
-    ssl: tlsOptions(sslMode, { host, ca }),
+    ssl: tlsOptions(sslMode, config),
     // Ours, so that a connection to a server that does not answer can be cut.
     stream: () => socket = new Socket(),
     application_name: "kraken-logger",
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     query_timeout: QUERY_TIMEOUT_MS,
     keepAlive: true,
   });
   const connection = new DatabaseConnection(client, () => socket);
   const cut = (): void => connection.cut();
   signal.addEventListener("abort", cut);
+  // Ours, too: not every end of a connection that is being encrypted reaches the driver.
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("no answer in time")), CONNECT_TIMEOUT_MS);
   try {
-    await client.connect();
+    await Promise.race([client.connect(), late.promise]);
     await client.query(SESSION_SQL);
     return connection;
   } catch (error) {
     await connection.close();
-    throw wrapError(error, user);
+    throw wrapError(await explain(error, { config, sslMode }), user);
   } finally {
+    clearTimeout(timer);
     signal.removeEventListener("abort", cut);
   }
 }
@@ -210,19 +215,56 @@ async function connect(
 /**
  * libpq's meaning of the modes (PostgreSQL manual, section "SSL Support"): `prefer` and `require`
  * encrypt without checking the certificate, `verify-ca` checks who signed it, `verify-full` also
- * for which host.
+ * for which host. As there, `require` with a file of certificate authorities is `verify-ca`.
  */
 function tlsOptions(
   mode: SslMode,
-  { host, ca }: { host: string; ca: string | undefined },
+  { endpoint: { host }, ca, cert, key }: DatabaseConfig,
 ): pg.ClientConfig["ssl"] {
   if (mode === "disable") return false;
-  if (mode === "prefer" || mode === "require") return { rejectUnauthorized: false };
+  const client = { ...(cert !== undefined && { cert }), ...(key !== undefined && { key }) };
+  if (mode === "prefer" || (mode === "require" && ca === undefined)) {
+    return { rejectUnauthorized: false, ...client };
+  }
   return {
     rejectUnauthorized: true,
     ...(ca !== undefined && { ca }),
+    ...client,
     ...(mode === "verify-full" ? { host } : { checkServerIdentity: () => undefined }),
   };
+}
+
+/** Finds out what is wrong with the certificate of the server, if that is why it failed. */
+async function explain(
+  error: unknown,
+  { config, sslMode }: { readonly config: DatabaseConfig; readonly sslMode: SslMode },
+): Promise<unknown> {
+  if (sslMode === "disable" || error instanceof pg.DatabaseError) return error;
+  // Looked for where `prefer` goes on without.
+  if (error instanceof Error && NO_TLS.test(error.message)) return error;
+  const words = await explainTlsProblem(error, { ...config.endpoint, prepare: requestTls });
+  return words === undefined ? error : new Error(words, { cause: error });
+}
+
+const NO_TLS = /not support SSL/;
+
+/** Whether it may work without TLS: the server has none, or does not want it of this client. */
+function isRefusedForTls(error: unknown): boolean {
+  if (!(error instanceof DatabaseError)) return false;
+  if (error.sqlState === INVALID_AUTHORIZATION) return true;
+  return describeTlsProblem(error.cause) !== undefined;
+}
+
+/** No line of pg_hba.conf fits, which goes by whether the connection is encrypted. */
+const INVALID_AUTHORIZATION = "28000";
+
+/** PostgreSQL manual, section "SSL Session Encryption". */
+const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47);
+
+async function requestTls(socket: Socket): Promise<void> {
+  socket.write(SSL_REQUEST);
+  const [answer] = await once(socket, "data");
+  if (String(answer) !== "S") throw new Error("no TLS");
 }
 
 /**

@@ -4,6 +4,7 @@ import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { MqttTlsConfig } from "./config.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { explainTlsProblem } from "./tls_problems.ts";
 
 export interface SocketOptions {
   readonly endpoint: Endpoint;
@@ -18,7 +19,17 @@ export interface SocketOptions {
  * Connects, over TLS where that is configured; resolves when bytes can flow. Whoever called it
  * closes the socket.
  */
-export function openSocket(options: SocketOptions): Promise<Socket> {
+export async function openSocket(options: SocketOptions): Promise<Socket> {
+  try {
+    return await open(options);
+  } catch (error) {
+    if (options.tls === undefined) throw error;
+    const words = await explainTlsProblem(error, options.endpoint);
+    throw words === undefined ? error : new Error(words, { cause: error });
+  }
+}
+
+function open(options: SocketOptions): Promise<Socket> {
   const { endpoint: { host, port }, tls, signal, timeoutMs } = options;
   const socket = tls === undefined ? connectTcp({ host, port, noDelay: true }) : connectTls({
     host,

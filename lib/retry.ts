@@ -6,6 +6,7 @@
  */
 
 import { log } from "./log.ts";
+import { describeTlsProblem } from "./tls_problems.ts";
 
 /** The longest delay of a `Backoff`, unless another one is asked for. */
 export const MAX_DELAY_MS = 15_000;
@@ -130,5 +131,6 @@ export function describeError(error: unknown): string {
   }
   if (!(error instanceof Error)) return String(error);
   const code = "code" in error ? String(error.code) : "";
-  return ERRNO_WORDS[code] ?? (error.message.replace(/\.$/, "") || code || error.name);
+  return ERRNO_WORDS[code] ?? describeTlsProblem(error) ??
+    (error.message.replace(/\.$/, "") || code || error.name);
 }

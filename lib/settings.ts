@@ -135,6 +135,20 @@ export class Settings {
     return undefined;
   }
 
+  /** As `file`, of a PEM file (RFC 7468) that must hold such an item, not encrypted. */
+  pem(name: string, item: "CERTIFICATE" | "PRIVATE KEY"): string | undefined {
+    const text = this.file(name);
+    if (text === undefined) return undefined;
+    const path = this.text(name);
+    if (/ENCRYPTED/.test(text)) {
+      this.problem(name, "must name a key that is not encrypted", path);
+    } else if (!new RegExp(`-----BEGIN (\\w+ )?${item}-----`).test(text)) {
+      const article = item === "CERTIFICATE" ? "certificates" : "a private key";
+      this.problem(name, `must name a PEM file with ${article}`, path);
+    }
+    return text;
+  }
+
   /** The content of the file that a variable names. */
   file(name: string): string | undefined {
     const path = this.text(name);

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { parseDatabaseConfig, parseSpoolConfig, parseStorageConfig } from "../lib/config.ts";
 import { describeEndpoint } from "../lib/endpoint.ts";
 import type { Environment } from "../lib/settings.ts";
-import { MINIMAL, parse, readFile, refusal } from "./parsed_config.ts";
+import { MINIMAL, parse, pem, readFile, refusal } from "./parsed_config.ts";
 
 function hosts(env: Environment): string[] {
   return parse(env).mqtt.endpoints.map(describeEndpoint);
@@ -20,6 +20,8 @@ Deno.test("four variables are enough, and everything else has the promised defau
       name: "sensors",
       sslMode: "prefer",
       ca: undefined,
+      cert: undefined,
+      key: undefined,
       connections: 2,
     },
     mqtt: {
@@ -59,7 +61,7 @@ Deno.test("the database is where its variables say", () => {
   assert.deepEqual(database.endpoint, { host: "db.lab", port: 5433 });
   assert.equal(database.name, "physics");
   assert.equal(database.sslMode, "verify-full");
-  assert.equal(database.ca, "CA\n");
+  assert.equal(database.ca, pem("CERTIFICATE", "CA"));
   assert.equal(database.connections, 4);
   const withPort = parse({ DATABASE_HOST: "db.lab:6000", DATABASE_PORT: "5433" });
   assert.deepEqual(withPort.database.endpoint, { host: "db.lab", port: 6000 });
@@ -127,7 +129,24 @@ Deno.test("TLS is switched on by word, and takes its certificates from files", (
     MQTT_KEY_FILE: "/key.pem",
   };
   const { tls } = parse({ MQTT_TLS: "on", ...files }).mqtt;
-  assert.deepEqual(tls, { ca: "CA\n", cert: "CERT\n", key: "KEY\n" });
+  assert.deepEqual(tls, {
+    ca: pem("CERTIFICATE", "CA"),
+    cert: pem("CERTIFICATE", "CERT"),
+    key: pem("PRIVATE KEY", "KEY"),
+  });
+  const { database } = parse({
+    DATABASE_CERT_FILE: "/cert.pem",
+    DATABASE_KEY_FILE: "/rsa.pem",
+  });
+  assert.deepEqual(
+    [database.cert, database.key],
+    [pem("CERTIFICATE", "CERT"), pem("RSA PRIVATE KEY", "KEY")],
+  );
+  const wrong = { MQTT_TLS: "on", MQTT_CA_FILE: "/key.pem", DATABASE_CERT_FILE: "/cert.pem" };
+  assert.deepEqual(refusal({ ...wrong, DATABASE_KEY_FILE: "/encrypted.pem" }), [
+    "DATABASE_KEY_FILE: must name a key that is not encrypted, received '/encrypted.pem'",
+    "MQTT_CA_FILE: must name a PEM file with certificates, received '/key.pem'",
+  ]);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_CERT_FILE: "/cert.pem" }).join(), /^MQTT_KEY_FILE: /);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_KEY_FILE: "/key.pem" }).join(), /^MQTT_CERT_FILE: /);
   const unused = refusal(files).map((line) => line.replace(/,.*/, ""));

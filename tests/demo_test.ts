@@ -130,6 +130,8 @@ async function open(port: number): Promise<DatabaseConnection> {
     name: "postgres",
     sslMode: "prefer",
     ca: undefined,
+    cert: undefined,
+    key: undefined,
     connections: 1,
   }, new AbortController().signal);
 }

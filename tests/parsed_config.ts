@@ -16,10 +16,17 @@ const FILES: Readonly<Record<string, string>> = {
   "/user": "file-user\n",
   "/password": " two words \r\n\n",
   "/blank": "\n",
-  "/ca.pem": "CA\n",
-  "/cert.pem": "CERT\n",
-  "/key.pem": "KEY\n",
+  "/ca.pem": pem("CERTIFICATE", "CA"),
+  "/cert.pem": pem("CERTIFICATE", "CERT"),
+  "/key.pem": pem("PRIVATE KEY", "KEY"),
+  "/rsa.pem": pem("RSA PRIVATE KEY", "KEY"),
+  "/encrypted.pem": pem("ENCRYPTED PRIVATE KEY", "KEY"),
 };
+
+/** What looks like a PEM file. */
+export function pem(item: string, content: string): string {
+  return `-----BEGIN ${item}-----\n${content}\n-----END ${item}-----\n`;
+}
 
 /** Reads the files above in place of the file system. */
 export function readFile(path: string): string {

@@ -104,9 +104,7 @@ export class MosquittoBroker implements TestBroker {
   /** Writes the configuration and starts for the first time; {@linkcode startMosquitto} does. */
   async initialize(): Promise<void> {
     const { options, user, directory } = this.#parts;
-    for (const [name, content] of Object.entries(options.files ?? {})) {
-      writePrivateFile(user, `${directory}/${name}`, content);
-    }
+    this.writeFiles(options.files ?? {});
     if (options.acl !== undefined) {
       writePrivateFile(user, `${directory}/acl`, options.acl.join("\n") + "\n");
     }
@@ -183,6 +181,14 @@ export class MosquittoBroker implements TestBroker {
     this.signal("SIGUSR1");
     // A new file takes the place of the old one when it is complete.
     await waitUntil(() => this.#storeInode() !== before, { what: "the store of Mosquitto" });
+  }
+
+  /** Replaces files that it was started with; it reads them when it starts. */
+  writeFiles(files: Readonly<Record<string, string>>): void {
+    const { user, directory } = this.#parts;
+    for (const [name, content] of Object.entries(files)) {
+      writePrivateFile(user, `${directory}/${name}`, content);
+    }
   }
 
   /** Replaces the users that it was started with; open connections go on. */
