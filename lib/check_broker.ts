@@ -6,7 +6,7 @@ import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import type { Delivery } from "./delivery.ts";
 import {
   MqttConnection,
-  MqttRefusedError,
+  openNewest,
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "./mqtt_connection.ts";
@@ -81,12 +81,7 @@ async function open(
       signal: new AbortController().signal,
     });
   if (config.protocolVersion !== undefined) return await attempt(config.protocolVersion);
-  try {
-    return await attempt(5);
-  } catch (error) {
-    if (error instanceof MqttRefusedError && error.versionRefused) return await attempt(4);
-    throw error;
-  }
+  return await openNewest(attempt);
 }
 
 function checkSession(config: MqttConfig, connection: MqttConnection, report: Report): void {

@@ -27,6 +27,7 @@ import type { Endpoint } from "./endpoint.ts";
 import { AcknowledgementQueue, Delivery } from "./delivery.ts";
 import { openSocket } from "./mqtt_socket.ts";
 import { describeReason, describeRefusal, isVersionRefusal } from "./mqtt_reasons.ts";
+import { log } from "./log.ts";
 import { describeError } from "./retry.ts";
 
 /** Time for the TCP and TLS handshakes, and then for the CONNACK. */
@@ -103,6 +104,32 @@ export class MqttRefusedError extends Error {
   constructor(code: number) {
     super(describeRefusal(code));
     this.versionRefused = isVersionRefusal(code);
+  }
+}
+
+/** The broker closed the connection in place of an answer to the CONNECT. */
+export class MqttNoAnswerError extends Error {
+  override readonly name = "MqttNoAnswerError";
+}
+
+/**
+ * Connects with MQTT 5, else with 3.1.1: where the broker says that it does not speak 5, and where
+ * it hangs up, as RabbitMQ before 3.13 does.
+ *
+ * @throws what `attempt` throws; the refusal, where there is one.
+ */
+export async function openNewest(
+  attempt: (version: ProtocolVersion) => Promise<MqttConnection>,
+): Promise<MqttConnection> {
+  try {
+    return await attempt(5);
+  } catch (error) {
+    const isRefused = error instanceof MqttRefusedError && error.versionRefused;
+    if (!isRefused && !(error instanceof MqttNoAnswerError)) throw error;
+    log.debug(`MQTT 5: ${describeError(error)}. Trying 3.1.1.`);
+    return await attempt(4).catch((second) => {
+      throw isRefused || second instanceof MqttRefusedError ? second : error;
+    });
   }
 }
 
@@ -184,7 +211,9 @@ export class MqttConnection {
       if (options.signal.aborted) giveUp();
       this.#write(encodeConnect(options));
       const connack = await Promise.race([this.#connack.promise, this.closed]);
-      if (typeof connack === "string") throw new Error(connack);
+      if (typeof connack === "string") {
+        throw this.#explained ? new Error(connack) : new MqttNoAnswerError(connack);
+      }
       const code = connack.reasonCode ?? connack.returnCode ?? 0;
       if (code !== 0) throw new MqttRefusedError(code);
       this.#limits = limitsOf(connack, options.protocolVersion);

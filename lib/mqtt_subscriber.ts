@@ -9,7 +9,7 @@ import { Delivery } from "./delivery.ts";
 import { log } from "./log.ts";
 import {
   MqttConnection,
-  MqttRefusedError,
+  openNewest,
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "./mqtt_connection.ts";
@@ -41,8 +41,6 @@ export class MqttSubscriber {
   readonly #filters: readonly string[];
   readonly #outage: Outage;
   readonly #reconnection = new Reconnection();
-  /** Endpoints whose broker refused MQTT 5. */
-  readonly #speaksOnly4 = new Set<Endpoint>();
   /** What earlier connections brought and is not settled yet, by payload. */
   readonly #orphans = new Map<string, Delivery>();
   readonly #knownTopics = new Set<string>();
@@ -190,16 +188,7 @@ export class MqttSubscriber {
         signal,
       });
     if (protocolVersion !== undefined) return await open(protocolVersion);
-    if (this.#speaksOnly4.has(endpoint)) return await open(4);
-    try {
-      return await open(5);
-    } catch (error) {
-      if (!(error instanceof MqttRefusedError && error.versionRefused)) throw error;
-      log.debug(`MQTT broker ${describeEndpoint(endpoint)} refuses MQTT 5, trying 3.1.1.`);
-      const connection = await open(4);
-      this.#speaksOnly4.add(endpoint);
-      return connection;
-    }
+    return await openNewest(open);
   }
 
   /** Subscribes, and again to what was refused, until everything is granted or it is over. */

@@ -12,6 +12,8 @@ import { LOOPBACK } from "../services/ports.ts";
 export interface ScriptedBrokerOptions {
   /** The code for a filter in the SUBACK; the QoS that was asked for by default. */
   readonly grant?: (filter: string, qos: number) => number;
+  /** Whether the connection is closed in place of an answer to a CONNECT of that version. */
+  readonly hangsUpOn?: (protocolVersion: number) => boolean;
 }
 
 /** What a connection was sent for a message: `["pubrec", 7]`. */
@@ -137,6 +139,7 @@ export class ScriptedConnection {
     switch (packet.cmd) {
       case "connect":
         this.#protocolVersion = packet.protocolVersion ?? 4;
+        if (this.#options.hangsUpOn?.(this.#protocolVersion)) return this.cut();
         return this.send(
           this.#protocolVersion === 5
             ? { cmd: "connack", sessionPresent: false, reasonCode: 0 }

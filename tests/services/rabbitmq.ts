@@ -1,0 +1,118 @@
+/** A real RabbitMQ with its MQTT plugin for tests, on free ports, with its store in a temporary directory. */
+import { connect } from "node:net";
+import type { BrokerAddress } from "./mqtt_client.ts";
+import { waitUntil } from "./poll.ts";
+import { findFreePort, LOOPBACK } from "./ports.ts";
+import { TestProcess } from "./process.ts";
+import { type TemporaryDirectory, withTemporaryDirectory } from "./temporary_directory.ts";
+
+const ROOT = "/usr/lib/rabbitmq/lib";
+
+/** Erlang and its applications take some seconds to start. */
+const TIMEOUT_MS = 60_000;
+
+/** The script that starts the installed RabbitMQ, or null. */
+export function findRabbitMq(): string | null {
+  try {
+    const [version] = [...Deno.readDirSync(ROOT)].map(({ name }) => name).sort();
+    return version === undefined ? null : `${ROOT}/${version}/sbin/rabbitmq-server`;
+  } catch {
+    return null; // Not installed.
+  }
+}
+
+/** Starts RabbitMQ and waits until it accepts connections. The caller disposes it. */
+export async function startRabbitMq(): Promise<RabbitMqBroker> {
+  const broker = new RabbitMqBroker();
+  try {
+    await broker.start();
+    return broker;
+  } catch (error) {
+    await broker[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** RabbitMQ under the control of a test. Its port stays the same across restarts. */
+export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
+  readonly host: string = LOOPBACK;
+  readonly port: number = findFreePort();
+  /** What the plugin lets a client have open by itself is more. */
+  readonly receiveMaximum = 20;
+  readonly #directory: TemporaryDirectory = withTemporaryDirectory();
+  readonly #distPort: number = findFreePort();
+  /** Of the daemon by which Erlang's nodes find each other. */
+  readonly #daemonPort: number = findFreePort();
+  #process: TestProcess | undefined;
+
+  /** Starts for the first time, or again after `stop`, with all that it has kept. */
+  async start(): Promise<void> {
+    const program = findRabbitMq();
+    if (program === null) throw new Error("Starting RabbitMQ: not installed");
+    const { path } = this.#directory;
+    Deno.writeTextFileSync(`${path}/plugins`, "[rabbitmq_mqtt].\n");
+    Deno.writeTextFileSync(
+      `${path}/rabbit.conf`,
+      [
+        "listeners.tcp = none",
+        `mqtt.listeners.tcp.default = ${this.host}:${this.port}`,
+        "mqtt.allow_anonymous = true",
+        "log.console = true",
+        "log.file = false",
+      ].join("\n") + "\n",
+    );
+    this.#process = TestProcess.start(program, {
+      clearEnv: true,
+      env: {
+        PATH: "/usr/sbin:/usr/bin:/bin",
+        HOME: path,
+        RABBITMQ_NODENAME: `kraken${this.port}@localhost`,
+        RABBITMQ_MNESIA_BASE: `${path}/mnesia`,
+        RABBITMQ_LOG_BASE: `${path}/log`,
+        RABBITMQ_ENABLED_PLUGINS_FILE: `${path}/plugins`,
+        RABBITMQ_CONFIG_FILE: `${path}/rabbit`,
+        RABBITMQ_PID_FILE: `${path}/pid`,
+        RABBITMQ_CONF_ENV_FILE: "/dev/null",
+        RABBITMQ_DIST_PORT: String(this.#distPort),
+        ERL_EPMD_PORT: String(this.#daemonPort),
+        ERL_EPMD_ADDRESS: LOOPBACK,
+      },
+    });
+    const running = this.#process;
+    await waitUntil(async () => {
+      if (!running.isRunning) throw new Error(`RabbitMQ does not start:\n${running.tail()}`);
+      return await isListening(this.host, this.port);
+    }, { what: "RabbitMQ", timeoutMs: TIMEOUT_MS, intervalMs: 200 });
+  }
+
+  /** Stops it cleanly: sessions and queued messages are kept. */
+  async stop(): Promise<void> {
+    if (this.#process?.isRunning) this.#process.kill("SIGTERM");
+    await this.#process?.exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await this.#process?.[Symbol.asyncDispose]();
+    // It outlives the broker otherwise.
+    const daemon = TestProcess.start("/usr/bin/epmd", {
+      args: ["-kill"],
+      env: { ERL_EPMD_PORT: String(this.#daemonPort) },
+    });
+    await daemon.exited;
+    await daemon[Symbol.asyncDispose]();
+    this.#directory[Symbol.dispose]();
+  }
+}
+
+function isListening(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    const finish = (listens: boolean) => (): void => {
+      socket.destroy();
+      resolve(listens);
+    };
+    socket.once("connect", finish(true));
+    socket.once("error", finish(false));
+  });
+}
