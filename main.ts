@@ -23,6 +23,7 @@ import { init } from "./lib/init.ts";
 import { configureLog, isJournal, log } from "./lib/log.ts";
 import { Logger } from "./lib/logger.ts";
 import { listRejected, retryRejected } from "./lib/rejected.ts";
+import { report } from "./lib/report.ts";
 import { ConfigError } from "./lib/settings.ts";
 import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
 import { SpoolError } from "./lib/spool_database.ts";
@@ -60,6 +61,10 @@ async function execute(command: Command): Promise<number> {
       return await healthcheck(parseHttpConfig(readEnvironment(), readTextFile), print)
         ? SUCCESS
         : FAILURE;
+    case "report": {
+      const config = parseDatabaseConfig(readEnvironment(), readTextFile);
+      return await report(config, { ...command, print, printNote: printError }) ? SUCCESS : FAILURE;
+    }
     case "rejected":
       return await examineRejected(command);
     case "unknown": {

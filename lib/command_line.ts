@@ -1,6 +1,8 @@
 /** The command line: what may be asked for, and the help that says so. */
 
 import { parseArgs } from "node:util";
+import type { PeriodUnit } from "./availability.ts";
+import type { SensorName } from "./report.ts";
 
 /** What the user asked for. */
 export type Command =
@@ -14,6 +16,18 @@ export type Command =
     readonly sinceMs?: number;
     /** A topic filter. */
     readonly topic?: string;
+  }
+  | {
+    readonly name: "report";
+    readonly sensors: readonly SensorName[];
+    readonly perSensor: boolean;
+    readonly by: PeriodUnit;
+    readonly binMs: number;
+    /** In ms since 1970-01-01 00:00 UTC. */
+    readonly sinceMs: number;
+    readonly untilMs: number;
+    readonly maxGaps: number;
+    readonly format: "text" | "json" | "csv";
   }
   | { readonly name: "unknown"; readonly json: boolean; readonly sql: boolean };
 
@@ -29,16 +43,25 @@ Commands:
   init     create the tables in the configured database; may be run again
   rejected list the messages that were not stored, from the record in the spool directory
   unknown  list the sensors that publish and are not registered, from there too
+  report   tell from the database for how much of the time there are readings, and the gaps
   healthcheck
            ask the logger that runs with this HTTP_PORT whether it is well
 
 Options:
   --timescale    schema, init: make sensor_data a TimescaleDB hypertable
   --grant ROLE   schema, init: give ROLE the privileges that the logger needs
-  --since TIME   rejected: only since then: 2026-11-23, 2026-11-23T17:30, or 30m, 12h, 7d ago
+  --since TIME   rejected: only since then: 2026-11-23, 2026-11-23T17:30, or 30m, 12h, 7d ago;
+                 report: from then on, 30d where it is not given
+  --until TIME   report: until then, now where it is not given
+  --sensor NAME  report: UUID or UUID:SID, several times for several; else all that are enabled
+  --per-sensor   report: each sensor for itself
+  --by PERIOD    report: day, month (default) or year, in UTC
+  --bin TIME     report: the unit that counts as there with one reading in it, 1m by default
+  --gaps N       report: the N longest times without readings, 5 by default
   --topic FILTER rejected: only on topics that the filter matches, such as 'sensors/+/x/#'
   --retry        rejected: send them to the database again; those that it stores leave the record
-  --json         rejected, unknown: one JSON object a line
+  --json         rejected, unknown: one JSON object a line; report: one object
+  --csv          report: comma separated values
   --sql          unknown: print the SQL that registers them
   -h, --help     print this help
   -V, --version  print the version
@@ -65,6 +88,7 @@ const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
   init: ["timescale", "grant"],
   rejected: ["since", "topic", "retry", "json"],
   unknown: ["json", "sql"],
+  report: ["since", "until", "sensor", "per-sensor", "by", "bin", "gaps", "json", "csv"],
 };
 
 /**
@@ -83,7 +107,7 @@ export function parseCommandLine(args: readonly string[], nowMs: number = Date.n
   if (allowed !== undefined && misplaced !== undefined) {
     throw new UsageError(`--${misplaced} does not go with '${name}'`);
   }
-  const together = [["retry", "json"], ["json", "sql"]].find((pair) =>
+  const together = [["retry", "json"], ["json", "sql"], ["json", "csv"]].find((pair) =>
     pair.every((option) => Object.hasOwn(values, option))
   );
   if (together !== undefined) {
@@ -107,6 +131,8 @@ export function parseCommandLine(args: readonly string[], nowMs: number = Date.n
         ...(values.since !== undefined && { sinceMs: parseSince(values.since, nowMs) }),
         ...(values.topic !== undefined && { topic: values.topic }),
       };
+    case "report":
+      return parseReport(values, nowMs);
     case "unknown":
       return { name, json, sql };
     default:
@@ -121,8 +147,47 @@ const UNIT_MS: Readonly<Record<string, number>> = {
   d: 86_400_000,
 };
 
+const DEFAULT_REPORT_MS = 30 * 86_400_000;
+
+function parseReport(values: Options, nowMs: number): Command & { readonly name: "report" } {
+  const { since, until, bin = "1m", by = "month", gaps = "5", json, csv } = values;
+  const untilMs = until === undefined ? nowMs : parseSince(until, nowMs, "until");
+  const sinceMs = since === undefined ? untilMs - DEFAULT_REPORT_MS : parseSince(since, nowMs);
+  if (sinceMs >= untilMs) throw new UsageError("--since must be before --until");
+  const [, count, unit = ""] = /^([1-9]\d{0,5})([smhd])$/.exec(bin) ?? [];
+  if (count === undefined) {
+    throw new UsageError(`--bin must be a time such as 10s, 1m, 1h or 1d, received '${bin}'`);
+  }
+  if (by !== "day" && by !== "month" && by !== "year") {
+    throw new UsageError(`--by must be day, month or year, received '${by}'`);
+  }
+  if (!/^\d{1,4}$/.test(gaps)) {
+    throw new UsageError(`--gaps must be a number from 0 to 9999, received '${gaps}'`);
+  }
+  return {
+    name: "report",
+    sensors: (values.sensor ?? []).map(parseSensorName),
+    perSensor: values["per-sensor"] ?? false,
+    by,
+    binMs: Number(count) * (UNIT_MS[unit] ?? 0),
+    sinceMs,
+    untilMs: Math.min(untilMs, nowMs),
+    maxGaps: Number(gaps),
+    format: json ? "json" : csv ? "csv" : "text",
+  };
+}
+
+function parseSensorName(text: string): SensorName {
+  const pattern = /^([\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12})(?::(\d{1,10}))?$/i;
+  const [, uuid, sid] = pattern.exec(text) ?? [];
+  if (uuid === undefined) {
+    throw new UsageError(`--sensor must be UUID or UUID:SID, received '${text}'`);
+  }
+  return { uuid: uuid.toLowerCase(), ...(sid !== undefined && { sid: Number(sid) }) };
+}
+
 /** A date, a date and time, or an age such as `12h`; in the time zone of the host. */
-function parseSince(text: string, nowMs: number): number {
+function parseSince(text: string, nowMs: number, option = "since"): number {
   const [, count, unit = ""] = /^(\d+)([smhd])$/.exec(text) ?? [];
   if (count !== undefined) return nowMs - Number(count) * (UNIT_MS[unit] ?? 0);
   // A date alone would be taken for one in UTC (ECMA-262 section 21.4.1.32).
@@ -131,7 +196,7 @@ function parseSince(text: string, nowMs: number): number {
   const timeMs = isDate || isTime ? Date.parse(isDate ? `${text}T00:00` : text) : NaN;
   if (!Number.isNaN(timeMs)) return timeMs;
   throw new UsageError(
-    `--since must be a date, a date and time, or an age such as 30m, 12h or 7d, received '${text}'`,
+    `--${option} must be a date, a date and time, or an age such as 30m, 12h or 7d, received '${text}'`,
   );
 }
 
@@ -141,6 +206,13 @@ interface Options {
   readonly timescale?: boolean;
   readonly grant?: string;
   readonly since?: string;
+  readonly until?: string;
+  readonly sensor?: string[];
+  readonly "per-sensor"?: boolean;
+  readonly by?: string;
+  readonly bin?: string;
+  readonly gaps?: string;
+  readonly csv?: boolean;
   readonly topic?: string;
   readonly retry?: boolean;
   readonly json?: boolean;
@@ -158,6 +230,13 @@ function parse(args: readonly string[]): { values: Options; positionals: string[
         timescale: { type: "boolean" },
         grant: { type: "string" },
         since: { type: "string" },
+        until: { type: "string" },
+        sensor: { type: "string", multiple: true },
+        "per-sensor": { type: "boolean" },
+        by: { type: "string" },
+        bin: { type: "string" },
+        gaps: { type: "string" },
+        csv: { type: "boolean" },
         topic: { type: "string" },
         retry: { type: "boolean" },
         json: { type: "boolean" },
