@@ -4,6 +4,7 @@ import type { Report } from "./check_report.ts";
 import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
 import { type Catalogue, DatabaseConnection } from "./database.ts";
+import { describeHypertable, readHypertable } from "./hypertable.ts";
 import { describeError } from "./retry.ts";
 
 /** Clocks that differ by more are not synchronised. */
@@ -147,6 +148,22 @@ async function checkPrivileges(connection: DatabaseConnection, report: Report): 
   return row.sensorsSelect === true;
 }
 
+/** What does well without the other is told of, and what lacks half of it. */
+async function checkHypertable(connection: DatabaseConnection, report: Report): Promise<void> {
+  const hypertable = await readHypertable(connection);
+  const text = `Table: ${describeHypertable(hypertable)}`;
+  if (hypertable.version !== null && !hypertable.isHypertable) {
+    report({ level: "note", text: `${text}, although TimescaleDB is there. See init.` });
+  } else if (hypertable.isHypertable && !hypertable.isCompressed) {
+    report({
+      level: "note",
+      text: `${text}: years of readings take much more space than they need. See init.`,
+    });
+  } else {
+    report({ level: "ok", text: `${text}.` });
+  }
+}
+
 const SCHEMA_SQL = `
 SELECT (SELECT count(*)::int FROM sensors) AS sensors,
        (SELECT count(*)::int FROM sensors WHERE enabled) AS enabled,
@@ -179,6 +196,7 @@ async function checkSchema(
         "twice. As the owner: ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);",
     },
   );
+  await checkHypertable(connection, report);
   const [row] = maySelectSensors ? await connection.query<SchemaRow>(SCHEMA_SQL) : [];
   if (row === undefined) return catalogue;
   for (const column of row.unfilled) {

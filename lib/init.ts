@@ -4,7 +4,8 @@ import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
 import { DatabaseConnection, DatabaseError } from "./database.ts";
 import { describeError } from "./retry.ts";
-import { grantStatements, schemaStatements } from "./schema.ts";
+import { describeHypertable, readHypertable } from "./hypertable.ts";
+import { grantStatements, HYPERTABLE_STATEMENTS, schemaStatements } from "./schema.ts";
 
 export interface InitOptions {
   /** Make `sensor_data` a TimescaleDB hypertable. */
@@ -24,8 +25,11 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
   let connection: DatabaseConnection | undefined;
   try {
     connection = await DatabaseConnection.open(config, new AbortController().signal);
+    const before = await readHypertable(connection);
     const statements = [
       ...schemaStatements(options),
+      // Whoever has the extension wants it used.
+      ...(before.version !== null && !options.timescale ? HYPERTABLE_STATEMENTS : []),
       ...(grant === undefined ? [] : grantStatements(grant)),
     ];
     // Several statements in one simple query are one transaction.
@@ -33,6 +37,13 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     await connection.query(statements.join(";\n"));
     const catalogue = await connection.readCatalogue();
     print(`ok       The tables sensors and sensor_data are in ${where}.\n`);
+    const after = await readHypertable(connection);
+    print(`ok       The table ${describeHypertable(after)}.\n`);
+    if (after.isHypertable && !after.isCompressed) {
+      print("note     Compression needs TimescaleDB under its community licence.\n");
+    } else if (after.version === null && after.available) {
+      print("note     The server has TimescaleDB: 'init --timescale' makes use of it.\n");
+    }
     if (!catalogue.uniqueKey) {
       print(
         "PROBLEM  sensor_data was there already, and has no unique key on (sensor_id, time): " +

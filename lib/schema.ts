@@ -1,6 +1,42 @@
 /** The tables, for laboratories that do not have them yet. */
 
 /**
+ * The chunks of the hypertable: 250 sensors with 2 million readings a day make some 200 MB, of which
+ * the newest chunk is to fit into memory together with its index.
+ */
+const CHUNK_INTERVAL = "1 day";
+
+/** When a chunk is compressed: late enough for what a spool brings after a long outage. */
+const COMPRESS_AFTER = "7 days";
+
+/**
+ * The statements that make `sensor_data` a compressed hypertable; each may be run again. A build of
+ * TimescaleDB without the community licence has no compression, and does without it.
+ */
+export const HYPERTABLE_STATEMENTS: readonly string[] = [
+  `SELECT create_hypertable('sensor_data', 'time',
+    chunk_time_interval => interval '${CHUNK_INTERVAL}',
+    if_not_exists => true, migrate_data => true)`,
+  `DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM timescaledb_information.hypertables
+                   WHERE hypertable_name = 'sensor_data' AND compression_enabled) THEN
+        ALTER TABLE sensor_data SET (
+            timescaledb.compress,
+            timescaledb.compress_segmentby = 'sensor_id',
+            timescaledb.compress_orderby = 'time DESC'
+        );
+    END IF;
+    PERFORM add_compression_policy(
+        'sensor_data', interval '${COMPRESS_AFTER}', if_not_exists => true
+    );
+EXCEPTION WHEN feature_not_supported THEN
+    RAISE WARNING 'sensor_data is not compressed: %', SQLERRM;
+END
+$$`,
+];
+
+/**
  * The statements that create the two tables, each of which may be run again. With `timescale`,
  * `sensor_data` becomes a hypertable, which needs the TimescaleDB extension.
  */
@@ -23,8 +59,7 @@ export function schemaStatements({ timescale }: { readonly timescale: boolean })
   ];
   const hypertable = [
     "CREATE EXTENSION IF NOT EXISTS timescaledb",
-    "SELECT create_hypertable('sensor_data', 'time', " +
-    "if_not_exists => true, migrate_data => true)",
+    ...HYPERTABLE_STATEMENTS,
   ];
   return timescale ? [...tables, ...hypertable] : tables;
 }

@@ -17,7 +17,15 @@ Deno.test("a hypertable is asked for only with --timescale, after the tables", (
   assert.match(statements[2] ?? "", /^CREATE EXTENSION IF NOT EXISTS timescaledb$/);
   assert.match(
     statements[3] ?? "",
-    /create_hypertable\('sensor_data', 'time', if_not_exists => true/,
+    /create_hypertable\('sensor_data', 'time',\s+chunk_time_interval => interval '1 day',\s+if_not/,
+  );
+  assert.match(
+    statements[4] ?? "",
+    /SET \(\s+timescaledb.compress,\s+timescaledb.compress_segmentby = 'sensor_id',\s+timescaledb.compress_orderby = 'time DESC'\s+\);/,
+  );
+  assert.match(
+    statements[4] ?? "",
+    /add_compression_policy\(\s+'sensor_data', interval '7 days', if/,
   );
 });
 

@@ -92,7 +92,11 @@ Deno.test("init creates the tables, may be run again, and needs nothing about th
     const { code, stdout, stderr } = await runLogger(["init"], databaseEnv(owner));
     assert.deepEqual([code, stderr], [0, ""]);
     const where = `database '${name}' at '${owner.host}:${owner.port}'`;
-    assert.equal(stdout, `ok       The tables sensors and sensor_data are in ${where}.\n`);
+    assert.equal(
+      stdout,
+      `ok       The tables sensors and sensor_data are in ${where}.\n` +
+        "ok       The table sensor_data is an ordinary table.\n",
+    );
     const insert = "INSERT INTO sensors (uuid) VALUES (gen_random_uuid())";
     await runSql(owner, insert);
   }

@@ -1,0 +1,100 @@
+/**
+ * What `init` and `check` ask of TimescaleDB, and what they say of it. The extension itself cannot be
+ * had here: functions and views of its names note what they are asked. That the real one understands
+ * the statement for the compression is therefore not shown; its text is in `tests/schema_test.ts`.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { type LoggerEnv, loggerEnv, runLogger } from "../services/logger_process.ts";
+import type { TestDatabase } from "../services/postgres_database.ts";
+import { usePostgres } from "./harness.ts";
+
+const postgres = usePostgres();
+
+/** Stands for the extension: `compressed` is what the table is to be already. */
+async function pretendTimescale(database: TestDatabase, compressed: boolean): Promise<void> {
+  await database.query(`
+    CREATE TABLE asked (what text);
+    CREATE SCHEMA timescaledb_information;
+    CREATE TABLE timescaledb_information.hypertables
+      (hypertable_name name, compression_enabled boolean);
+    CREATE TABLE timescaledb_information.dimensions
+      (hypertable_name name, dimension_number bigint, time_interval interval);
+    GRANT USAGE ON SCHEMA timescaledb_information TO PUBLIC;
+    GRANT SELECT ON ALL TABLES IN SCHEMA timescaledb_information TO PUBLIC;
+    CREATE FUNCTION create_hypertable(
+      relation regclass, time_column name, chunk_time_interval interval,
+      if_not_exists boolean, migrate_data boolean
+    ) RETURNS void LANGUAGE sql AS $$
+      INSERT INTO asked VALUES (format('%s %s %s', relation, time_column, chunk_time_interval));
+      DELETE FROM timescaledb_information.hypertables;
+      INSERT INTO timescaledb_information.hypertables VALUES ('sensor_data', ${compressed});
+      DELETE FROM timescaledb_information.dimensions;
+      INSERT INTO timescaledb_information.dimensions VALUES ('sensor_data', 1, chunk_time_interval)
+    $$;
+    CREATE FUNCTION add_compression_policy(
+      hypertable regclass, compress_after interval, if_not_exists boolean
+    ) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+      IF ${!compressed} THEN
+        RAISE feature_not_supported USING MESSAGE = 'not under this licence';
+      END IF;
+      INSERT INTO asked VALUES (format('%s %s', hypertable, compress_after));
+    END $$;
+    INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+    SELECT 99999, 'timescaledb', 10, oid, false, '2.17.0' FROM pg_namespace WHERE nspname = 'public'`);
+}
+
+/** As the superuser, who owns the tables of the tests. */
+function ownerEnv(database: TestDatabase): LoggerEnv {
+  const { host, port, user, password } = postgres.server.superuser(database.name);
+  return {
+    DATABASE_HOST: `${host}:${port}`,
+    DATABASE_USER: user,
+    DATABASE_PASSWORD: password,
+    DATABASE_NAME: database.name,
+  };
+}
+
+Deno.test("init makes a compressed hypertable where TimescaleDB is there, again and again", async () => {
+  const database = await postgres.createDatabase();
+  await pretendTimescale(database, true);
+  for (let time = 1; time <= 2; time++) {
+    const { code, stdout } = await runLogger(["init"], ownerEnv(database));
+    assert.equal(code, 0, stdout);
+    assert.match(
+      stdout,
+      /^ok +The table sensor_data is a hypertable in chunks of 1 day, with compression\.$/m,
+    );
+  }
+  const asked = await database.query<{ what: string }>(
+    "SELECT DISTINCT what FROM asked ORDER BY 1",
+  );
+  assert.deepEqual(asked.map(({ what }) => what), ["sensor_data 7 days", "sensor_data time 1 day"]);
+});
+
+Deno.test("init says that a table is an ordinary one where there is no TimescaleDB", async () => {
+  const database = await postgres.createDatabase();
+  const { code, stdout } = await runLogger(["init"], ownerEnv(database));
+  assert.equal(code, 0, stdout);
+  assert.match(stdout, /^ok +The table sensor_data is an ordinary table\.$/m);
+});
+
+Deno.test("check tells of hypertable and compression with the logger's privileges", async () => {
+  await using broker = await startBroker();
+  const says = async (database: TestDatabase): Promise<string> =>
+    (await runLogger(["check"], loggerEnv({ database, broker }))).stdout;
+  const database = await postgres.createDatabase();
+  assert.match(await says(database), /^ok +Table: sensor_data is an ordinary table\.$/m);
+  await pretendTimescale(database, true);
+  assert.match(
+    await says(database),
+    /^note +Table: .* an ordinary table, although TimescaleDB is/m,
+  );
+  await runLogger(["init"], ownerEnv(database));
+  assert.match(await says(database), /^ok +Table: .* hypertable in chunks of 1 day, with compr/m);
+  await database.query(
+    "UPDATE timescaledb_information.hypertables SET compression_enabled = false",
+  );
+  assert.match(await says(database), /^note +Table: .* without compression: /m);
+});
