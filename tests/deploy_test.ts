@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { parse as parseEnv } from "dotenv";
 import metadata from "../deno.json" with { type: "json" };
+import { parse as parseYaml } from "yaml";
 import { type Config, parseConfig, SETTINGS } from "../lib/config.ts";
 import { type Environment, SECRETS } from "../lib/settings.ts";
 import { RUN_FLAGS } from "../deploy/run_flags.ts";
@@ -263,6 +264,19 @@ Deno.test("the composition configures the logger without a warning, and its secr
   for (const [, path = ""] of text.matchAll(/^ {6}- \.\/([^:]+):/gm)) {
     assert.ok(Deno.statSync(`${ROOT}/deploy/compose/${path}`), path);
   }
+});
+
+Deno.test("the composition's replicas share the stream under names and with spools of their own", () => {
+  const { services, volumes } = parseYaml(read("deploy/compose/replicas.yml"));
+  const first = { ...readServiceEnvironment("logger"), ...services.logger.environment };
+  const second = { ...readServiceEnvironment("logger"), ...services.logger2.environment };
+  const [one, two] = [parse(first), parse(second)];
+  assert.ok(one.mqtt.sharedGroup);
+  assert.equal(two.mqtt.sharedGroup, one.mqtt.sharedGroup);
+  assert.notEqual(two.mqtt.clientId, one.mqtt.clientId);
+  const [name, path] = services.logger2.volumes[0].split(":");
+  assert.ok(name in volumes);
+  assert.equal(path, two.spool?.directory);
 });
 
 Deno.test("the services of the composition come back after a restart of the machine", () => {
