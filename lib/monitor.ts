@@ -121,7 +121,11 @@ export class Monitor {
     }
     this.activity.note(batch, result, timesMs);
     if (result.stored === 0) return;
-    const latenciesMs = timesMs.map((timeMs) => Math.max(0, nowMs - timeMs));
+    const notStored = new Set([...result.unknown, ...result.disabled]);
+    const storedMs = notStored.size === 0
+      ? timesMs
+      : timesMs.filter((_, index) => !notStored.has(index));
+    const latenciesMs = storedMs.map((timeMs) => Math.max(0, nowMs - timeMs));
     this.#history.note(latenciesMs);
     this.#histograms.note(latenciesMs);
     this.#histograms.noteBatch(batch.length, result.durationMs);

@@ -89,6 +89,7 @@ function clock(/** @type {number} */ seconds) {
 
 /** `1200` as `1.2k`. */
 function short(/** @type {number} */ number) {
+  if (number >= 1e9) return `${number / 1e9}G`;
   if (number >= 1e6) return `${number / 1e6}M`;
   return number >= 1e3 ? `${number / 1e3}k` : String(number);
 }

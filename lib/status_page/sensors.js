@@ -100,7 +100,7 @@ function describe({ all, found, leftOut }) {
   setText(
     none,
     all.length === 0
-      ? "No sensor has published since the logger was started."
+      ? "No reading has reached the database since the logger was started."
       : "No sensor matches the filter.",
   );
 }

@@ -9,6 +9,7 @@ import { measureLatency } from "./latency.ts";
 import { type BenchOptions, HELP, parseOptions } from "./options.ts";
 import { Scope } from "./scope.ts";
 import { measureSpool } from "./spool.ts";
+import { formatReplicas, measureReplicas } from "./replicas.ts";
 import { formatHttpCost, HTTP_SENSORS, measureHttp } from "./http.ts";
 import { prepareStage, SENSORS, type Stage } from "./stage.ts";
 import {
@@ -108,6 +109,8 @@ async function run(options: BenchOptions, mosquitto: string): Promise<void> {
     const versions = await describeVersions(stage, mosquitto);
     const text = options.onlyHttp
       ? formatHttpCost(await measureHttp(stage, options.messages))
+      : options.onlyReplicas
+      ? formatReplicas(await measureReplicas(stage, options.messages))
       : `${formatTable(await measure(stage, options))}${NOTES}`;
     print(`\nKraken logger: ${versions}\n\n${text}`);
   });

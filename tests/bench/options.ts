@@ -13,6 +13,8 @@ export interface BenchOptions {
   readonly latency: boolean;
   /** Measures nothing but what the status page costs. */
   readonly onlyHttp: boolean;
+  /** Measures nothing but what several loggers drain together. */
+  readonly onlyReplicas: boolean;
   /** The compiled logger; undefined: from the sources, or what `KRAKEN_LOGGER_BINARY` names. */
   readonly binary: string | undefined;
 }
@@ -25,6 +27,7 @@ Measures the logger against a Mosquitto and a PostgreSQL of its own, and prints 
   --no-million    leave out the memory at a backlog of 1,000,000 messages (about 80 s)
   --no-latency    leave out the time from publishing to the visible row (about 40 s)
   --only-http     what the status page costs, and nothing else
+  --only-replicas what one, two and four loggers of a group drain, and nothing else
   --binary PATH   measure this compiled logger, not the sources; as KRAKEN_LOGGER_BINARY
   --help          this text
 `;
@@ -41,6 +44,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | null {
       million: { type: "boolean", default: true },
       latency: { type: "boolean", default: true },
       "only-http": { type: "boolean", default: false },
+      "only-replicas": { type: "boolean", default: false },
       binary: { type: "string" },
       help: { type: "boolean", default: false },
     },
@@ -53,5 +57,12 @@ export function parseOptions(args: readonly string[]): BenchOptions | null {
     );
   }
   const { million, latency, binary, help } = values;
-  return help ? null : { messages, million, latency, onlyHttp: values["only-http"], binary };
+  return help ? null : {
+    messages,
+    million,
+    latency,
+    onlyHttp: values["only-http"],
+    onlyReplicas: values["only-replicas"],
+    binary,
+  };
 }

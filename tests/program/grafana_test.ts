@@ -9,7 +9,7 @@ import { startBroker } from "../services/broker.ts";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
 import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { TestProcess } from "../services/process.ts";
+import { runProgram, TestProcess } from "../services/process.ts";
 import { findProgram } from "../services/programs.ts";
 import { publishPayloads, publishReadings } from "../services/publisher.ts";
 import { makeReadings } from "../services/readings.ts";
@@ -50,6 +50,39 @@ Deno.test("dashboards and rules have names of their own, and sources that are th
     assert.equal(new Set(ids).size, ids.length);
     for (const { gridPos: { x, w } } of panels) assert.ok(x + w <= 24);
   }
+});
+
+/** JSON has texts where the types have enumerations. */
+const TYPES = `import type { Dashboard } from "@grafana/schema";
+type Plain<T> = T extends string ? \`\${T}\`
+  : T extends number | boolean | null | undefined ? T
+  : T extends readonly (infer Item)[] ? Plain<Item>[]
+  : T extends object ? { [Name in keyof T]: Plain<T[Name]> }
+  : T;
+`;
+
+/** What is wrong with dashboards by the types of Grafana's own schema; empty if nothing is. */
+async function checkDashboards(values: readonly Document[]): Promise<string> {
+  using directory = withTemporaryDirectory();
+  const path = `${directory.path}/dashboards.ts`;
+  const text = values.map((value) =>
+    `export const _: Plain<Dashboard> = ${JSON.stringify(value)};\n`
+  )
+    .map((line, index) => line.replace("_", `dashboard${index}`));
+  Deno.writeTextFileSync(path, TYPES + text.join(""));
+  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const { code, stdout, stderr } = await runProgram(Deno.execPath(), {
+    args: ["check", "--quiet", "--config", config, path],
+    env: { NO_COLOR: "1" },
+  });
+  return code === 0 ? "" : stdout + stderr;
+}
+
+Deno.test("the dashboards are such by the types of Grafana's schema", async () => {
+  assert.equal(await checkDashboards(dashboards), "");
+  const [first] = dashboards;
+  const broken = { ...first, panels: [{ ...first.panels[0], gridPos: { x: "left" } }] };
+  assert.match(await checkDashboards([broken]), /TS2322/);
 });
 
 Deno.test("the composition for monitoring mounts files that are there, and names its secrets", () => {

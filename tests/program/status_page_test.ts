@@ -155,7 +155,7 @@ Deno.test(
     await using tab = await openTab(url);
     const { page } = tab;
     await waitForText(page, "#verdict", /^Everything that came in is stored\.$/);
-    await waitForText(page, "#no-sensors", /No sensor has published/);
+    await waitForText(page, "#no-sensors", /No reading has reached/);
     await expectAccessible(page);
 
     let value = 0;
