@@ -15,8 +15,12 @@ import { SpoolError } from "./spool_database.ts";
 /** Rows of one insert at most. Larger batches are not faster and hold more in hand. */
 export const MAX_BATCH_ROWS = 2_000;
 
-/** Deliveries of QoS 0 kept in memory at most: nothing bounds those at the broker's side. */
+/**
+ * Deliveries of QoS 0 kept in memory at most, and bytes of their payloads: nothing bounds those at
+ * the broker's side.
+ */
 const MAX_UNACKNOWLEDGED = 100_000;
+const MAX_UNACKNOWLEDGED_BYTES = 64 * 2 ** 20;
 
 /** A batch that is stored within this time shows that the database takes what comes. */
 const PROMPT_MS = 1_000;
@@ -73,7 +77,8 @@ export class Inbox {
   readonly #wakeUps = new Set<() => void>();
   /** How many deliveries had come at which time. */
   readonly #marks: { readonly count: number; readonly timeMs: number }[] = [];
-  #withoutAcknowledgement = 0;
+  #unacknowledged = 0;
+  #unacknowledgedBytes = 0;
   #takenCount = 0;
   #promptCount = 0;
   #takesFromSpool = true;
@@ -129,12 +134,16 @@ export class Inbox {
 
   /**
    * Appends a delivery and returns whether it was taken in. QoS 1 and 2 always are, since the
-   * in-flight window bounds them; QoS 0 is not when 100,000 of its kind wait already.
+   * in-flight window bounds them; QoS 0 is not when 100,000 of its kind, or 64 MiB, wait already.
    */
   push(delivery: Delivery): boolean {
     if (delivery.qos === 0) {
-      if (this.#withoutAcknowledgement >= MAX_UNACKNOWLEDGED) return false;
-      this.#withoutAcknowledgement++;
+      const bytes = this.#unacknowledgedBytes + delivery.payload.length;
+      if (this.#unacknowledged >= MAX_UNACKNOWLEDGED || bytes > MAX_UNACKNOWLEDGED_BYTES) {
+        return false;
+      }
+      this.#unacknowledged++;
+      this.#unacknowledgedBytes = bytes;
     }
     this.#deliveries.push(delivery);
     this.wake();
@@ -184,7 +193,11 @@ export class Inbox {
   /** Takes up to `max` deliveries from the memory, oldest first; none where there is none. */
   takeFromMemory(max: number): Delivery[] {
     const taken = this.#deliveries.take(max);
-    for (const { qos } of taken) if (qos === 0) this.#withoutAcknowledgement--;
+    for (const { qos, payload } of taken) {
+      if (qos > 0) continue;
+      this.#unacknowledged--;
+      this.#unacknowledgedBytes -= payload.length;
+    }
     this.#takenCount += taken.length;
     return taken;
   }

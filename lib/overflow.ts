@@ -33,6 +33,12 @@ const GATHER_MS = 5;
 /** Time between two attempts to write to a spool that refuses. */
 const RETRY_MS = 1_000;
 
+/**
+ * A spool that refuses again so soon, because a database that is too slow makes room for a few
+ * messages at a time, takes messages again only when it has not refused for so long, or is empty.
+ */
+const DOUBT_MS = 60_000;
+
 export interface OverflowOptions {
   readonly inbox: Inbox;
   readonly spool: Spool;
@@ -53,8 +59,11 @@ export class Overflow {
   /** When a batch was last stored promptly, or less than too much waited. */
   #movingMs = -Infinity;
   #isSpooling = false;
-  /** Since when the spool refuses to be written to. */
+  /** Since when the spool refuses to be written to, as far as was told. */
   #refusingSinceMs: number | undefined;
+  #refusedMs = -Infinity;
+  #acceptingSinceMs = -Infinity;
+  #doubtMs = 0;
   #refusal: string | undefined;
   /** Messages that had left the spool when it began to refuse. */
   #removedBefore = 0;
@@ -94,7 +103,7 @@ export class Overflow {
       this.#spool.tidy();
       if (this.#spool.hasWaiting) this.#inbox.wake();
       const hasRoom = this.#spool.count === 0 && this.#spool.removedCount > this.#removedBefore;
-      if (hasRoom) this.#tellAccepting(nowMs);
+      if (hasRoom) this.#accepts(nowMs, { isEmpty: true });
       this.#progress.look(nowMs);
       if (this.#hasOldDelivery()) this.#isSpooling = true;
     }
@@ -135,10 +144,12 @@ export class Overflow {
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       this.#retryMs = nowMs + RETRY_MS;
+      this.#refusedMs = nowMs;
+      this.#removedBefore = this.#spool.removedCount;
       this.#refusal = describeError(error);
       if (this.#refusingSinceMs === undefined) {
         this.#refusingSinceMs = nowMs;
-        this.#removedBefore = this.#spool.removedCount;
+        this.#doubtMs = nowMs - this.#acceptingSinceMs < DOUBT_MS ? DOUBT_MS : 0;
         log.error(
           `The spool takes no more messages: ${this.#refusal}. What comes in is left with ` +
             "the broker until it does.",
@@ -146,16 +157,18 @@ export class Overflow {
       }
       return false;
     }
-    this.#tellAccepting(nowMs);
+    this.#accepts(nowMs, { isEmpty: false });
     return true;
   }
 
-  /** The spool takes messages again, if it did not. */
-  #tellAccepting(nowMs: number): void {
+  /** The spool takes messages; tells so, if it did not and there is no doubt. */
+  #accepts(nowMs: number, { isEmpty }: { readonly isEmpty: boolean }): void {
+    this.#refusal = undefined;
     if (this.#refusingSinceMs === undefined) return;
+    if (!isEmpty && nowMs - this.#refusedMs < this.#doubtMs) return;
     const seconds = ((nowMs - this.#refusingSinceMs) / 1000).toFixed(1);
     this.#refusingSinceMs = undefined;
-    this.#refusal = undefined;
+    this.#acceptingSinceMs = nowMs;
     log.info(`The spool takes messages again after ${seconds} s.`);
   }
 }

@@ -95,6 +95,9 @@ function* selectChunks(
   }
 }
 
+/** It may have another value, so that this one is still recorded. */
+const DUPLICATE = ": the table has a reading of this sensor and time already";
+
 interface RetryContext {
   readonly record: RejectedMessages;
   readonly connection: DatabaseConnection;
@@ -112,16 +115,19 @@ async function retry(
   const stored: RejectedMessage[] = [];
   const tellRefused = (message: RejectedMessage, reason: string): void =>
     tell("rejected", message, `: ${reason}`);
-  await storeReadings(connection, decodeReadings(messages, catalogue, tellRefused), {
-    onStored: (items, { unknown, disabled }) => {
-      for (const [index, { message }] of items.entries()) {
-        if (unknown.includes(index)) tell("unknown", message, ": the sensor is not registered");
-        else if (disabled.includes(index)) tell("disabled", message, ": the sensor is not enabled");
+  // Each on its own: of several together the database does not tell which were there already.
+  for (const item of decodeReadings(messages, catalogue, tellRefused)) {
+    const { message } = item;
+    await storeReadings(connection, [item], {
+      onStored: (_, { unknown, disabled, duplicates }) => {
+        if (unknown.length > 0) tell("unknown", message, ": the sensor is not registered");
+        else if (disabled.length > 0) tell("disabled", message, ": the sensor is not enabled");
+        else if (duplicates > 0) tell("duplicate", message, DUPLICATE);
         else stored.push(message);
-      }
-    },
-    onRefused: ({ message }, reason) => tellRefused(message, reason),
-  });
+      },
+      onRefused: (_, reason) => tellRefused(message, reason),
+    });
+  }
   record.delete(stored.map(({ id }) => id));
   for (const message of stored) tell("stored", message);
   return stored.length;

@@ -8,7 +8,7 @@ import type { SpoolDatabase } from "./spool_database.ts";
 const MAX_MESSAGES = 100_000;
 const MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 
-/** The part of the spool that they may take. */
+/** The part of the spool that they may take, somewhat less than the messages that wait leave. */
 const MAX_SHARE = 1 / 10;
 
 /** Bytes of a message beside topic, reason and payload. */
@@ -51,6 +51,8 @@ export class RejectedMessages {
   readonly #maxBytes: number;
   #unprunedBytes = 0;
   #prunedMs = -Infinity;
+  /** Up to this one, messages were too old when that was last looked at. */
+  #lastAgedId = 0;
 
   /** `database` stays the caller's own. */
   constructor(database: SpoolDatabase) {
@@ -61,24 +63,25 @@ export class RejectedMessages {
   /**
    * Adds messages; when this returns, they are on disk.
    *
-   * @throws {SpoolError} when none of them was written.
+   * @throws {SpoolError} when not all of them were written.
    */
   add(rejections: readonly Rejection[]): void {
     const nowMs = Date.now();
-    this.#database.transaction(() => {
-      for (const { topic, reason, payload } of rejections) {
-        const kept = payload.subarray(0, MAX_PAYLOAD_BYTES);
-        this.#database.run(
-          "INSERT INTO rejected (time_ms, topic, reason, payload) VALUES (?, ?, ?, ?)",
-          nowMs,
-          topic,
-          reason,
-          kept,
-        );
-        this.#unprunedBytes += kept.length + ROW_BYTES;
-      }
-    });
-    this.prune();
+    for (const part of split(rejections, this.#maxBytes / 8)) {
+      this.#database.transaction(() => {
+        for (const { topic, reason, payload } of part) {
+          this.#database.run(
+            "INSERT INTO rejected (time_ms, topic, reason, payload) VALUES (?, ?, ?, ?)",
+            nowMs,
+            topic,
+            reason,
+            keptOf(payload),
+          );
+        }
+      });
+      this.#unprunedBytes += part.reduce((sum, rejection) => sum + sizeOf(rejection), 0);
+      this.prune();
+    }
   }
 
   /**
@@ -87,12 +90,35 @@ export class RejectedMessages {
    * @throws {SpoolError}
    */
   prune(): void {
-    const isDue = this.#unprunedBytes >= Math.min(PRUNE_AFTER_BYTES, this.#maxBytes / 4) ||
-      performance.now() - this.#prunedMs >= PRUNE_AFTER_MS;
-    if (!isDue) return;
+    if (performance.now() - this.#prunedMs >= PRUNE_AFTER_MS) {
+      this.#prunedMs = performance.now();
+      this.#deleteAged();
+      this.#deleteExcess();
+    } else if (this.#unprunedBytes >= Math.min(PRUNE_AFTER_BYTES, this.#maxBytes / 4)) {
+      this.#deleteExcess();
+    }
+  }
+
+  /**
+   * Deletes what was too old an hour ago, and still is: a clock that is wrong until somebody or
+   * something has set it, at the start of the machine say, must not empty the record.
+   */
+  #deleteAged(): void {
+    const cutoffMs = Date.now() - MAX_AGE_MS;
+    this.#database.run(
+      "DELETE FROM rejected WHERE id <= ? AND time_ms < ?",
+      this.#lastAgedId,
+      cutoffMs,
+    );
+    const [row] = this.#database.all(
+      "SELECT max(id) AS last FROM rejected WHERE time_ms < ?",
+      cutoffMs,
+    );
+    this.#lastAgedId = Number(row?.["last"] ?? 0);
+  }
+
+  #deleteExcess(): void {
     this.#unprunedBytes = 0;
-    this.#prunedMs = performance.now();
-    this.#database.run("DELETE FROM rejected WHERE time_ms < ?", Date.now() - MAX_AGE_MS);
     this.#database.run(
       `DELETE FROM rejected WHERE id <= (
          SELECT max(id) FROM (
@@ -139,4 +165,30 @@ export class RejectedMessages {
       for (const id of ids) this.#database.run("DELETE FROM rejected WHERE id = ?", id);
     });
   }
+}
+
+function keptOf(payload: Buffer): Buffer {
+  return payload.subarray(0, MAX_PAYLOAD_BYTES);
+}
+
+/** Bytes that a message takes in the record. */
+function sizeOf({ topic, reason, payload }: Rejection): number {
+  return topic.length + reason.length + keptOf(payload).length + ROW_BYTES;
+}
+
+/** Parts that take no more than `maxBytes` each, except for a single message. */
+function* split(rejections: readonly Rejection[], maxBytes: number): Generator<Rejection[]> {
+  let part: Rejection[] = [];
+  let bytes = 0;
+  for (const rejection of rejections) {
+    const size = sizeOf(rejection);
+    if (part.length > 0 && bytes + size > maxBytes) {
+      yield part;
+      part = [];
+      bytes = 0;
+    }
+    part.push(rejection);
+    bytes += size;
+  }
+  if (part.length > 0) yield part;
 }

@@ -21,6 +21,18 @@ const MAX_OBSOLETE_MS = 1_000;
 /** Rows deleted at a time where the disk is full, see `SpoolDatabase`. */
 const FULL_DISK_ROWS = 500;
 
+/** Bytes of payloads that are taken together, unless it is a single message. */
+const MAX_TAKEN_BYTES = 8 * 2 ** 20;
+
+/**
+ * The part of the spool that messages may fill. The rest is for the records of those that are
+ * rejected when they are taken out again: see `RejectedMessages`.
+ */
+const MAX_SHARE = 5 / 6;
+
+/** Bytes of a message on disk beside topic and payload. */
+const ROW_BYTES = 30;
+
 /** Messages that were taken from the spool, and which rows they are, in the same order. */
 export interface Spooled {
   readonly deliveries: readonly Delivery[];
@@ -119,6 +131,13 @@ export class Spool {
   }
 
   #append(deliveries: readonly Delivery[], { taken = false }): number[] {
+    const bytes = deliveries.reduce(
+      (sum, { topic, payload }) => sum + topic.length + payload.length + ROW_BYTES,
+      0,
+    );
+    if (this.usedBytes + bytes > MAX_SHARE * this.#database.maxBytes) {
+      throw new SpoolError("it has reached the size that SPOOL_MAX_BYTES allows");
+    }
     const first = this.#nextId;
     const nowMs = Date.now();
     this.#database.transaction(() => {
@@ -143,27 +162,43 @@ export class Spool {
   }
 
   /**
-   * Takes up to `max` messages, oldest first; undefined where none waits. They stay on disk until
-   * they are removed.
+   * Takes up to `max` messages, oldest first, and fewer where they are long; undefined where none
+   * waits. They stay on disk until they are removed.
    *
    * @throws {SpoolError} when they cannot be read at the moment.
    */
   take(max: number): Spooled | undefined {
     for (let range; (range = this.#waiting[0]) !== undefined;) {
+      const last = this.#lastOf(range, max);
       const rows = this.#database.all(
-        "SELECT id, topic, payload FROM message WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+        "SELECT id, topic, payload FROM message WHERE id BETWEEN ? AND ? ORDER BY id",
         range.first,
-        range.last,
-        max,
+        last,
       ) as unknown as MessageRow[];
-      if (rows.length === max) range.first = (rows.at(-1) as MessageRow).id + 1;
-      if (rows.length < max || range.first > range.last) this.#waiting.shift();
+      range.first = last + 1;
+      if (range.first > range.last) this.#waiting.shift();
       if (rows.length === 0) continue;
       this.#waitingCount -= rows.length;
       this.#takenCount += rows.length;
       return { deliveries: rows.map(toDelivery), ids: rows.map(({ id }) => id) };
     }
     return undefined;
+  }
+
+  /** The id of the last message that is taken together with the first one of a range. */
+  #lastOf(range: IdRange, max: number): number {
+    const [row] = this.#database.all(
+      `SELECT max(id) AS last FROM (
+         SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS bytes_before
+         FROM (SELECT id, length(payload) AS bytes FROM message
+               WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?)
+       ) WHERE bytes_before < ?`,
+      range.first,
+      range.last,
+      max,
+      MAX_TAKEN_BYTES,
+    );
+    return Number(row?.["last"] ?? range.last);
   }
 
   /** Forgets messages that were taken and have their outcome now. */

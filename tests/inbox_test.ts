@@ -1,7 +1,8 @@
 /** The inbox: batches that form by themselves, in memory and from the spool, for consumers that wait. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import type { Delivery } from "../lib/delivery.ts";
+import { Delivery } from "../lib/delivery.ts";
 import { Batch, Inbox, MAX_BATCH_ROWS } from "../lib/inbox.ts";
 import { Overflow } from "../lib/overflow.ts";
 import { Spool } from "../lib/spool.ts";
@@ -161,6 +162,17 @@ Deno.test("100,000 deliveries of QoS 0 may wait, and any number of QoS 1 and 2",
   await inbox.take(never);
   for (let count = 0; count < MAX_BATCH_ROWS; count++) assert.ok(push(0));
   assert.equal(push(0), false);
+});
+
+Deno.test("64 MiB of QoS 0 may wait", async () => {
+  const inbox = new Inbox();
+  const payload = Buffer.alloc(2 ** 20);
+  const push = (qos: 0 | 1): boolean => inbox.push(new Delivery("m", payload, { qos }));
+  for (let count = 0; count < 64; count++) assert.ok(push(0));
+  assert.equal(push(0), false);
+  assert.ok(push(1));
+  await inbox.take(never);
+  assert.ok(push(0));
 });
 
 Deno.test("batches that are stored within a second are counted", async () => {

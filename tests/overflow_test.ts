@@ -212,6 +212,37 @@ Deno.test("a spool that refuses is told of once, is tried again, and nothing is 
   await course.stop();
 });
 
+Deno.test("a spool that refuses again and again is told of once, until it has not for a minute", async () => {
+  using course = new Course();
+  const lines = captureLog();
+  course.isAway = true;
+  const spoolFor = async (durationMs: number): Promise<void> => {
+    for (let passed = 0; passed < durationMs; passed += 500) {
+      course.push(message("a"));
+      await course.pass(500);
+    }
+  };
+  for (let round = 0; round < 10; round++) {
+    course.refuse(true);
+    await spoolFor(3_000);
+    course.refuse(false);
+    await spoolFor(3_000);
+  }
+  const told = (): string[] => lines.map((line) => withoutTime(line).slice(0, 35));
+  const refuses = "ERROR    The spool takes no more me";
+  const accepts = "INFO     The spool takes messages a";
+  assert.deepEqual(
+    told().filter((line) => line.includes("The spool takes")),
+    [refuses, accepts, refuses],
+  );
+  await spoolFor(60_000);
+  assert.deepEqual(
+    told().filter((line) => line.includes("The spool takes")),
+    [refuses, accepts, refuses, accepts],
+  );
+  await course.stop();
+});
+
 Deno.test("QoS 0 is moved too, and makes room for more", async () => {
   using course = new Course();
   course.isAway = true;

@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { Delivery } from "../lib/delivery.ts";
 import { Spool } from "../lib/spool.ts";
+import { RejectedMessages } from "../lib/rejected_messages.ts";
 import { SpoolError } from "../lib/spool_database.ts";
 import { captureLog } from "./captured_log.ts";
 import { FakeTime } from "./fake_time.ts";
@@ -90,6 +91,33 @@ Deno.test("a full spool refuses as a whole what it cannot take, and takes it whe
   assert.equal(temporary.topics().length, count - 30);
   spool.append(batch);
   assert.equal(spool.count, count - 20);
+});
+
+Deno.test("a full spool has room left for the record of what is rejected", () => {
+  using temporary = new TemporarySpool({ maxBytes: 4 * MEBIBYTE });
+  const database = temporary.open();
+  const spool = new Spool(database);
+  assert.throws(() => {
+    for (let count = 0; count < MEBIBYTE; count++) spool.append(messages(1, { bytes: 200 }));
+  }, /^SpoolError: it has reached the size that SPOOL_MAX_BYTES allows$/);
+  const record = new RejectedMessages(database);
+  const rejections = messages(1_000, { bytes: 200 }).map((delivery) => ({
+    ...{ topic: delivery.topic, payload: delivery.payload, reason: "no reading" },
+  }));
+  for (let count = 0; count < 10; count++) record.add(rejections);
+  assert.ok(record.select({ limit: 10_000 }).length > 1_000);
+});
+
+Deno.test("messages are taken some megabytes at a time, and at least one", () => {
+  using temporary = new TemporarySpool({ maxBytes: 100 * MEBIBYTE });
+  const spool = new Spool(temporary.open());
+  spool.append(messages(7, { bytes: 3 * MEBIBYTE }));
+  spool.append(messages(1, { bytes: 12 * MEBIBYTE }));
+  spool.append(messages(5));
+  const counts = [];
+  for (let taken; (taken = spool.take(100)) !== undefined;) counts.push(taken.ids.length);
+  assert.deepEqual(counts, [3, 3, 2, 5]);
+  assert.equal(spool.hasWaiting, false);
 });
 
 Deno.test("what cannot be deleted yet counts as gone, and is deleted later", () => {
