@@ -42,6 +42,19 @@ export class DatabaseError extends Error {
   get isContent(): boolean {
     return /^(22|23|44|P0001)/.test(this.sqlState ?? "");
   }
+
+  /**
+   * Whether fewer rows at a time might do (program limit exceeded, and TimescaleDB's limit of rows
+   * that are decompressed for an insert into compressed chunks).
+   */
+  get isTooMuch(): boolean {
+    return /^(53400|54)/.test(this.sqlState ?? "");
+  }
+
+  /** Whether the statement took too long. */
+  get isTimeout(): boolean {
+    return this.sqlState === "57014";
+  }
 }
 
 /** What became of a batch. Indices count the readings of the batch from 0. */
@@ -269,14 +282,17 @@ async function requestTls(socket: Socket): Promise<void> {
 
 /**
  * What a commit must mean here is that the row survives: a server whose default is to answer
- * before the row is on disk is asked not to, and stricter settings stay.
+ * before the row is on disk is asked not to, and stricter settings stay. TimescaleDB's limit of
+ * rows that are decompressed for one insert is meant for people who do not expect that.
  */
 const SESSION_SQL = `
 SELECT set_config('statement_timeout', '${STATEMENT_TIMEOUT_MS}', false),
        set_config('TimeZone', 'UTC', false),
        CASE current_setting('synchronous_commit')
          WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
-       END`;
+       END,
+       (SELECT set_config(name, '0', false) FROM pg_settings
+        WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction')`;
 
 /** Every column of the two tables, domains resolved, and whether a unique index fits. */
 const CATALOGUE_SQL = `
@@ -367,15 +383,18 @@ const VALUE_PARAMETERS: Readonly<Record<ValueType, string>> = {
 
 /**
  * One statement, and so one snapshot: what is counted as unknown is what was not stored. The
- * conflict clause names no columns, so that it works with any unique key and without one.
+ * conflict clause names no columns, so that it works with any unique key and without one. Of a
+ * sensor that is registered twice, which nothing may forbid, one that is enabled counts.
  */
 function insertSql({ value }: ReadingColumns): string {
   return `
 WITH reading AS MATERIALIZED (
-  SELECT sent.time, sent.value, sent.ordinal, sensors.id, sensors.enabled
+  SELECT DISTINCT ON (sent.ordinal)
+         sent.time, sent.value, sent.ordinal, sensors.id, sensors.enabled
   FROM unnest($1::timestamptz[], $2::uuid[], $3::int8[], $4::${VALUE_PARAMETERS[value]})
          WITH ORDINALITY AS sent (time, uuid, sid, value, ordinal)
   LEFT JOIN sensors ON sensors.uuid = sent.uuid AND sensors.sensor_sid = sent.sid
+  ORDER BY sent.ordinal, sensors.enabled DESC NULLS LAST, sensors.id
 ), stored AS (
   INSERT INTO sensor_data (time, sensor_id, value)
   SELECT time, id, value${value === "numeric" ? "::numeric" : ""} FROM reading WHERE enabled
@@ -406,7 +425,8 @@ function wrapError(error: unknown, user: string): DatabaseError {
     return new DatabaseError(describeError(error), { cause: error });
   }
   // The server names the user, whom the configuration treats as a secret.
-  const said = error.message.replaceAll(`"${user}"`, "of DATABASE_USER");
+  const said = error.message.replaceAll(`user "${user}"`, "the user in DATABASE_USER")
+    .replaceAll(`"${user}"`, "of DATABASE_USER");
   const hint = HINTS[error.code ?? ""];
   const message = hint === undefined ? said : `${said} (${hint})`;
   return new DatabaseError(message, { cause: error, sqlState: error.code });

@@ -47,6 +47,15 @@ export class Batch {
     return this.#ids !== undefined;
   }
 
+  /** Two batches with half of it each, or the batch itself where it is a single delivery. */
+  halve(): Batch[] {
+    if (this.#deliveries.length < 2) return [this];
+    const middle = Math.ceil(this.#deliveries.length / 2);
+    return [[0, middle], [middle]].map((bounds) =>
+      new Batch(this.#deliveries.slice(...bounds), this.#ids?.slice(...bounds))
+    );
+  }
+
   /** Lets go of what has its outcome; returns the rows of the spool that are not needed any more. */
   releaseFinished(): number[] {
     const ids = this.#ids?.filter((_, index) => this.#deliveries[index]?.finished) ?? [];
@@ -177,11 +186,14 @@ export class Inbox {
     this.#spool?.remove(batch.releaseFinished());
   }
 
-  /** The batch could not be stored, or not all of it: it is the next to be taken. */
-  giveBack(batch: Batch): void {
+  /**
+   * The batch could not be stored, or not all of it: it is the next to be taken; in two halves where
+   * its storing took too long.
+   */
+  giveBack(batch: Batch, { tookTooLong = false } = {}): void {
     this.#underWay.delete(batch);
     this.#spool?.remove(batch.releaseFinished());
-    this.#returned.push(batch);
+    this.#returned.push(...(tookTooLong ? batch.halve() : [batch]));
     this.wake();
   }
 

@@ -172,15 +172,21 @@ export class FloodGuard {
     this.#subject = subject;
   }
 
-  /** Writes the line that `text` makes as a WARNING, or counts it. */
-  warning(text: () => string): void {
+  /** Whether lines are left out at the moment. */
+  get isFull(): boolean {
+    return this.#written >= FLOOD_BURST;
+  }
+
+  /** Writes the line that `text` makes as a WARNING, or counts it. Returns whether it wrote. */
+  warning(text: () => string): boolean {
     this.#minute ??= setTimeout(() => this.flush(), FLOOD_INTERVAL_MS);
-    if (this.#written < FLOOD_BURST) {
-      this.#written++;
-      log.warning(text());
-    } else {
+    if (this.isFull) {
       this.#leftOut++;
+      return false;
     }
+    this.#written++;
+    log.warning(text());
+    return true;
   }
 
   /** Ends the minute: says how many lines were left out, if any were. */

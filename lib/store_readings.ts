@@ -38,7 +38,8 @@ export interface StoreListener<Item> {
 
 /**
  * Inserts a batch. One that the database refuses for its content is halved until the rows at fault
- * are alone: at most 2·log2(n) more statements for each of them.
+ * are alone: at most 2·log2(n) more statements for each of them. One that is too large for it is
+ * halved until it is not.
  *
  * @throws {DatabaseError} when the database does not take rows at the moment; what was told of
  * before is done.
@@ -53,9 +54,10 @@ export async function storeReadings<Item extends { readonly reading: Reading }>(
   try {
     result = await connection.insert(items.map(({ reading }) => reading));
   } catch (error) {
-    if (!(error instanceof DatabaseError && error.isContent)) throw error;
+    if (!(error instanceof DatabaseError && (error.isContent || error.isTooMuch))) throw error;
     const [first] = items;
     if (items.length === 1 && first !== undefined) {
+      if (!error.isContent) throw error;
       return listener.onRefused(first, `the database refuses it: ${error.message}`);
     }
     const middle = Math.ceil(items.length / 2);

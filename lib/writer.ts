@@ -10,7 +10,12 @@
 import type { DatabaseConfig } from "./config.ts";
 import { ConnectionState } from "./connection_state.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import { type Catalogue, DatabaseConnection, type InsertResult } from "./database.ts";
+import {
+  type Catalogue,
+  DatabaseConnection,
+  DatabaseError,
+  type InsertResult,
+} from "./database.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Batch, Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
@@ -24,7 +29,7 @@ import type { ConnectionStatus } from "./status.ts";
 import { type Decoded, decodeReadings, storeReadings } from "./store_readings.ts";
 import { UnknownSensors } from "./unknown_sensors.ts";
 
-/** Sensors remembered as already logged as unknown or disabled. */
+/** Sensors remembered as already logged as unknown or disabled, or left out of the log. */
 const MAX_REPORTED_SENSORS = 10_000;
 
 export interface WriterOptions {
@@ -57,6 +62,8 @@ export class Writer {
   readonly #recordFailures = new FloodGuard("failures to record");
   readonly #sensorWarnings = new FloodGuard("warnings about sensors that are not stored");
   readonly #reportedSensors = new Set<string>();
+  /** Those that were left out of the log since the last line, and are still to be reported. */
+  readonly #leftOutSensors = new Set<string>();
   /** Workers whose connection works, and those whose last one or last attempt failed. */
   readonly #serving = new Set<Worker>();
   readonly #failing = new Set<Worker>();
@@ -165,7 +172,8 @@ export class Writer {
         try {
           isStored = await this.#process(batch, { connection, catalogue });
         } catch (error) {
-          this.#inbox.giveBack(batch);
+          const tookTooLong = error instanceof DatabaseError && error.isTimeout;
+          this.#inbox.giveBack(batch, { tookTooLong });
           throw error;
         }
         this.#inbox.finish(batch, { isStored });
@@ -270,17 +278,21 @@ export class Writer {
     const { reading: { uuid, sid }, message: { topic } } = decoded;
     const key = `${state} ${uuid} ${sid}`;
     if (this.#reportedSensors.has(key)) return;
-    if (this.#reportedSensors.size >= MAX_REPORTED_SENSORS) this.#reportedSensors.clear();
-    this.#reportedSensors.add(key);
+    if (this.#sensorWarnings.isFull && this.#leftOutSensors.has(key)) return;
     const id = hyphenate(uuid);
     const remedy = state === "unknown"
       ? registrationSql({ uuid: id, sid })
       : `UPDATE sensors SET enabled = true WHERE uuid = '${id}' AND sensor_sid = ${sid};`;
     const what = state === "unknown" ? "is not registered" : "is not enabled";
-    this.#sensorWarnings.warning(() =>
+    const isWritten = this.#sensorWarnings.warning(() =>
       `Sensor ${id} sid ${sid} (topic '${topic}') ${what}, its readings are not stored. ` +
       `To store them: ${remedy}`
     );
+    // One that was left out has its turn with a later reading.
+    if (isWritten) this.#leftOutSensors.clear();
+    const remembered = isWritten ? this.#reportedSensors : this.#leftOutSensors;
+    if (remembered.size >= MAX_REPORTED_SENSORS) remembered.clear();
+    remembered.add(key);
   }
 
   #succeeded(worker: Worker, catalogue: Catalogue): void {

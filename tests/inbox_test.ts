@@ -164,6 +164,29 @@ Deno.test("100,000 deliveries of QoS 0 may wait, and any number of QoS 1 and 2",
   assert.equal(push(0), false);
 });
 
+Deno.test("a batch that took too long is given back in halves, from the spool as well", async () => {
+  using temporary = new TemporarySpool();
+  const spool = new Spool(temporary.open());
+  const inbox = new Inbox(spool);
+  spool.append(messages(5));
+  const batch = await inbox.take(never) as Batch;
+  batch.unfinished[0]?.finish();
+  inbox.giveBack(batch, { tookTooLong: true });
+  const halves = [await inbox.take(never), await inbox.take(never)] as [Batch, Batch];
+  const topics = halves.map(({ unfinished }) => unfinished.map(({ topic }) => topic));
+  assert.deepEqual(topics, [["1", "2"], ["3", "4"]]);
+  for (const half of halves) {
+    assert.ok(half.spooled);
+    finishAll(inbox, half);
+  }
+  spool.deleteObsolete();
+  assert.deepEqual([spool.count, temporary.topics()], [0, []]);
+  inbox.push(message("single"));
+  const single = await inbox.take(never) as Batch;
+  inbox.giveBack(single, { tookTooLong: true });
+  assert.equal(await inbox.take(never), single);
+});
+
 Deno.test("64 MiB of QoS 0 may wait", async () => {
   const inbox = new Inbox();
   const payload = Buffer.alloc(2 ** 20);

@@ -32,8 +32,14 @@ class FakeConnection {
     return this as unknown as DatabaseConnection;
   }
 
+  /** Rows that it takes at a time. */
+  limit = Infinity;
+
   insert(readings: readonly Reading[]): Promise<InsertResult> {
     assert.notEqual(readings.length, 0);
+    if (readings.length > this.limit) {
+      return Promise.reject(new DatabaseError("limit", { cause: undefined, sqlState: "53400" }));
+    }
     if (++this.statements > this.#lastStatement) {
       return Promise.reject(new DatabaseError("gone", { cause: undefined }));
     }
@@ -82,6 +88,20 @@ Deno.test("a batch that the database takes is one statement", async () => {
   const told = new Told();
   await storeReadings(fake.connection, makeItems(2_000), told);
   assert.deepEqual([fake.statements, told.stored.length, told.refused.length], [1, 2_000, 0]);
+});
+
+Deno.test("a batch that is too large for the database is stored in parts, if there are any", async () => {
+  const fake = new FakeConnection([]);
+  const told = new Told();
+  fake.limit = 300;
+  await storeReadings(fake.connection, makeItems(2_000), told);
+  assert.deepEqual(told.stored, [...Array(2_000).keys()]);
+  fake.limit = 0;
+  await assert.rejects(
+    storeReadings(fake.connection, makeItems(2), told),
+    /^DatabaseError: limit$/,
+  );
+  assert.deepEqual(told.refused, []);
 });
 
 Deno.test("an empty batch is no statement", async () => {
