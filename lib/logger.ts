@@ -19,6 +19,7 @@ import { Spool } from "./spool.ts";
 import { SpoolDatabase } from "./spool_database.ts";
 import { Statistics } from "./statistics.ts";
 import type { Summary } from "./status.ts";
+import { SubscriptionRecord } from "./subscription_record.ts";
 import { Writer } from "./writer.ts";
 
 /** Time to commit and acknowledge what is in hand when the logger is told to stop. */
@@ -83,6 +84,9 @@ export class Logger {
     this.#subscriber = new MqttSubscriber(config.mqtt, {
       onDelivery: (delivery) => this.#takeIn(delivery),
       statistics: this.statistics,
+      record: config.mqtt.clientId === undefined
+        ? undefined
+        : this.#spoolDatabase && new SubscriptionRecord(this.#spoolDatabase, config.mqtt.clientId),
     });
     this.#writer = new Writer(config.database, {
       inbox: this.#inbox,

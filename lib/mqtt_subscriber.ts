@@ -18,6 +18,7 @@ import { Reconnection } from "./reconnection.ts";
 import { describeError, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 import type { ConnectionStatus } from "./status.ts";
+import type { SubscriptionRecord } from "./subscription_record.ts";
 import { filtersThatMatch, isMatch } from "./topics.ts";
 
 /** Time between two attempts to get a subscription that the broker refused. */
@@ -30,6 +31,8 @@ export interface MqttSubscriberOptions {
   /** Takes a message in. It must not throw. */
   readonly onDelivery: (delivery: Delivery) => void;
   readonly statistics: Statistics;
+  /** What the session may be subscribed to from before; undefined where nobody keeps that. */
+  readonly record: SubscriptionRecord | undefined;
 }
 
 /** Subscribes from `run` until its signal is aborted; `disconnect` then says goodbye. */
@@ -37,6 +40,7 @@ export class MqttSubscriber {
   readonly #config: MqttConfig;
   readonly #onDelivery: (delivery: Delivery) => void;
   readonly #statistics: Statistics;
+  readonly #record: SubscriptionRecord | undefined;
   readonly #clientId: string;
   readonly #filters: readonly string[];
   readonly #outage: Outage;
@@ -47,6 +51,8 @@ export class MqttSubscriber {
   /** Topics that no configured filter matches, to be unsubscribed from. */
   readonly #staleTopics: string[] = [];
   readonly #unsubscribed = new Set<string>();
+  /** Those that the session had before, which are unsubscribed on each connection. */
+  #formerFilters: readonly string[];
   /** Warnings given about the broker, each of which is given once. */
   readonly #warned = new Set<string>();
   readonly #state = new ConnectionState();
@@ -59,8 +65,10 @@ export class MqttSubscriber {
     this.#config = config;
     this.#onDelivery = options.onDelivery;
     this.#statistics = options.statistics;
+    this.#record = options.record;
     this.#clientId = config.clientId ?? randomClientId();
     this.#filters = subscriptionFilters(config);
+    this.#formerFilters = this.#findFormerFilters();
     this.#outage = new Outage(
       `MQTT broker ${config.endpoints.map(describeEndpoint).join(" or ")}`,
     );
@@ -198,14 +206,12 @@ export class MqttSubscriber {
     signal.addEventListener("abort", end);
     connection.closed.then(end);
     try {
-      if (this.#config.sharedGroup !== undefined && this.#config.clientId !== undefined) {
-        // The session may stem from a time before the group, and would get everything twice.
-        await connection.unsubscribe(this.#config.filters);
-      }
+      this.#record?.add(this.#filters);
       let pending = this.#filters;
       while (pending.length > 0 && !over.signal.aborted) {
         const results = await connection.subscribe(pending, this.#config.qos);
         pending = results.filter((result) => !this.#isGranted(result)).map(({ filter }) => filter);
+        await this.#unsubscribeFormer(connection);
         await this.#unsubscribeStale(connection);
         if (pending.length > 0) await sleep(REFUSED_RETRY_MS, over.signal);
       }
@@ -224,6 +230,17 @@ export class MqttSubscriber {
     this.#warnOnce(
       `The broker forgets this client after ${hours} hours of absence, and with it the messages ` +
         "that wait.",
+    );
+  }
+
+  /** Of the first one: others may have come from the same subscription. */
+  #warnOfForeignTopic(topic: string): void {
+    if (this.#warned.has("foreign topic")) return;
+    this.#warned.add("foreign topic");
+    log.warning(
+      `Messages come on '${topic}', which MQTT_TOPIC does not match: the session of ` +
+        `MQTT_CLIENT_ID = '${this.#clientId}' has a subscription from before that cannot be ` +
+        "found, of another shared group perhaps. It ends with the session.",
     );
   }
 
@@ -281,6 +298,27 @@ export class MqttSubscriber {
   }
 
   /**
+   * Unsubscribes from what the session was subscribed to before. Only when it has what is
+   * configured now, so that nothing falls between the two: what comes twice is stored once.
+   */
+  async #unsubscribeFormer(connection: MqttConnection): Promise<void> {
+    if (this.#formerFilters.length === 0) return;
+    const found = await connection.unsubscribe(this.#formerFilters);
+    for (const filter of found) log.info(`Unsubscribed from '${filter}': no longer configured.`);
+    this.#record?.keepOnly(this.#filters);
+  }
+
+  #findFormerFilters(): string[] {
+    const { clientId, sharedGroup, filters } = this.#config;
+    if (clientId === undefined) return [];
+    const recorded = this.#record?.filters() ?? [];
+    // The session may stem from a time before the group, and would get everything twice.
+    const unshared = sharedGroup === undefined ? [] : filters;
+    return [...new Set([...recorded, ...unshared])]
+      .filter((filter) => !this.#filters.includes(filter));
+  }
+
+  /**
    * A broker does not list the subscriptions of a session. A message that no configured filter
    * matches comes from a filter that was configured once: whichever filter that was, it is one of
    * those that match the topic.
@@ -290,6 +328,8 @@ export class MqttSubscriber {
     if (this.#knownTopics.size >= MAX_KNOWN_TOPICS) this.#knownTopics.clear();
     this.#knownTopics.add(topic);
     if (this.#filters.some((filter) => isMatch(filter, topic))) return;
+    // It may have been on its way.
+    if (this.#formerFilters.some((filter) => isMatch(filter, topic))) return;
     this.#staleTopics.push(topic);
     const connection = this.#connection;
     // What comes right behind the CONNACK is seen to once the subscriptions are renewed.
@@ -297,16 +337,25 @@ export class MqttSubscriber {
   }
 
   async #unsubscribeStale(connection: MqttConnection): Promise<void> {
+    const { sharedGroup } = this.#config;
     for (let topic; (topic = this.#staleTopics.shift()) !== undefined;) {
-      const filters = filtersThatMatch(topic).filter((filter) => !this.#unsubscribed.has(filter));
+      const candidates = filtersThatMatch(topic);
+      if (sharedGroup !== undefined) {
+        candidates.push(...candidates.map((filter) => `$share/${sharedGroup}/${filter}`));
+      }
+      const filters = candidates.filter((filter) => !this.#unsubscribed.has(filter));
       if (filters.length === 0) continue;
       filters.forEach((filter) => this.#unsubscribed.add(filter));
       const found = await connection.unsubscribe(filters);
-      // MQTT 3.1.1 does not tell which of them the session had.
-      const which = found.length > 0
-        ? found.map((filter) => `'${filter}'`).join(", ")
-        : `what brought '${topic}'`;
-      log.info(`Unsubscribed from ${which}: no longer in MQTT_TOPIC.`);
+      if (found.length > 0) {
+        const which = found.map((filter) => `'${filter}'`).join(", ");
+        log.info(`Unsubscribed from ${which}: no longer configured.`);
+      } else if (connection.protocolVersion === 4) {
+        // MQTT 3.1.1 does not tell which of them the session had.
+        log.info(`Unsubscribed from what brought '${topic}': no longer configured.`);
+      } else {
+        this.#warnOfForeignTopic(topic);
+      }
     }
   }
 }

@@ -54,6 +54,12 @@ CREATE TABLE IF NOT EXISTS unknown_sensor (
   first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL,
   UNIQUE (uuid, sid)
+) STRICT;
+CREATE TABLE IF NOT EXISTS subscription (
+  id INTEGER PRIMARY KEY,
+  client_id TEXT NOT NULL,
+  filter TEXT NOT NULL,
+  UNIQUE (client_id, filter)
 ) STRICT;`;
 
 /**
@@ -70,6 +76,7 @@ const TABLES = {
   message: ["id", "time_ms", "topic", "payload"],
   rejected: ["id", "time_ms", "topic", "reason", "payload"],
   unknown_sensor: ["id", "uuid", "sid", "topic", "value", "unit", "count", "first_ms", "last_ms"],
+  subscription: ["id", "client_id", "filter"],
 } as const;
 
 /** The spool cannot be used, or not at the moment; the message says why. */

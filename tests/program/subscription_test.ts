@@ -9,11 +9,14 @@ import { waitUntil } from "../services/poll.ts";
 import { startProxy } from "../services/proxy.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import {
+  CLIENT_ID,
   linesOf,
   onlyLine,
   startTellingMosquitto,
   stopCleanly,
+  stopWhenDrained,
   usePostgres,
   waitForRows,
   waitForSubscription,
@@ -53,6 +56,97 @@ for (const protocol of ["5", "4"]) {
     await expectStored(database, [...away, ...wanted]);
   });
 }
+
+for (const protocol of ["5", "4"]) {
+  Deno.test(
+    `with a spool, whatever filter or group was configured before is unsubscribed (protocol level ${protocol})`,
+    {
+      ignore: withoutMosquitto,
+    },
+    async () => {
+      using directory = withTemporaryDirectory();
+      const database = await postgres.createDatabase();
+      await using broker = await startTellingMosquitto();
+      const env = loggerEnv({ database, broker }, {
+        MQTT_PROTOCOL_VERSION: protocol,
+        SPOOL_DIRECTORY: directory.path,
+      });
+      const courses = [
+        { settings: { MQTT_TOPIC: "sensors/a/#" }, filter: "sensors/a/#" },
+        { settings: {}, filter: "sensors/#" },
+        { settings: { MQTT_SHARED_GROUP: "g" }, filter: "$share/g/sensors/#" },
+        { settings: { MQTT_SHARED_GROUP: "h" }, filter: "$share/h/sensors/#" },
+        { settings: {}, filter: "sensors/#" },
+      ];
+      const readings = makeReadings({ count: 10 * courses.length });
+      let former: string | undefined;
+      for (const [index, { settings, filter }] of courses.entries()) {
+        await using logger = startLogger({ ...env, ...settings });
+        await waitForSubscription(broker, {
+          filter,
+          times: filter === "sensors/#" && index > 1 ? 2 : 1,
+        });
+        if (former !== undefined) {
+          const line = `${CLIENT_ID} ${former}`;
+          await waitUntil(() => broker.logLines.includes(line), { what: `the end of ${former}` });
+          if (protocol === "5") await logger.waitForLine(`Unsubscribed from '${former}'`);
+        }
+        const part = readings.slice(index * 10, index * 10 + 10);
+        await publishReadings(broker, part, { topic: "sensors/a/b" });
+        await waitForRows(database, 10 * (index + 1));
+        const { received, stored } = await stopWhenDrained(logger, broker, "sensors/a/b");
+        assert.deepEqual([received, stored], [11, 10], `with ${filter}`);
+        former = filter;
+      }
+      await expectStored(database, readings);
+    },
+  );
+}
+
+Deno.test("a shared filter that is no longer configured is unsubscribed", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  const env = loggerEnv({ database, broker }, { MQTT_SHARED_GROUP: "g" });
+  {
+    await using logger = startLogger({ ...env, MQTT_TOPIC: "old/#" });
+    await waitForSubscription(broker, { filter: "$share/g/old/#" });
+    await stopCleanly(logger);
+  }
+  await using logger = startLogger(env);
+  await waitForSubscription(broker, { filter: "$share/g/sensors/#" });
+  const [first, second, wanted] = [0, 1, 2].map((part) =>
+    makeReadings({ count: 30 }).slice(part * 10, part * 10 + 10)
+  );
+  assert.ok(first && second && wanted);
+  await publishReadings(broker, first, { topic: "old/x" });
+  await logger.waitForLine("Unsubscribed from '$share/g/old/#': no longer configured.");
+  await publishReadings(broker, second, { topic: "old/x" });
+  await publishReadings(broker, wanted);
+  await waitForRows(database, 20);
+  await stopCleanly(logger);
+  await expectStored(database, [...first, ...wanted]);
+});
+
+Deno.test("messages of a subscription that cannot be found are told of", {
+  ignore: withoutMosquitto,
+}, async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto();
+  const env = loggerEnv({ database, broker });
+  {
+    await using logger = startLogger({ ...env, MQTT_TOPIC: "old/#", MQTT_SHARED_GROUP: "g" });
+    await waitForSubscription(broker, { filter: "$share/g/old/#" });
+    await stopCleanly(logger);
+  }
+  await using logger = startLogger(env);
+  await waitForSubscription(broker);
+  await publishReadings(broker, makeReadings({ count: 10 }), { topic: "old/x" });
+  await logger.waitForLine("Messages come on 'old/x', which MQTT_TOPIC does not match");
+  await stopCleanly(logger);
+  onlyLine(logger, "WARNING", /of another shared group perhaps/);
+});
 
 Deno.test("several filters are subscribed to, and overlapping ones store a reading once", {
   ignore: withoutMosquitto,
