@@ -17,8 +17,9 @@ export const HELP = `The Kraken logger at work, with nothing to install and noth
 Usage: deno task demo [OPTION]…
 
 Starts an MQTT broker and a PostgreSQL database in memory, a simulated LabKraken
-node that measures eight sensors once a second, and the logger between them;
-shows every second what is in the database. Ctrl-C ends it.
+node that measures nine sensors, eight of them once a second and one every ten
+seconds, and the logger between them; shows every second what is in the
+database. Ctrl-C ends it.
 
 Options:
   --broker HOST[:PORT]  use this MQTT broker instead of the embedded one; it is

@@ -1,14 +1,16 @@
 /**
- * What is shipped beside the program: the README, the systemd unit, the image, the composition.
- * They name settings, versions and files of the program, and must not drift away from it.
+ * What is shipped beside the program: the README and the systemd unit. They name settings, versions
+ * and files of the program, and must not drift away from it.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { parse as parseEnv } from "dotenv";
 import metadata from "../deno.json" with { type: "json" };
-import { parse as parseYaml } from "yaml";
-import { type Config, parseConfig, SETTINGS } from "../lib/config.ts";
+import { type Config, parseConfig } from "../lib/config.ts";
+import { SETTINGS } from "../lib/misspelt_settings.ts";
 import { type Environment, SECRETS } from "../lib/settings.ts";
+import { HELP } from "../demo/command_line.ts";
+import { createSensors } from "../demo/sensors.ts";
 import { RUN_FLAGS } from "../deploy/run_flags.ts";
 import { runProgram } from "./services/process.ts";
 import { findProgram, isFile } from "./services/programs.ts";
@@ -124,33 +126,12 @@ Deno.test("one version of Deno and one of the program are named everywhere", () 
   assert.equal(label, metadata.version);
 });
 
-Deno.test("the image starts the binary itself, as a user without rights", () => {
-  const dockerfile = read("Dockerfile");
-  const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
-  const [, check = "null"] = /^HEALTHCHECK [^\n]*\\\n +CMD (.*)$/m.exec(last) ?? [];
-  assert.deepEqual(JSON.parse(check), ["/usr/local/bin/kraken-logger", "healthcheck"]);
-  const variables = Object.fromEntries(
-    [...last.matchAll(/^ENV (\w+)=(.*)$/gm)].map(([, name = "", value = ""]) => [name, value]),
-  );
-  const mandatory = {
-    DATABASE_HOST: "d",
-    DATABASE_USER: "u",
-    DATABASE_PASSWORD: "p",
-    MQTT_HOST: "m",
-  };
-  const config = parseConfig({ ...mandatory, ...variables }, () => "");
-  assert.ok(config.http);
-  assert.match(last, new RegExp(`^VOLUME ${config.spool?.directory}$`, "m"));
-  const [, entrypoint = "null"] = /^ENTRYPOINT (.*)$/m.exec(last) ?? [];
-  assert.deepEqual(JSON.parse(entrypoint), ["/usr/local/bin/kraken-logger"]);
-  // A name would not let Kubernetes see that it is not root.
-  assert.match(last, /^USER 65532:65532$/m);
-  assert.doesNotMatch(last, /^RUN /m);
-  const allowed = read(".dockerignore").split("\n").filter((line) => line.startsWith("!"))
-    .map((line) => line.slice(1).replace(/\/$/, ""));
-  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)]
-    .flatMap(([, sources = ""]) => sources.split(" ")).map((path) => path.replace(/\/$/, ""));
-  assert.deepEqual(copied.sort(), allowed.sort());
+Deno.test("no command of the README is broken over two lines by the formatter", () => {
+  for (const path of ["README.md", "deploy/kubernetes/README.md", "deploy/scaling.md"]) {
+    const text = read(path).replaceAll(/^ *```.*?^ *```$/gms, "");
+    const broken = text.split("\n").filter((line) => line.split("`").length % 2 === 0);
+    assert.deepEqual(broken, [], path);
+  }
 });
 
 /** The settings of a unit or a drop-in, by name; a setting may be there more than once. */
@@ -232,73 +213,12 @@ Deno.test("the instance unit is the unit with the instance's files", () => {
   assert.equal(settings(INSTANCE_UNIT).trim(), plain.trim());
 });
 
-/** The lines of a service, without the indentation that they have in common. */
-function readService(name: string): string {
-  const text = read("deploy/compose/docker-compose.yml");
-  const [, block = ""] = new RegExp(`\n  ${name}:\n((?:(?: {4}.*)?\n)*)`).exec(text) ?? [];
-  assert.notEqual(block, "", `there is no service '${name}'`);
-  return block.replaceAll(/^ {4}/gm, "");
-}
-
-function readServiceEnvironment(name: string): Record<string, string> {
-  const [, block = ""] = /^environment:\n((?: {2}.*\n)*)/m.exec(readService(name)) ?? [];
-  const pairs = [...block.matchAll(/^ {2}([A-Z_]+): (.*)$/gm)];
-  return Object.fromEntries(pairs.map(([, key = "", value = ""]) => [key, value]));
-}
-
-Deno.test("the composition configures the logger without a warning, and its secrets are files", () => {
-  const config = parse(readServiceEnvironment("logger"));
-  assert.deepEqual(config.warnings, []);
-  assert.ok(config.mqtt.clientId, "without a client id, messages are lost");
-  assert.equal(config.mqtt.password, "secret");
-  const text = read("deploy/compose/docker-compose.yml");
-  assert.doesNotMatch(text, /PASSWORD: /);
-  const secrets = [...text.matchAll(/^ {2}(\w+): \{ file: \.\/secrets\/\1 \}$/gm)]
-    .map(([, name]) => name);
-  const used = [...text.matchAll(/^ {4}secrets: \[(.*)\]$/gm)]
-    .flatMap(([, names = ""]) => names.split(", "));
-  assert.deepEqual(new Set(used), new Set(secrets));
-  for (const name of secrets) {
-    assert.ok(README.includes(name ?? ""), `the README does not say how '${name}' is made`);
-  }
-  for (const [, path = ""] of text.matchAll(/^ {6}- \.\/([^:]+):/gm)) {
-    assert.ok(Deno.statSync(`${ROOT}/deploy/compose/${path}`), path);
-  }
+Deno.test("the demonstration's help and picture tell how many sensors it has", () => {
+  const words = ["seven", "eight", "nine", "ten", "eleven"];
+  const word = words[createSensors().length - 7] ?? assert.fail("needs another word");
+  assert.ok(HELP.includes(`measures ${word} sensors`));
+  assert.ok(README.includes(`a table of ${word} sensors`));
 });
-
-Deno.test("the composition's replicas share the stream under names and with spools of their own", () => {
-  const { services, volumes } = parseYaml(read("deploy/compose/replicas.yml"));
-  const first = { ...readServiceEnvironment("logger"), ...services.logger.environment };
-  const second = { ...readServiceEnvironment("logger"), ...services.logger2.environment };
-  const [one, two] = [parse(first), parse(second)];
-  assert.ok(one.mqtt.sharedGroup);
-  assert.equal(two.mqtt.sharedGroup, one.mqtt.sharedGroup);
-  assert.notEqual(two.mqtt.clientId, one.mqtt.clientId);
-  const [name, path] = services.logger2.volumes[0].split(":");
-  assert.ok(name in volumes);
-  assert.equal(path, two.spool?.directory);
-});
-
-Deno.test("the services of the composition come back after a restart of the machine", () => {
-  for (const name of ["mosquitto", "database", "logger"]) {
-    assert.match(readService(name), /^restart: unless-stopped$/m, name);
-    assert.match(readService(name), /^stop_grace_period: [346]0s$/m, name);
-  }
-});
-
-Deno.test("docker finds the composition valid", {
-  ignore: !await hasDockerCompose(),
-}, async () => {
-  const folder = `${ROOT}/deploy/compose`;
-  const args = ["compose", "--file", `${folder}/docker-compose.yml`, "config", "--quiet"];
-  const { code, stdout, stderr } = await runProgram("docker", { args });
-  assert.equal(code, 0, stdout + stderr);
-});
-
-async function hasDockerCompose(): Promise<boolean> {
-  if (findProgram("docker") === null) return false;
-  return (await runProgram("docker", { args: ["compose", "version"] })).code === 0;
-}
 
 Deno.test("the license is there, and is the one that is declared", () => {
   assert.ok(isFile(`${ROOT}/LICENSE`));

@@ -4,6 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { parse } from "yaml";
+import { parseConfig } from "../../lib/config.ts";
 import { type LoggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
 import { findFreePort, LOOPBACK } from "../services/ports.ts";
@@ -20,9 +22,11 @@ import {
   writePrivateFile,
 } from "../services/service_user.ts";
 import { runSql, type SqlTarget } from "../services/sql.ts";
+import { subscribe } from "../services/subscriber.ts";
 import { SENSORS, withoutMosquitto } from "./harness.ts";
 
 const COMPOSE = fileURLToPath(new URL("../../deploy/compose", import.meta.url));
+const README = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
 const CLIENT_ID = "kraken-logger";
 const PASSWORDS = {
   database_logger_password: "dl+/Zm9v=",
@@ -86,9 +90,13 @@ function startBroker(place: Place, port: number): TestProcess {
   });
 }
 
-/** Runs the database's script as the container does. */
-async function createRole(place: Place, { host, port, ...target }: SqlTarget): Promise<void> {
-  const script = place.copy("database/create_role.sql", { "/run/secrets/": `${place.path}/` });
+/** Runs one of the database's scripts as the container does. */
+async function runScript(
+  place: Place,
+  name: string,
+  { host, port, ...target }: SqlTarget,
+): Promise<void> {
+  const script = place.copy(`database/${name}`, { "/run/secrets/": `${place.path}/` });
   await runSuccessfully("psql", {
     args: ["--no-psqlrc", "--quiet", `--file=${script}`],
     env: {
@@ -101,8 +109,11 @@ async function createRole(place: Place, { host, port, ...target }: SqlTarget): P
   });
 }
 
+const isCi = Deno.env.get("CI") === "true";
+const withoutPsql = findProgram("psql") === null && !isCi;
+
 Deno.test("the files of deploy/compose make a broker, a database and a logger that work together", {
-  ignore: withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true"),
+  ignore: withoutMosquitto || withoutPsql,
 }, async () => {
   using place = new Place();
   const port = findFreePort();
@@ -111,7 +122,7 @@ Deno.test("the files of deploy/compose make a broker, a database and a logger th
   await using postgres = await startPostgres();
   await postgres.query("CREATE DATABASE sensors");
   const owner = postgres.superuser("sensors");
-  await createRole(place, owner);
+  await runScript(place, "create_role.sql", owner);
 
   const services: LoggerEnv = {
     DATABASE_HOST: `${postgres.host}:${postgres.port}`,
@@ -153,4 +164,95 @@ Deno.test("the files of deploy/compose make a broker, a database and a logger th
   broker.kill("SIGTERM");
   assert.equal((await broker.finished()).code, 0);
   assert.ok(!broker.lines.some((line) => /warning/i.test(line)), broker.tail());
+});
+
+Deno.test("the role of Grafana can be made in a database that is in use, and made again", {
+  ignore: withoutPsql,
+}, async () => {
+  using place = new Place();
+  await using postgres = await startPostgres();
+  await postgres.query("CREATE DATABASE sensors");
+  const owner = postgres.superuser("sensors");
+  await runSql(owner, "CREATE TABLE sensors (id integer)");
+  for (const password of ["dg+/Zm9v=", "it's another one"]) {
+    place.write("database_grafana_password", `${password}\n`);
+    await runScript(place, "create_grafana_role.sql", owner);
+    const role = { ...owner, user: "grafana", password };
+    assert.deepEqual(await runSql(role, "SELECT id FROM sensors"), []);
+    await assert.rejects(runSql(role, "INSERT INTO sensors VALUES (1)"), { code: "42501" });
+    await assert.rejects(runSql({ ...role, password: "dg" }, "SELECT 1"), { code: "28P01" });
+    await runSql(owner, "CREATE TABLE IF NOT EXISTS sensor_data (value float8)");
+    assert.deepEqual(await runSql(role, "SELECT value FROM sensor_data"), []);
+  }
+  // In the container it is where the README says.
+  const [, path = ""] = /psql [^`]*--file=(\S+grafana\S+)/.exec(README) ?? [];
+  const { database } = parse(Deno.readTextFileSync(`${COMPOSE}/monitoring.yml`)).services;
+  assert.ok(database.volumes.includes(`./database/create_grafana_role.sql:${path}:ro`), path);
+});
+
+Deno.test(
+  "the second logger's session is ended by the README's command, as the access file has it",
+  {
+    ignore: withoutMosquitto || (findProgram("mosquitto_sub") === null && !isCi),
+  },
+  async () => {
+    using place = new Place();
+    const port = findFreePort();
+    await using broker = startBroker(place, port);
+    await broker.waitForLine(/mosquitto version \S+ running/);
+    const address = { host: LOOPBACK, port };
+    const publisher = { username: "publisher", password: PASSWORDS.mqtt_publisher_password };
+    const [, clientId = ""] = /MQTT_CLIENT_ID: (\S+)/.exec(
+      Deno.readTextFileSync(`${COMPOSE}/replicas.yml`),
+    ) ?? [];
+    const session = {
+      clientId,
+      filter: "sensors/#",
+      username: "kraken",
+      password: PASSWORDS.mqtt_logger_password,
+    };
+    {
+      await using _subscriber = await subscribe(address, session);
+    }
+    await publishPayloads(address, ["kept for the session"], publisher);
+    const [, command = ""] = /exec mosquitto sh -c \\\n +'([^']*)'/.exec(README) ?? [];
+    assert.ok(command.includes(clientId), command);
+    await runSuccessfully("/bin/sh", {
+      args: [
+        "-c",
+        command.replace("/run/secrets/", `${place.path}/`)
+          .replace("mosquitto_sub", `mosquitto_sub -h ${LOOPBACK} -p ${port}`),
+      ],
+    });
+    await using again = await subscribe(address, session);
+    await publishPayloads(address, ["published later"], publisher);
+    await again.waitForCount(1);
+    assert.deepEqual(again.messages.map(({ payload }) => payload), ["published later"]);
+  },
+);
+
+/** The environments of the services of some compositions, one laid upon the other. */
+function readEnvironments(files: readonly string[]): Map<string, Record<string, string>> {
+  const environments = new Map<string, Record<string, string>>();
+  for (const file of files) {
+    const { services } = parse(Deno.readTextFileSync(`${COMPOSE}/${file}`), { merge: true });
+    for (const [name, { environment = {} }] of Object.entries<Record<string, object>>(services)) {
+      environments.set(name, { ...environments.get(name), ...environment });
+    }
+  }
+  return environments;
+}
+
+Deno.test("every logger of the compositions is asked for its metrics, and answers", () => {
+  const { scrape_configs: [{ dns_sd_configs: [{ names, port }] }] } = parse(
+    Deno.readTextFileSync(`${COMPOSE}/../prometheus/prometheus.yml`),
+  );
+  const services = readEnvironments(["docker-compose.yml", "monitoring.yml", "replicas.yml"]);
+  const loggers = [...services].filter(([, { MQTT_HOST }]) => MQTT_HOST !== undefined);
+  assert.deepEqual(loggers.map(([name]) => name).sort(), [...names].sort());
+  assert.equal(loggers.length, 2);
+  for (const [name, environment] of loggers) {
+    const { http } = parseConfig(environment, () => "secret");
+    assert.deepEqual(http, { host: "0.0.0.0", port }, name);
+  }
 });

@@ -1,10 +1,13 @@
 /** Several loggers that share one stream: each reading is stored once, whoever of them is killed. */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
 import type { TestDatabase } from "../services/postgres_database.ts";
+import { runSuccessfully } from "../services/process.ts";
+import { findProgram } from "../services/programs.ts";
 import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings, type Reading } from "../services/readings.ts";
+import { compareStored, expectStored, makeReadings, type Reading } from "../services/readings.ts";
 import type { MosquittoBroker } from "../services/mosquitto.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import {
@@ -20,25 +23,32 @@ import {
 const postgres = usePostgres();
 const GROUP = "$share/lab/sensors/#";
 
-/** Starts a member of the group with a name and a spool of its own. */
+interface Scene {
+  readonly database: TestDatabase;
+  readonly broker: MosquittoBroker;
+  readonly spool: string;
+}
+
+/** Starts a logger with a name and a spool of its own, as a member of the group unless told not. */
 async function startMember(
-  { database, broker, spool }: {
-    readonly database: TestDatabase;
-    readonly broker: MosquittoBroker;
-    readonly spool: string;
-  },
+  { database, broker, spool }: Scene,
   number: number,
-  times = 1,
+  { times = 1, group = "lab" }: { readonly times?: number; readonly group?: string } = {},
 ): Promise<LoggerProcess> {
-  const clientId = `replica-${number}`;
+  const clientId = nameOf(number);
   const logger = startLogger(loggerEnv({ database, broker }, {
     MQTT_CLIENT_ID: clientId,
-    MQTT_SHARED_GROUP: "lab",
+    MQTT_SHARED_GROUP: group,
     SPOOL_DIRECTORY: `${spool}/${number}`,
   }));
-  await waitForSubscription(broker, { clientId, filter: GROUP, times });
+  const filter = group === "" ? "sensors/#" : GROUP;
+  await waitForSubscription(broker, { clientId, filter, times });
   await logger.waitForLine("Connected to database");
   return logger;
+}
+
+function nameOf(number: number): string {
+  return `replica-${number}`;
 }
 
 for (const count of [2, 4]) {
@@ -70,7 +80,7 @@ for (const count of [2, 4]) {
     // What the broker has assigned to the absent one waits for it, and for nobody else.
     await waitForSettled(database);
     const without = await database.countReadings();
-    members[0] = stack.use(await startMember(scene, 0, 2));
+    members[0] = stack.use(await startMember(scene, 0, { times: 2 }));
     await waitForRows(database, readings.length);
     assert.ok(without < readings.length, "nothing had to wait for the one that was killed");
     await expectStored(database, readings);
@@ -112,10 +122,94 @@ Deno.test("what is assigned to a member of the group that has ended waits for it
   await waitForSettled(database);
   const taken = await database.countReadings() - 300;
   // Mosquitto 2.0 goes on assigning messages to a member whose session it keeps.
-  await using again = await startMember(scene, 0, 2);
+  await using again = await startMember(scene, 0, { times: 2 });
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
   assert.ok(taken > 0 && taken < 300, `${taken} of 300 went to the member that was there`);
   await stopCleanly(again);
   await stopCleanly(second);
+});
+
+/** Ends the session of a client as the README says it. */
+async function endSession(broker: MosquittoBroker, clientId: string): Promise<void> {
+  const readme = Deno.readTextFileSync(
+    fileURLToPath(new URL("../../README.md", import.meta.url)),
+  );
+  const [, line = ""] = /^ *mosquitto_sub (.*-h BROKER .*)$/m.exec(readme) ?? [];
+  const words = line.replace("BROKER", broker.host).replace("CLIENT_ID", clientId).split(" ");
+  assert.ok(words.includes(clientId), "the README does not say how a session is ended");
+  await runSuccessfully("mosquitto_sub", { args: [...words, "-p", String(broker.port)] });
+}
+
+/**
+ * Takes the first of some members out while messages come, in the steps of the README or without
+ * the one that keeps everything; returns what is in the table then, against what was published.
+ */
+async function takeOut(
+  members: number,
+  { withStep }: { readonly withStep: boolean },
+): Promise<Awaited<ReturnType<typeof compareStored>>> {
+  using spool = withTemporaryDirectory();
+  const database = await postgres.createDatabase();
+  await using broker = await startTellingMosquitto({ maxInflightMessages: 100 });
+  const scene = { database, broker, spool: spool.path };
+  await using stack = new AsyncDisposableStack();
+  const loggers: LoggerProcess[] = [];
+  for (let number = 0; number < members; number++) {
+    loggers.push(stack.use(await startMember(scene, number)));
+  }
+  const readings = makeReadings({ count: 60_000 });
+  const enough = new AbortController();
+  const publishing = publishReadings(broker, readings, { rate: 500, signal: enough.signal });
+  const waitForMore = async (): Promise<void> => {
+    await waitForRows(database, await database.countReadings() + 200);
+  };
+  let published;
+  try {
+    await waitForMore();
+    if (withStep) {
+      await stopCleanly(loggers[1] ?? assert.fail());
+      loggers[1] = stack.use(await startMember(scene, 1, { group: "" }));
+      await waitForMore();
+    }
+    const leaving = await stopCleanly(loggers.shift() ?? assert.fail());
+    assert.ok(leaving.stored > 0);
+    assert.equal(leaving.spooled, 0);
+    // The broker goes on assigning messages to it.
+    await waitForMore();
+    await endSession(broker, nameOf(0));
+    await waitForMore();
+    if (withStep && members > 2) {
+      await stopCleanly(loggers.shift() ?? assert.fail());
+      loggers.unshift(stack.use(await startMember(scene, 1, { times: 2 })));
+      await waitForMore();
+    }
+  } finally {
+    enough.abort();
+    published = await publishing;
+  }
+  assert.ok(published < readings.length, "it took too long");
+  await waitForSettled(database);
+  for (const logger of loggers) await stopCleanly(logger);
+  return await compareStored(database, readings.slice(0, published));
+}
+
+const withoutClient = withoutMosquitto ||
+  (findProgram("mosquitto_sub") === null && Deno.env.get("CI") !== "true");
+
+for (const members of [2, 3]) {
+  Deno.test(`one of ${members} loggers is taken out as the README says it, and nothing is lost`, {
+    ignore: withoutClient,
+  }, async () => {
+    const { total, missing } = await takeOut(members, { withStep: true });
+    assert.equal(total, 0, missing.slice(0, 5).join("\n"));
+  });
+}
+
+Deno.test("a session that is ended without that loses what was assigned to it", {
+  ignore: withoutClient,
+}, async () => {
+  const { missing, extra, changed } = await takeOut(2, { withStep: false });
+  assert.ok(missing.length > 50, `${missing.length} are missing`);
+  assert.deepEqual([extra, changed], [[], []]);
 });

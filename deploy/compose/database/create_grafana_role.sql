@@ -1,7 +1,9 @@
--- A role that reads the tables, for Grafana.
+-- A role that reads the tables, for Grafana. May be run again, with another password for instance.
 \set ON_ERROR_STOP on
 \set password `cat /run/secrets/database_grafana_password`
-CREATE ROLE grafana LOGIN PASSWORD :'password';
+SELECT 'CREATE ROLE grafana'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'grafana') \gexec
+ALTER ROLE grafana LOGIN PASSWORD :'password';
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO grafana;
 -- Those too that `schema` makes later, as this user.
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO grafana;
