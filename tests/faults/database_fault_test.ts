@@ -7,12 +7,11 @@ import { startBroker } from "../services/broker.ts";
 import { withoutSources } from "../program/broken_sources.ts";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { waitUntil } from "../services/poll.ts";
-import { LOGGER_PASSWORD, LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
+import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
 import { expectStored, makeReadings } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { SqlConnection } from "../services/sql.ts";
 import {
   createSession,
   linesOf,
@@ -208,33 +207,16 @@ const REFUSALS: readonly Refusal[] = [{
   name: "the password is another one",
   reason: /authentication failed .*\(check DATABASE_USER and DATABASE_PASSWORD\)/,
   begin: async (database) => {
-    const setPassword = async (password: string): Promise<void> => {
-      const literal = password.replaceAll("'", "''");
-      await database.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD '${literal}'`);
-    };
-    await setPassword("another one");
+    await database.setLoggerPassword("another one");
     await terminateLogger(database);
-    return async () => await setPassword(LOGGER_PASSWORD);
+    return async () => await database.setLoggerPassword();
   },
 }, {
   name: "others have taken all connections",
   reason: /(too many clients|connection slots are reserved).*\(raise max_connections/,
   begin: async (database) => {
-    const others = new AsyncDisposableStack();
-    await waitUntil(async () => {
-      // Those that found a place free before it was taken.
-      const own = await database.query(
-        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE application_name = 'kraken-logger' AND datname = current_database()`,
-      );
-      try {
-        while (true) others.use(await SqlConnection.open(database.logger));
-      } catch (error) {
-        assert.equal((error as { code?: string }).code, "53300");
-      }
-      return own.length === 0;
-    }, { what: "all connections to be taken" });
-    return async () => await others.disposeAsync();
+    const others = await database.takeAllConnections();
+    return async () => await others[Symbol.asyncDispose]();
   },
 }];
 
@@ -249,8 +231,8 @@ for (const { name, reason, begin } of REFUSALS) {
     try {
       // The ERROR has the end of the connections, the attempts after it have this.
       await load.logger.waitForLine(reason);
-      // More than a second's worth, after which the spool is used.
-      await load.waitForPublished(600);
+      // More than the second's worth that may wait in memory.
+      await load.waitForSpooled(600);
     } finally {
       await end();
     }
@@ -271,7 +253,7 @@ Deno.test("run keeps every reading while the disk of the database is full", {
     disk.fill();
     const reason = /No space left on device \(free space on the disk of the database server\)/;
     await load.logger.waitForLine(reason);
-    await load.waitForPublished(600);
+    await load.waitForSpooled(600);
     disk.empty();
     await load.finish();
     assert.equal(load.expectOutages(reason), 1);

@@ -20,6 +20,7 @@ import {
   stopCleanly,
   waitForRows,
 } from "../program/harness.ts";
+import { countSpooled } from "./spool_file.ts";
 
 /** How {@linkcode startLoad} sets the scene. */
 export interface LoadOptions {
@@ -94,7 +95,8 @@ export async function startLoad(database: TestDatabase, options: LoadOptions = {
     await logger.waitForLine("Connected to MQTT broker");
     const publisher = resources.use(new EndlessPublisher(broker, rate));
     await waitForRows(database, 1);
-    return new Load({ database, broker, logger, publisher, resources });
+    const spoolDirectory = spool ? directory.path : undefined;
+    return new Load({ database, broker, logger, publisher, spoolDirectory, resources });
   } catch (error) {
     await resources.disposeAsync();
     throw error;
@@ -106,6 +108,7 @@ interface LoadParts {
   readonly broker: MosquittoBroker;
   readonly logger: LoggerProcess;
   readonly publisher: EndlessPublisher;
+  readonly spoolDirectory: string | undefined;
   readonly resources: AsyncDisposableStack;
 }
 
@@ -127,6 +130,16 @@ export class Load implements AsyncDisposable {
     await waitUntil(() => publisher.published >= target, {
       timeoutMs: 60_000,
       what: `${count} readings more to be published`,
+    });
+  }
+
+  /** Waits until at least so many readings are in the spool, which there must be. */
+  async waitForSpooled(count: number): Promise<void> {
+    const { spoolDirectory } = this.#parts;
+    assert.ok(spoolDirectory !== undefined, "a load without a spool");
+    await waitUntil(() => countSpooled(spoolDirectory) >= count, {
+      timeoutMs: 60_000,
+      what: `${count} readings in the spool`,
     });
   }
 

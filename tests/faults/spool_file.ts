@@ -1,8 +1,10 @@
 /**
  * A look at the file of the spool from outside, with nothing of the logger's.
  */
+import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { waitUntil } from "../services/poll.ts";
+import { type Reading, toPayload } from "../services/readings.ts";
 
 /** What the file is called. */
 export const SPOOL_FILE = "spool.sqlite";
@@ -11,6 +13,11 @@ export const SPOOL_FILE = "spool.sqlite";
 export function readSpool(directory: string): string[] {
   const rows = query(directory, "SELECT payload FROM message ORDER BY id");
   return rows.map(({ payload }) => new TextDecoder().decode(payload as Uint8Array));
+}
+
+/** Asserts that these readings are in the spool of a directory, and nothing else, in any order. */
+export function expectSpooled(directory: string, readings: readonly Reading[]): void {
+  assert.deepEqual(readSpool(directory).toSorted(), readings.map(toPayload).toSorted());
 }
 
 /** Number of messages in the spool of a directory; a logger may be using it. */

@@ -9,6 +9,9 @@ import type { TestDatabase } from "../services/postgres_database.ts";
 import { startProxy, type TcpProxy } from "../services/proxy.ts";
 import { createSession, type SharedPostgres, startTellingMosquitto } from "../program/harness.ts";
 
+/** What the logger says when the disk has no room for the spool. */
+export const SPOOL_DISK_FULL = /ERROR {4}The spool takes no more messages: .*\bdisk is full/;
+
 /** How {@linkcode setScene} sets the scene. */
 export interface SceneOptions {
   /** Settings of the broker; it keeps everything by default. */

@@ -3,20 +3,61 @@
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import {
+  type LoggerEnv,
+  loggerEnv,
+  type LoggerServices,
+  runLogger,
+  startLogger,
+} from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
 import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings, makeSensors, toPayload } from "../services/readings.ts";
+import {
+  expectStored,
+  makeReadings,
+  makeSensors,
+  type Reading,
+  toPayload,
+} from "../services/readings.ts";
 import { createSession, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  type TemporaryDirectory,
+  withTemporaryDirectory,
+} from "../services/temporary_directory.ts";
 
 const postgres = usePostgres();
+
+/**
+ * One connection, so that what comes first is dealt with first, and times that the test can read
+ * without knowing the time zone of the host.
+ */
+function orderlyEnv(
+  { directory, ...services }: LoggerServices & { readonly directory: TemporaryDirectory },
+): LoggerEnv {
+  const settings = { DATABASE_CONNECTIONS: "1", TZ: "UTC" };
+  return loggerEnv(services, { SPOOL_DIRECTORY: directory.path, ...settings });
+}
+
+/** Waits until the second is over, so that what follows can be told from what was before. */
+async function nextSecond(): Promise<number> {
+  const now = (): number => Math.floor(Date.now() / 1000);
+  const before = now();
+  await waitUntil(() => now() > before, { what: "the next second" });
+  return Date.now();
+}
+
+function expectAscending(timesMs: readonly (number | undefined)[]): void {
+  for (const [index, timeMs = NaN] of timesMs.entries()) {
+    assert.ok((timesMs[index - 1] ?? -Infinity) <= timeMs, `number ${index} of ${timesMs}`);
+  }
+}
 
 Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase({ valueType: "smallint" });
   await using broker = await startBroker();
   await createSession(broker);
-  const env = loggerEnv({ database, broker }, { SPOOL_DIRECTORY: directory.path });
+  const env = orderlyEnv({ database, broker, directory });
   const readings = makeReadings({ count: 6 }).map((reading, index) => ({
     ...reading,
     // The third and the fifth do not fit.
@@ -26,7 +67,10 @@ Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
   const binary = new Uint8Array([0xff, 0x00, 0x1b]);
   await using logger = startLogger(env);
   await logger.waitForLine("Connected to MQTT broker");
+  const startMs = Date.now();
   await publishPayloads(broker, ["hello\u001b[31m", binary], { topic: "sensors/other" });
+  await logger.waitForLine("Rejected a message on 'sensors/other': the payload is not UTF-8");
+  const betweenMs = await nextSecond();
   await publishReadings(broker, readings, { topic: "sensors/lab/1" });
   await waitForRows(database, fitting.length);
 
@@ -52,10 +96,13 @@ Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
       toPayload(readings[4] as typeof readings[0]),
     ]);
     assert.equal(messages[1].payloadBase64, "/wAb");
-    for (const { time, topic, reason } of messages) {
-      assert.ok(Math.abs(Date.parse(time) - Date.now()) < 600_000, time);
-      assert.ok(topic.startsWith("sensors/") && reason.length > 0);
-    }
+    assert.deepEqual(messages.map(({ topic }) => topic), [
+      ...["sensors/other", "sensors/other"],
+      ...["sensors/lab/1", "sensors/lab/1"],
+    ]);
+    for (const { reason } of messages) assert.ok(reason.length > 0);
+    const times = messages.map(({ time }) => Date.parse(time));
+    expectAscending([startMs, ...times.slice(0, 2), betweenMs, ...times.slice(2), Date.now()]);
   });
 
   await t.step("by topic and time", async () => {
@@ -67,6 +114,10 @@ Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
     assert.equal(await count("--topic", "sensors/+"), 2);
     assert.equal(await count("--since", "1h"), 4);
     assert.equal(await count("--since", "2100-01-01"), 0);
+    const between = new Date(betweenMs).toISOString();
+    assert.equal(await count("--since", between), 2);
+    assert.equal(await count("--since", between, "--topic", "sensors/lab/#"), 2);
+    assert.equal(await count("--since", between, "--topic", "sensors/other"), 0);
   });
 
   await t.step("with --retry nothing changes as long as the cause is there", async () => {
@@ -104,48 +155,77 @@ Deno.test("unknown lists the sensors that are not registered, until they are", a
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
-  const env = loggerEnv({ database, broker }, { SPOOL_DIRECTORY: directory.path });
+  const env = orderlyEnv({ database, broker, directory });
   const [first, second] = makeSensors(2, 7);
   assert.ok(first && second);
   const known = makeReadings({ count: 3 });
   const unknown = makeReadings({ count: 5, sensors: [first, second] });
+  const last = unknown[4] as Reading;
+  // Each of three parts comes in between two of these.
+  const timesMs = [Date.now()];
   {
     await using logger = startLogger(env);
     await logger.waitForLine("Connected to MQTT broker");
-    await publishReadings(broker, unknown);
+    await publishReadings(broker, unknown.slice(0, 2), { topic: "sensors/attic" });
+    for (const { uuid } of [first, second]) await logger.waitForLine(`Sensor ${uuid} sid `);
+    timesMs.push(await nextSecond());
+    await publishReadings(broker, unknown.slice(2, 4), { topic: "sensors/cellar" });
     await publishReadings(broker, known);
     await waitForRows(database, known.length);
     await stopCleanly(logger);
   }
+  timesMs.push(await nextSecond());
+  {
+    await using logger = startLogger(env);
+    const payload = toPayload(last).replace('"K"', '"°C"');
+    await publishPayloads(broker, [payload], { topic: "sensors/garden" });
+    await logger.waitForLine(`Sensor ${first.uuid} sid `);
+    await stopCleanly(logger);
+  }
+  timesMs.push(Date.now());
+
+  const expected = [
+    { ...first, topic: "sensors/garden", value: String(last.value), unit: "°C", count: 3 },
+    { ...second, topic: "sensors/cellar", value: String(unknown[3]?.value), unit: "K", count: 2 },
+  ];
+  const seen: { readonly first: string; readonly last: string }[] = [];
+
+  await t.step("as JSON", async () => {
+    const { stdout } = await runLogger(["unknown", "--json"], env);
+    const sensors = stdout.trim().split("\n").map((line) => JSON.parse(line));
+    seen.push(...sensors.map(({ firstSeen, lastSeen }) => ({ first: firstSeen, last: lastSeen })));
+    assert.deepEqual(sensors.map(({ firstSeen: _, lastSeen: __, ...others }) => others), expected);
+    const [one, other] = seen.map((times) => [times.first, times.last].map(Date.parse));
+    const [start = NaN, afterFirst = NaN, afterSecond = NaN, end = NaN] = timesMs;
+    expectAscending([start, one?.[0], afterFirst, afterSecond, one?.[1], end]);
+    expectAscending([start, other?.[0], afterFirst, other?.[1], afterSecond]);
+  });
+
+  const formatTime = (time = ""): string => time.slice(0, 19).replace("T", " ");
 
   await t.step("as a table", async () => {
     const { code, stdout } = await runLogger(["unknown"], env);
     assert.equal(code, 0);
     const [heading, ...rows] = stdout.trimEnd().split("\n");
     assert.match(heading ?? "", /^uuid +sid +topic +last value +readings +first seen +last seen$/);
-    const row = rows.find((line) => line.startsWith(`${first.uuid}  ${first.sid}`));
-    // Which one is the last depends on the connection that was faster.
-    const published = unknown.filter(({ uuid }) => uuid === first.uuid);
-    const cells = row?.split(/ {2,}/) ?? [];
-    assert.deepEqual([cells[2], cells[4]], [`sensors/test/${first.uuid}/${first.sid}`, "3"]);
-    assert.ok(published.some(({ value }) => cells[3] === `${value} K`), stdout);
-    assert.equal(rows.length, 2);
-  });
-
-  await t.step("as JSON", async () => {
-    const { stdout } = await runLogger(["unknown", "--json"], env);
-    const sensors = stdout.trim().split("\n").map((line) => JSON.parse(line));
     assert.deepEqual(
-      new Set(sensors.map(({ uuid, sid, count, unit }) => [uuid, sid, count, unit].join())),
-      new Set([
-        [first.uuid, first.sid, 3, "K"].join(),
-        [second.uuid, second.sid, 2, "K"].join(),
+      rows.map((row) => row.split(/ {2,}/)),
+      expected.map(({ uuid, sid, topic, value, unit, count }, index) => [
+        ...[uuid, String(sid), topic, `${value} ${unit}`, String(count)],
+        ...[formatTime(seen[index]?.first), formatTime(seen[index]?.last)],
       ]),
     );
   });
 
   await t.step("as SQL that registers them, after which their readings are stored", async () => {
     const { stdout } = await runLogger(["unknown", "--sql"], env);
+    assert.deepEqual(
+      stdout.split("\n").filter((line) => line.startsWith("--")),
+      expected.map(({ topic, value, unit, count }, index) =>
+        `-- ${topic}, last value ${value} ${unit}, ${count} readings, ` +
+        `last seen ${formatTime(seen[index]?.last)}`
+      ),
+    );
     await database.query(stdout);
     await using logger = startLogger(env);
     await publishReadings(broker, unknown);

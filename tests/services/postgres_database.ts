@@ -89,7 +89,7 @@ export class TestDatabase {
     );
   }
 
-  /** Ends all connections of the logger; returns how many there were. */
+  /** Ends all connections of the logger's role; returns how many there were. */
   async terminateLogger(): Promise<number> {
     const rows = await this.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -97,6 +97,65 @@ export class TestDatabase {
       [LOGGER_ROLE],
     );
     return rows.length;
+  }
+
+  /** Changes the password of the logger's role, or back to the one it was created with. */
+  async setLoggerPassword(password: string = LOGGER_PASSWORD): Promise<void> {
+    await this.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD ${quoteText(password)}`);
+  }
+
+  /**
+   * Takes all connections that the server has for others than superusers, those of the logger
+   * among them. The caller gives them back by disposing them.
+   */
+  async takeAllConnections(): Promise<TakenConnections> {
+    const taken = new TakenConnections(this.logger);
+    try {
+      // A logger that comes in between finds a place free before it is taken.
+      for (let found = true; found;) {
+        await taken.takeFree();
+        const rows = await this.query(
+          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE application_name = 'kraken-logger' AND datname = current_database()`,
+        );
+        found = rows.length > 0;
+      }
+      return taken;
+    } catch (error) {
+      await taken[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+}
+
+/** Connections that do nothing but keep others out; see {@linkcode TestDatabase.takeAllConnections}. */
+export class TakenConnections implements AsyncDisposable {
+  readonly #target: SqlTarget;
+  readonly #connections = new AsyncDisposableStack();
+  #refusals = 0;
+
+  constructor(target: SqlTarget) {
+    this.#target = target;
+  }
+
+  /** How often the server has refused one of these, and told of it in its log. */
+  get refusals(): number {
+    return this.#refusals;
+  }
+
+  /** Takes what there is, until the server refuses. */
+  async takeFree(): Promise<void> {
+    try {
+      while (true) this.#connections.use(await SqlConnection.open(this.#target));
+    } catch (error) {
+      // too_many_connections
+      if ((error as { code?: string }).code !== "53300") throw error;
+      this.#refusals++;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#connections.disposeAsync();
   }
 }
 

@@ -1,0 +1,87 @@
+/**
+ * A signal while the database hangs: what is in hand at that moment goes to the spool, or stays with
+ * the broker where there is none, before the deadline that is promised.
+ */
+import assert from "node:assert/strict";
+import { waitUntil } from "../services/poll.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  linesOf,
+  readCounts,
+  stopWhenDrained,
+  usePostgres,
+  waitForBlockedInsert,
+  waitForRows,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import { countSpooled, expectSpooled } from "./spool_file.ts";
+import { setScene } from "./spool_scene.ts";
+
+const postgres = usePostgres();
+
+/** What is promised for the time from a signal to the end … */
+const DEADLINE_MS = 10_000;
+
+/** … and what saying goodbye may take on a machine that has other things to do. */
+const GOODBYE_MS = 2_000;
+
+for (const spool of [true, false]) {
+  const name = spool
+    ? "what is in hand at a signal goes to the spool while the database hangs, before the deadline"
+    : "what is in hand at a signal stays with the broker without a spool, and the deadline is kept";
+  Deno.test(name, { ignore: withoutMosquitto }, async () => {
+    const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
+    await using scene = await setScene(postgres, { spool, env });
+    const { database, broker, directory } = scene;
+    const readings = makeReadings({ count: 60 });
+    {
+      await using lock = await database.connect();
+      await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+      await using logger = scene.startLogger();
+      await logger.waitForLine("Connected to MQTT broker");
+      await logger.waitForLine("Connected to database");
+      await Promise.all(
+        ([1, 2] as const).map((qos) =>
+          publishReadings(broker, readings.filter((_, index) => index % 2 === qos - 1), { qos })
+        ),
+      );
+      await waitUntil(
+        () => linesOf(logger, "DEBUG").filter((line) => /^Received on /.test(line)).length === 60,
+        { what: "all readings in hand" },
+      );
+      // So that nothing is moved between this look at the spool and the signal.
+      logger.signal("SIGSTOP");
+      await waitForBlockedInsert(database);
+      if (spool) assert.equal(countSpooled(directory), 0, "the signal came too late");
+      logger.signal("SIGTERM");
+      const startMs = performance.now();
+      const status = await logger.stop("SIGCONT");
+      const durationMs = performance.now() - startMs;
+      assert.equal(status, spool ? 0 : 1);
+      // Until the deadline the database may come back.
+      const isInTime = durationMs < DEADLINE_MS + GOODBYE_MS;
+      assert.ok(isInTime && (spool || durationMs >= DEADLINE_MS), `it took ${durationMs} ms`);
+      const { received, stored, spooled, waiting } = readCounts(logger);
+      assert.deepEqual(
+        [received, stored, spooled, waiting],
+        [60, 0, ...(spool ? [60, 0] : [0, 60])],
+      );
+      const left = "60 messages could not be stored. They are not acknowledged, and the broker " +
+        "sends them again (those of QoS 0 excepted).";
+      assert.deepEqual(linesOf(logger, "ERROR"), spool ? [] : [left]);
+      if (spool) expectSpooled(directory, readings);
+      assert.equal(await database.countReadings(), 0);
+      await lock.query("ROLLBACK");
+    }
+    await using again = scene.startLogger();
+    await waitForRows(database, readings.length);
+    const counts = await stopWhenDrained(again, broker);
+    await expectStored(database, readings);
+    // Beside what is sent again there is the marker.
+    assert.deepEqual([counts.found, counts.received], spool ? [60, 1] : [0, 61]);
+    // The server may go on with the statement of a client that is gone: then these are repeats.
+    assert.equal(counts.stored + counts.duplicates, readings.length);
+    assert.deepEqual([counts.spooled, counts.waiting], [0, 0]);
+  });
+}

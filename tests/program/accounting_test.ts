@@ -1,0 +1,73 @@
+/**
+ * The account that the logger gives of all messages every hour, and at its end.
+ */
+import assert from "node:assert/strict";
+import { startBroker } from "../services/broker.ts";
+import { loggerEnv, startLogger } from "../services/logger_process.ts";
+import { publishPayloads, publishReadings } from "../services/publisher.ts";
+import { makeReadings } from "../services/readings.ts";
+import { breakSources, withoutSources } from "./broken_sources.ts";
+import {
+  createSession,
+  linesOf,
+  stopCleanly,
+  usePostgres,
+  waitForBlockedInsert,
+  waitForRows,
+} from "./harness.ts";
+
+const postgres = usePostgres();
+
+Deno.test("run tells every hour, while it runs, what became of all messages", {
+  ignore: withoutSources,
+}, async () => {
+  // For hours to pass within the test.
+  using sources = breakSources([{
+    file: "lib/logger.ts",
+    find: "ACCOUNT_MS = 3600 * 1000;",
+    replace: "ACCOUNT_MS = 300;",
+  }]);
+  const database = await postgres.createDatabase();
+  const [enabled, disabled, unknown] = [1, 2, 3].map(() => ({ uuid: crypto.randomUUID() }));
+  assert.ok(enabled && disabled && unknown);
+  await database.registerSensors([enabled, { ...disabled, enabled: false }]);
+  await using broker = await startBroker();
+  await createSession(broker);
+  const env = loggerEnv({ database, broker });
+  await using logger = startLogger(env, { sources: sources.path });
+  const account = async (counts: string): Promise<void> => {
+    const from = logger.lines.length;
+    await logger.waitForLine(` INFO     In the course of this run: ${counts}.`, { from });
+  };
+  await logger.waitForLine("Connected to MQTT broker");
+  await account(
+    "0 messages received, 0 stored, 0 duplicates, 0 of unknown sensors, 0 of disabled sensors, " +
+      "0 rejected, 0 waiting",
+  );
+
+  const readings = makeReadings({ count: 20, sensors: [enabled] });
+  const [first, rest] = [readings.slice(0, 11), readings.slice(11)];
+  await publishReadings(broker, first);
+  await waitForRows(database, first.length);
+  await publishReadings(broker, first.slice(0, 5));
+  await publishReadings(broker, makeReadings({ count: 4, sensors: [unknown] }));
+  await publishReadings(broker, makeReadings({ count: 3, sensors: [disabled] }));
+  await publishPayloads(broker, ["one", "two"]);
+  const others = "5 duplicates, 4 of unknown sensors, 3 of disabled sensors, 2 rejected";
+  await account(`25 messages received, 11 stored, ${others}, 0 waiting`);
+  // The same again, while nothing comes: it tells of the run, not of the hour.
+  await account(`25 messages received, 11 stored, ${others}, 0 waiting`);
+
+  {
+    await using lock = await database.connect();
+    await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+    await publishReadings(broker, rest);
+    await waitForBlockedInsert(database);
+    await account(`34 messages received, 11 stored, ${others}, 9 waiting`);
+    await lock.query("ROLLBACK");
+  }
+  const last = `34 messages received, 20 stored, ${others}, 0 waiting`;
+  await account(last);
+  await stopCleanly(logger);
+  assert.equal(linesOf(logger, "INFO").at(-1), `Stopped: ${last}.`);
+});
