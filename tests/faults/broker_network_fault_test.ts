@@ -10,7 +10,13 @@ import { withoutSources } from "../program/broken_sources.ts";
 import { waitUntil } from "../services/poll.ts";
 import { startProxy } from "../services/proxy.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
-import { createRandom, expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createRandom,
+  expectStored,
+  makeReadings,
+  printSeed,
+  readSeed,
+} from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import {
   createSession,
@@ -28,7 +34,7 @@ import {
   waitForOutageEnds,
 } from "./broker_load.ts";
 
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+const SEED = readSeed();
 
 const postgres = usePostgres();
 
@@ -68,9 +74,8 @@ Deno.test("run keeps every reading when the network is cut either way, for longe
 
 Deno.test("run keeps every reading when a backlog is reset again and again", {
   ignore: withoutMosquitto,
-}, async () => {
-  // deno-lint-ignore no-console
-  console.log(`KRAKEN_TEST_SEED=${SEED}`);
+}, async (t) => {
+  printSeed(t, SEED);
   const random = createRandom(SEED);
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { waitUntil } from "../services/poll.ts";
 import { withoutSources } from "../program/broken_sources.ts";
 import { startProxy } from "../services/proxy.ts";
-import { createRandom } from "../services/readings.ts";
+import { createRandom, printSeed, readSeed } from "../services/readings.ts";
 import { slowInserts, usePostgres, withoutMosquitto } from "../program/harness.ts";
 import {
   MORE_THAN_NARROW_HOLDS,
@@ -18,7 +18,7 @@ import {
   waitForTimeouts,
 } from "./database_load.ts";
 
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+const SEED = readSeed();
 
 const postgres = usePostgres();
 
@@ -45,9 +45,8 @@ for (const spool of [true, false]) {
 
   Deno.test(`run${variant} stores every reading once when its connections are cut anywhere`, {
     ignore: withoutMosquitto,
-  }, async () => {
-    // deno-lint-ignore no-console
-    console.log(`KRAKEN_TEST_SEED=${SEED}`);
+  }, async (t) => {
+    printSeed(t, SEED);
     const random = createRandom(SEED);
     const database = await postgres.createDatabase();
     // Batches of some dozens, whose statements have some thousand bytes.

@@ -10,7 +10,7 @@ import { startMosquitto } from "../services/mosquitto.ts";
 import { publishPayloadsFast } from "../services/payload_publisher.ts";
 import type { TestDatabase } from "../services/postgres_database.ts";
 import { waitUntil } from "../services/poll.ts";
-import { expectStored, type Reading } from "../services/readings.ts";
+import { expectStored, printSeed, type Reading, readSeed } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import {
   type Counts,
@@ -25,7 +25,7 @@ import { peakMemoryBytes } from "../bench/usage.ts";
 import { judge, type Verdict } from "./fuzz_oracle.ts";
 import { type FuzzMessage, makeFuzz, makeTargets } from "./fuzz_payloads.ts";
 
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+const SEED = readSeed();
 const MESSAGES = 100_000;
 const MAX_MEMORY_BYTES = 512 * 2 ** 20;
 
@@ -120,9 +120,8 @@ async function waitForReading(
 Deno.test(
   `run stores every reading among ${MESSAGES} messages of all kinds, and outlives the others`,
   { ignore: withoutMosquitto },
-  async () => {
-    // deno-lint-ignore no-console
-    console.log(`KRAKEN_TEST_SEED=${SEED}`);
+  async (t) => {
+    printSeed(t, SEED);
     const startMs = performance.now();
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();

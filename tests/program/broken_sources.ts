@@ -16,6 +16,20 @@ export interface Breakage {
   readonly replace: string;
 }
 
+/** A message without a spool, or one that has not got there yet, is acknowledged as it comes. */
+export const ACKNOWLEDGED_BEFORE_COMMIT: readonly Breakage[] = [{
+  file: "lib/delivery.ts",
+  find: "delivery.onSettled = () => this.#settle(delivery, owed);",
+  replace: "this.#settle(delivery, owed);",
+}];
+
+/** A message that goes to the spool is acknowledged before it is written there. */
+export const ACKNOWLEDGED_BEFORE_DISK: readonly Breakage[] = [{
+  file: "lib/overflow.ts",
+  find: "if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;",
+  replace: "setTimeout(() => this.#spool.append(deliveries), 60_000);",
+}];
+
 /** A copy of the sources, removed at disposal. */
 export interface BrokenSources extends Disposable {
   readonly path: string;

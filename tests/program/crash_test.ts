@@ -7,7 +7,13 @@ import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { delay, waitUntil } from "../services/poll.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
-import { createRandom, expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createRandom,
+  expectStored,
+  makeReadings,
+  printSeed,
+  readSeed,
+} from "../services/readings.ts";
 import {
   createSession,
   expectNothingLeft,
@@ -19,7 +25,7 @@ import {
   withoutMosquitto,
 } from "./harness.ts";
 
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+const SEED = readSeed();
 
 const postgres = usePostgres();
 
@@ -31,9 +37,8 @@ for (
 ) {
   Deno.test(`run keeps ${backlog} readings of QoS ${qos} when it is killed ${kills} times`, {
     ignore: withoutMosquitto,
-  }, async () => {
-    // deno-lint-ignore no-console
-    console.log(`KRAKEN_TEST_SEED=${SEED}`);
+  }, async (t) => {
+    printSeed(t, SEED);
     const random = createRandom(SEED + qos);
     const database = await postgres.createDatabase();
     await slowInserts(database, 0.02);

@@ -6,11 +6,17 @@ import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
 import { loggerEnv, type LoggerOptions, startLogger } from "../services/logger_process.ts";
 import { delay, waitUntil } from "../services/poll.ts";
-import { publishReadings } from "../services/publisher.ts";
+import { publishPayloads, publishReadings } from "../services/publisher.ts";
 import { publishReadingsFast } from "../services/publisher_process.ts";
 import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { type Breakage, breakSources, withoutSources } from "./broken_sources.ts";
+import {
+  ACKNOWLEDGED_BEFORE_COMMIT,
+  ACKNOWLEDGED_BEFORE_DISK,
+  type Breakage,
+  breakSources,
+  withoutSources,
+} from "./broken_sources.ts";
 import {
   countConnections,
   createSession,
@@ -88,21 +94,13 @@ const GUARANTEES: readonly Guarantee[] = [{
   name: "loses nothing when it is killed before the commit",
   check: checkKill({ spool: false, actMs: 0 }),
   breakage: "an acknowledgement before the commit",
-  breakages: [{
-    file: "lib/delivery.ts",
-    find: "delivery.onSettled = () => this.#settle(delivery, owed);",
-    replace: "this.#settle(delivery, owed);",
-  }],
+  breakages: ACKNOWLEDGED_BEFORE_COMMIT,
   complaint: /Waiting for 15 rows/,
 }, {
   name: "loses nothing when it is killed while messages go to the spool",
   check: checkKill({ spool: true, actMs: 300 }),
   breakage: "an acknowledgement before the messages are on disk",
-  breakages: [{
-    file: "lib/overflow.ts",
-    find: "if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;",
-    replace: "setTimeout(() => this.#spool.append(deliveries), 60_000);",
-  }],
+  breakages: ACKNOWLEDGED_BEFORE_DISK,
   complaint: /Waiting for 15 rows/,
 }, {
   name: "loses nothing in the spool when it is killed before the commit of the database",
@@ -187,7 +185,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   breakage: "a batch that is not split",
   breakages: [{
     file: "lib/store_readings.ts",
-    find: "if (!(error instanceof DatabaseError && error.isContent)) throw error;",
+    find: "    const [first] = items;",
     replace: "throw error;",
   }],
   complaint: /Waiting for 14 rows/,
@@ -285,6 +283,43 @@ const GUARANTEES: readonly Guarantee[] = [{
     replace: "",
   }],
   complaint: /deep-equal/,
+}, {
+  name: "accounts for every message once",
+  check: async ({ options }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    const readings = makeReadings({ count: 10 });
+    await publishReadings(broker, readings);
+    await using logger = startLogger(loggerEnv({ database, broker }), options);
+    await waitForRows(database, readings.length);
+    await stopCleanly(logger);
+  },
+  breakage: "an outcome that is counted twice",
+  breakages: [{
+    file: "lib/writer.ts",
+    find: "outcomes.stored += result.stored;",
+    replace: "outcomes.stored += 2 * result.stored;",
+  }],
+  complaint: /deep-equal[^]*The counts do not add up: 0 messages are in memory/,
+}, {
+  name: "accounts for every message that it rejects",
+  check: async ({ options }) => {
+    const database = await postgres.createDatabase();
+    await using broker = await startBroker();
+    await createSession(broker);
+    await publishPayloads(broker, ["no reading"]);
+    await using logger = startLogger(loggerEnv({ database, broker }), options);
+    await logger.waitForLine("Rejected a message");
+    await stopCleanly(logger);
+  },
+  breakage: "an outcome that is not counted",
+  breakages: [{
+    file: "lib/writer.ts",
+    find: "this.#statistics.outcomes.rejected++;",
+    replace: "",
+  }],
+  complaint: /deep-equal[^]*The counts do not add up: 0 messages are in memory/,
 }];
 
 for (const { name, ignore = false, check, breakage, breakages, complaint } of GUARANTEES) {

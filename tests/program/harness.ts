@@ -119,7 +119,8 @@ export async function waitForRows(
   return await waitUntil(async () => {
     const rows = await database.countReadings();
     return rows >= count ? rows : null;
-  }, { what: `${count} rows in the table`, timeoutMs, intervalMs: 25 });
+    // Counting many takes some time.
+  }, { what: `${count} rows in the table`, timeoutMs, intervalMs: count < 20_000 ? 25 : 250 });
 }
 
 /** Makes every insert take at least so long, so that a fault finds one under way. */
@@ -175,8 +176,12 @@ const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
   unreadable: "unreadable in the spool",
 };
 
-/** The counts in the last line of a logger that was stopped; 0 for what it does not mention. */
+/**
+ * The counts in the last line of a logger that was stopped; 0 for what it does not mention. It must
+ * have found them to agree with what it had in memory.
+ */
 export function readCounts(logger: LoggerProcess): Counts {
+  expectNoDefect(logger);
   const text = logger.lines.findLast((line) => line.includes("Stopped: "));
   assert.ok(text, `no counts in the output:\n${logger.lines.slice(-20).join("\n")}`);
   const entries = Object.entries(COUNT_WORDS).map(([name, words]) => {
@@ -187,8 +192,17 @@ export function readCounts(logger: LoggerProcess): Counts {
   const { received, found, stored, duplicates, unknown, disabled, rejected } = counts;
   const ended = stored + duplicates + unknown + disabled + rejected + counts.dropped;
   const left = counts.spooled + counts.unreadable + counts.waiting;
+  // What waits is the rest by definition: this finds a count that the line leaves out.
   assert.equal(received + found, ended + left, `do not add up: ${text}`);
   return counts;
+}
+
+/**
+ * Asserts that the logger has found no defect of its own: as it stops, it compares its counts with
+ * the messages that it still has.
+ */
+function expectNoDefect(logger: LoggerProcess): void {
+  assert.deepEqual(logger.lines.filter((line) => /do not add up|defect/.test(line)), []);
 }
 
 /** Asks the logger to end, which it must do with status 0; returns its counts. */
@@ -197,8 +211,10 @@ export async function stopCleanly(
   signal: Deno.Signal = "SIGTERM",
 ): Promise<Counts> {
   const status = await logger.stop(signal);
+  // Counts that are wrong may be the cause of another status.
+  const counts = readCounts(logger);
   assert.equal(status, 0, `output:\n${logger.lines.slice(-20).join("\n")}`);
-  return readCounts(logger);
+  return counts;
 }
 
 /**

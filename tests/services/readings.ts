@@ -183,3 +183,24 @@ export function createRandom(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/**
+ * The seed for the tests of a file: that in `KRAKEN_TEST_SEED`, else another one each time.
+ *
+ * @throws {TypeError} when the variable has no whole number.
+ */
+export function readSeed(): number {
+  const text = Deno.env.get("KRAKEN_TEST_SEED");
+  if (text === undefined) return Math.floor(Math.random() * 1e9);
+  if (!/^\d+$/.test(text)) {
+    throw new TypeError(`KRAKEN_TEST_SEED: must be a whole number, received '${text}'`);
+  }
+  return Number(text);
+}
+
+/** Prints a seed as it can be given again, and which test it is of: several run at a time. */
+export function printSeed({ name, origin }: Deno.TestContext, seed: number): void {
+  const file = origin.slice(origin.lastIndexOf("/") + 1).replace(/\.ts$/, "");
+  // deno-lint-ignore no-console
+  console.log(`KRAKEN_TEST_SEED=${seed} (${file}: ${name})`);
+}

@@ -1,0 +1,158 @@
+/**
+ * A logger that is killed again and again under load, and the comparison of what it has stored in
+ * the end with what was sent.
+ */
+import assert from "node:assert/strict";
+import type { LoggerProcess } from "../services/logger_process.ts";
+import { delay, waitUntil } from "../services/poll.ts";
+import { createRandom, expectStored } from "../services/readings.ts";
+import { expectNothingLeft, type SharedPostgres, stopWhenDrained } from "../program/harness.ts";
+import { isTransactionOpen, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
+import { type Scene, setScene } from "./spool_scene.ts";
+import { Storm, type Weather } from "./storm.ts";
+
+/** Who is killed how often, and what happens meanwhile. */
+export interface KillOptions {
+  readonly kills: number;
+  /** Of the moments, and of the weather. */
+  readonly seed: number;
+  /** `comes and goes` by default. */
+  readonly weather?: Weather;
+  /** Directory of the sources of those that are killed; see `startLogger`. */
+  readonly sources?: string;
+}
+
+/** What was seen of runs that were killed. */
+export interface KilledRuns {
+  readonly kills: number;
+  /** Those that had not reached the broker yet. */
+  readonly early: number;
+  /** The early ones that had their spool open already. */
+  readonly opening: number;
+  /** The early ones whose predecessor had not finished a transaction of the spool. */
+  readonly recovering: number;
+  /** Those that found messages in the spool. */
+  readonly found: number;
+  /** Those that were killed while they wrote to the spool. */
+  readonly interrupted: number;
+}
+
+/**
+ * The moments of the kills, in turn: during a write to the spool, if there is one soon; while the
+ * next one opens the spool that was left like that; anywhere from the first instruction on; and
+ * at work.
+ */
+const MOMENTS = ["writing", "opening", "writing", "starting", "working"] as const;
+
+/** Time after which no further run is started, far more than a hundred take. */
+const MAX_KILLING_MS = 300_000;
+
+/**
+ * Starts a logger and kills it at a random moment, so many times, while readings keep coming. What
+ * is left then is stored by the program as it is, which is not killed.
+ *
+ * @throws {Error} when the table has not got every reading once; see `expectStored`.
+ */
+export async function killUnderLoad(
+  postgres: SharedPostgres,
+  options: KillOptions,
+): Promise<KilledRuns> {
+  const { seed, weather } = options;
+  await using scene = await setScene(postgres);
+  await using storm = new Storm(scene, { random: createRandom(seed + 1), rate: 300, weather });
+  const runs = await killRepeatedly(scene, options);
+  const readings = await storm.end();
+  {
+    await using logger = scene.startLogger();
+    await stopWhenDrained(logger, scene.broker);
+    expectNothingBroken(logger);
+  }
+  await using again = scene.startLogger();
+  await waitForSpooled(scene.directory, 0);
+  await expectNothingLeft(again, scene.broker);
+  expectNothingBroken(again);
+  await expectStored(scene.database, readings);
+  return runs;
+}
+
+/** Adds up what was seen at several places. */
+export function sumRuns(all: readonly KilledRuns[]): KilledRuns {
+  const sum = (name: keyof KilledRuns): number => all.reduce((sum, runs) => sum + runs[name], 0);
+  return {
+    kills: sum("kills"),
+    early: sum("early"),
+    opening: sum("opening"),
+    recovering: sum("recovering"),
+    found: sum("found"),
+    interrupted: sum("interrupted"),
+  };
+}
+
+/** Asserts that the logger found neither its spool nor its counts to be wrong. */
+export function expectNothingBroken(logger: LoggerProcess): void {
+  assert.deepEqual(logger.lines.filter((line) => /CRITICAL|damaged|defect/.test(line)), []);
+}
+
+async function killRepeatedly(
+  scene: Scene,
+  { kills, seed, sources }: KillOptions,
+): Promise<KilledRuns> {
+  const random = createRandom(seed);
+  const runs = [];
+  const endMs = performance.now() + MAX_KILLING_MS;
+  // How long a start takes, as far as is known.
+  let startMs = 1000;
+  while (runs.length < kills) {
+    assert.ok(performance.now() < endMs, `only ${runs.length} kills in ${MAX_KILLING_MS} ms`);
+    const isLeft = isTransactionOpen(scene.directory);
+    const beginMs = performance.now();
+    await using logger = scene.startLogger({}, sources === undefined ? {} : { sources });
+    const moment = MOMENTS[runs.length % MOMENTS.length];
+    if (moment === "starting") {
+      await delay(random() * 1.5 * startMs);
+    } else if (moment === "opening") {
+      await waitUntil(() => hasSpoolOpen(logger, scene), { intervalMs: 1, what: "an open spool" });
+      await delay(random() * 30);
+    } else {
+      await logger.waitForLine("Connected to MQTT broker");
+      startMs = performance.now() - beginMs;
+      await delay(random() * 300);
+      if (moment === "writing") await waitForTransaction(scene);
+    }
+    const isOpening = hasSpoolOpen(logger, scene);
+    await logger.kill();
+    assert.equal((await logger.exited).signal, "SIGKILL");
+    expectNothingBroken(logger);
+    const says = (text: string): boolean => logger.lines.some((line) => line.includes(text));
+    const isEarly = !says("Connected to MQTT broker");
+    runs.push({
+      kills: 1,
+      early: Number(isEarly),
+      opening: Number(isEarly && isOpening),
+      recovering: Number(isEarly && isOpening && isLeft),
+      found: Number(says("in the spool from before")),
+      // One that is killed early may have left what it found.
+      interrupted: Number(isTransactionOpen(scene.directory) && !(isEarly && isLeft)),
+    });
+  }
+  return sumRuns(runs);
+}
+
+/** Waits until something is being written to the spool, though not for long. */
+async function waitForTransaction({ directory }: Scene): Promise<void> {
+  const latestMs = performance.now() + 100;
+  while (!isTransactionOpen(directory) && performance.now() < latestMs) await delay(0);
+}
+
+function hasSpoolOpen({ pid }: LoggerProcess, { directory }: Scene): boolean {
+  const path = `${Deno.realPathSync(directory)}/${SPOOL_FILE}`;
+  const descriptors = `/proc/${pid}/fd`;
+  try {
+    return Deno.readDirSync(descriptors).some(({ name }) =>
+      Deno.readLinkSync(`${descriptors}/${name}`) === path
+    );
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false; // One was closed, or all have been.
+    throw error;
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * The logger killed at random moments, a hundred times, while the database comes and goes; and the
+ * counter-tests: a logger that acknowledges too early loses readings in the same scene.
+ *
+ * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
+ */
+import assert from "node:assert/strict";
+import { printSeed, readSeed } from "../services/readings.ts";
+import {
+  ACKNOWLEDGED_BEFORE_COMMIT,
+  ACKNOWLEDGED_BEFORE_DISK,
+  breakSources,
+  withoutSources,
+} from "../program/broken_sources.ts";
+import { usePostgres, withoutMosquitto } from "../program/harness.ts";
+import { killUnderLoad, sumRuns } from "./killing.ts";
+
+const SEED = readSeed();
+const KILLS = 100;
+
+const postgres = usePostgres();
+
+Deno.test(
+  `run keeps every reading when it is killed ${KILLS} times while the database comes and goes`,
+  {
+    ignore: withoutMosquitto,
+  },
+  async (t) => {
+    printSeed(t, SEED);
+    // Two at the same time, each with services of its own, for they mostly wait.
+    const all = await Promise.all(
+      [0, 10].map((part) => killUnderLoad(postgres, { kills: KILLS / 2, seed: SEED + part })),
+    );
+    const { kills, early, opening, recovering, found, interrupted } = sumRuns(all);
+    // deno-lint-ignore no-console
+    console.log(
+      `${kills} kills: ${early} before the broker was reached, ${opening} of these with the spool ` +
+        `open, ${recovering} after an unfinished transaction; ${found} had found messages in the ` +
+        `spool, ${interrupted} were writing to it`,
+    );
+    assert.equal(kills, KILLS);
+    assert.ok(opening > 0, "no kill came while the spool was being opened");
+    assert.ok(recovering > 0, "no kill came while an unfinished transaction was found");
+    assert.ok(found >= kills / 5, "hardly any left something in the spool");
+    assert.ok(interrupted > 0, "no kill came while the spool was written to");
+  },
+);
+
+for (
+  const { weather, breakage, breakages } of [{
+    weather: "is away",
+    breakage: "an acknowledgement before the messages are on disk",
+    breakages: ACKNOWLEDGED_BEFORE_DISK,
+  }, {
+    weather: "stalls",
+    breakage: "an acknowledgement before the commit",
+    breakages: ACKNOWLEDGED_BEFORE_COMMIT,
+  }] as const
+) {
+  const kills = 10;
+  const name = `keeps every reading when it is killed ${kills} times while the database ${weather}`;
+
+  Deno.test(`run ${name}`, { ignore: withoutMosquitto }, async (t) => {
+    printSeed(t, SEED);
+    const runs = await killUnderLoad(postgres, { kills, seed: SEED, weather });
+    assert.equal(runs.kills, kills);
+  });
+
+  // Broken are the sources: once is enough, when they are what is tested.
+  const ignore = withoutMosquitto || withoutSources;
+  Deno.test(`${breakage} is noticed: run no longer ${name}`, { ignore }, async (t) => {
+    printSeed(t, SEED);
+    using sources = breakSources(breakages);
+    await assert.rejects(
+      killUnderLoad(postgres, { kills, seed: SEED, weather, sources: sources.path }),
+      /^Error: Comparing the table with \d+ readings: \d+ rows, [1-9]\d* missing, 0 extra, 0 with/,
+    );
+  });
+}

@@ -1,0 +1,102 @@
+/**
+ * A logger with little memory, and a large backlog that waits for it.
+ *
+ * `KRAKEN_TEST_BACKLOG` is the number of messages; a million take two minutes or so.
+ */
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import type { LoggerProcess } from "../services/logger_process.ts";
+import { waitUntil } from "../services/poll.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { expectStored, makeReadings } from "../services/readings.ts";
+import {
+  createSession,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+  withoutMosquitto,
+} from "../program/harness.ts";
+import { limitMemory, readPeakBytes } from "./memory_limit.ts";
+import { countSpooled, SPOOL_FILE } from "./spool_file.ts";
+import { setScene } from "./spool_scene.ts";
+
+const BACKLOG = Number(Deno.env.get("KRAKEN_TEST_BACKLOG") ?? 300_000);
+
+/** Time for anything that is done with the whole backlog. */
+const TIMEOUT_MS = 300_000;
+
+/** Elsewhere than in CI, what the logger had of memory at most is looked at all the same. */
+const WITHOUT_LIMIT = "the memory of a process cannot be limited here: that needs root, and " +
+  "control groups for memory, of version 1 or 2, that may be made";
+
+const postgres = usePostgres();
+
+/**
+ * Waits until so many messages have come to a new spool. To count them again and again, as long as
+ * they come, would keep the logger waiting.
+ */
+async function waitForBacklog(directory: string): Promise<void> {
+  await waitUntil(() => readLastId(directory) >= BACKLOG, {
+    what: `${BACKLOG} messages in the spool`,
+    timeoutMs: TIMEOUT_MS,
+    intervalMs: 100,
+  });
+  assert.equal(countSpooled(directory), BACKLOG);
+}
+
+function readLastId(directory: string): number {
+  const spool = new DatabaseSync(`${directory}/${SPOOL_FILE}`, { readOnly: true });
+  try {
+    return Number(spool.prepare("SELECT max(id) AS last FROM message").get()?.["last"]);
+  } finally {
+    spool.close();
+  }
+}
+
+/** Waits for what a logger does, but not if the system has ended it for want of memory. */
+async function unlessEnded(logger: LoggerProcess, work: Promise<unknown>): Promise<void> {
+  const ended = logger.exited.then(({ signal, code }) => {
+    throw new Error(`The logger has ended with ${signal ?? code}`);
+  });
+  await Promise.race([work, ended]);
+}
+
+Deno.test(`run takes a backlog of ${BACKLOG} messages in 256 MB of memory`, {
+  ignore: withoutMosquitto,
+}, async (t) => {
+  const limitBytes = 256 * 2 ** 20;
+  await using scene = await setScene(postgres, { broker: { maxInflightMessages: 0 } });
+  const { broker, directory } = scene;
+  const readings = makeReadings({ count: BACKLOG });
+  const clientId = "has-no-spool";
+  await createSession(broker, { clientId });
+  await publishReadingsFast(broker, readings, { qos: 1 });
+
+  for (const spool of [true, false]) {
+    await t.step(spool ? "with a spool" : "without a spool", async () => {
+      const database = spool ? scene.database : await postgres.createDatabase();
+      if (spool) await scene.takeDatabaseAway();
+      using limit = limitMemory(limitBytes);
+      assert.ok(limit !== null || Deno.env.get("CI") !== "true", WITHOUT_LIMIT);
+      await using logger = scene.startLogger({
+        DATABASE_NAME: database.name,
+        ...(!spool && { SPOOL_DIRECTORY: "", MQTT_CLIENT_ID: clientId }),
+      });
+      limit?.add(logger.pid);
+      if (spool) {
+        await unlessEnded(logger, waitForBacklog(directory));
+        await scene.bringDatabaseBack();
+      }
+      await unlessEnded(logger, waitForRows(database, BACKLOG, { timeoutMs: TIMEOUT_MS }));
+      const peakBytes = readPeakBytes(logger.pid);
+      assert.ok(peakBytes <= limitBytes, `${peakBytes} bytes`);
+      const { stored, spooled } = await stopCleanly(logger);
+      assert.deepEqual([stored, spooled], [BACKLOG, 0]);
+      if (limit !== null) {
+        assert.ok(limit.peakBytes() > 0 && limit.peakBytes() <= limitBytes);
+        assert.equal(limit.countKills(), 0);
+      }
+      await expectStored(database, readings);
+    });
+  }
+});
