@@ -1,5 +1,5 @@
 # The container image: the binary of `deno task compile` on distroless/cc, and nothing else that
-# could be started. For the architecture it is built on or for: linux/amd64, linux/arm64.
+# could be started. For linux/amd64 and linux/arm64, on either.
 
 # The image whose files the binary gets beside it. Deno's own distroless image is distroless/cc (C
 # libraries, certificates, time zones, a user without rights, no shell) plus `deno`, which is taken
@@ -9,7 +9,8 @@ ARG RUNTIME_IMAGE=denoland/deno:distroless-2.9.6
 
 FROM ${RUNTIME_IMAGE} AS runtime
 
-FROM denoland/deno:2.9.6 AS build
+# On the architecture of the machine that builds, whatever the image is for: nothing is emulated.
+FROM --platform=$BUILDPLATFORM denoland/deno:2.9.6 AS build
 WORKDIR /build
 # The dependencies first: they are fetched again only when one of these two files changes.
 COPY deno.json deno.lock ./
@@ -17,7 +18,9 @@ RUN deno install --frozen
 COPY main.ts ./
 COPY lib/ lib/
 COPY deploy/*.ts deploy/
-RUN deno task compile /build/kraken-logger
+# Set by docker: the architecture that the image is for.
+ARG TARGETARCH
+RUN deno task compile --arch=${TARGETARCH} /build/kraken-logger
 COPY --from=runtime / /image/
 RUN rm -rf /image/bin/deno /image/usr/bin/deno /image/tini /image/deno-dir \
  && mkdir -p /image/usr/local/bin \

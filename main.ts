@@ -63,13 +63,13 @@ async function execute(command: Command): Promise<number> {
         : FAILURE;
     case "report": {
       const config = parseDatabaseConfig(readEnvironment(), readTextFile);
-      return await report(config, { ...command, print, printNote: printError }) ? SUCCESS : FAILURE;
+      return await report(config, { ...command, print, printNote }) ? SUCCESS : FAILURE;
     }
     case "rejected":
       return await examineRejected(command);
     case "unknown": {
       const config = parseStorageConfig(readEnvironment(), readTextFile);
-      await listUnknown(config, { ...command, print, printNote: printError });
+      await listUnknown(config, { ...command, print, printNote });
       return SUCCESS;
     }
     case "run":
@@ -153,19 +153,30 @@ function nextStopSignal(): Promise<Deno.Signal> {
 }
 
 function print(text: string): void {
+  write(Deno.stdout, text);
+}
+
+/** Beside what is printed, for whoever looks on. */
+function printNote(text: string): void {
+  write(Deno.stderr, text);
+}
+
+/** In the journal, each line has the priority of an error, as the lines of the log have theirs. */
+function printError(text: string): void {
+  const isForJournal = isJournal(Deno.env.get("JOURNAL_STREAM"));
+  write(Deno.stderr, isForJournal ? text.replaceAll(/^(?=.)/gm, "<3>") : text);
+}
+
+function write(stream: typeof Deno.stdout | typeof Deno.stderr, text: string): void {
   const bytes = new TextEncoder().encode(text);
   try {
     for (let written = 0; written < bytes.length;) {
-      written += Deno.stdout.writeSync(bytes.subarray(written));
+      written += stream.writeSync(bytes.subarray(written));
     }
   } catch (error) {
     // Whoever read it has read enough, as `head` does.
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
-}
-
-function printError(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(text));
 }
 
 async function main(): Promise<number> {

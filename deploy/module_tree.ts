@@ -20,7 +20,16 @@ interface ModuleGraph {
     readonly error?: string;
     readonly dependencies?: readonly Dependency[];
   }[];
+  readonly npmPackages: Readonly<
+    Record<string, { readonly name: string; readonly localPath: string }>
+  >;
 }
+
+/**
+ * Directories of packages that the compiler must not look into. It takes a list of 100,000 numbers
+ * without a file extension for a program, and overflows its stack when it parses that.
+ */
+const EXCLUDED: readonly (readonly [name: string, directory: string])[] = [["bintrees", "test"]];
 
 interface DenoConfig {
   readonly imports?: Readonly<Record<string, string>>;
@@ -32,7 +41,8 @@ interface LockFile {
 }
 
 /**
- * Copies the modules that an entry point needs.
+ * Copies the modules that an entry point needs, and returns the paths of what is not to be compiled
+ * of the packages that it imports.
  *
  * @param root directory of the project, with `deno.json`, `deno.lock` and the entry point.
  * @throws {Error} when a module cannot be found or lies outside of the project.
@@ -40,7 +50,7 @@ interface LockFile {
 export async function copyModules(
   root: string,
   { entry, target }: { readonly entry: string; readonly target: string },
-): Promise<void> {
+): Promise<string[]> {
   const graph = await readGraph(root, entry);
   const config = JSON.parse(Deno.readTextFileSync(`${root}/deno.json`)) as DenoConfig;
   const used = new Set<string>();
@@ -61,6 +71,10 @@ export async function copyModules(
   const reduced = { ...rest, imports: Object.fromEntries(imports) };
   Deno.writeTextFileSync(`${target}/deno.json`, JSON.stringify(reduced, null, 2) + "\n");
   Deno.copyFileSync(`${root}/deno.lock`, `${target}/deno.lock`);
+  return EXCLUDED.flatMap(([name, directory]) =>
+    Object.values(graph.npmPackages).filter((one) => one.name === name)
+      .map(({ localPath }) => `${localPath}/${directory}`)
+  );
 }
 
 /**

@@ -4,12 +4,8 @@ import type { Report } from "./check_report.ts";
 import type { MqttConfig } from "./config.ts";
 import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import type { Delivery } from "./delivery.ts";
-import {
-  MqttConnection,
-  openNewest,
-  SESSION_EXPIRY_SECONDS,
-  type Subscription,
-} from "./mqtt_connection.ts";
+import { MqttConnection, SESSION_EXPIRY_SECONDS, type Subscription } from "./mqtt_connection.ts";
+import { openNewest } from "./mqtt_version.ts";
 import { decodeReading, PayloadError, type ReadingColumns } from "./reading.ts";
 import { describeError, sleep } from "./retry.ts";
 import { isMatch } from "./topics.ts";
@@ -36,27 +32,61 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   const { endpoint, report } = options;
   const subject = `Broker ${describeEndpoint(endpoint)}`;
   const received: Delivery[] = [];
-  let connection: MqttConnection | undefined;
-  const deadline = setTimeout(
-    () => connection?.destroy("it keeps the connection, but does not answer"),
-    DEADLINE_MS,
-  );
+  const shared: Delivery[] = [];
+  const connections: MqttConnection[] = [];
+  const deadline = setTimeout(() => {
+    for (const connection of connections) {
+      connection.destroy("it keeps the connection, but does not answer");
+    }
+  }, DEADLINE_MS);
   try {
-    connection = await open(config, endpoint, received);
+    const connection = await open(config, endpoint, received);
+    connections.push(connection);
     const version = connection.protocolVersion === 5 ? "MQTT 5" : "MQTT 3.1.1";
     const encryption = config.tls === undefined ? "not encrypted" : "encrypted";
     report({ level: "ok", text: `${subject}: connected with ${version}, ${encryption}.` });
     checkSession(config, connection, report);
+    if (config.sharedGroup !== undefined) {
+      const member = await open(config, endpoint, shared);
+      connections.push(member);
+      await member.subscribe(config.filters.map(toOwnGroup), config.qos);
+    }
     await checkSubscriptions(config, connection, report);
     await sleep(LISTEN_MS, new AbortController().signal);
-    checkMessages(received, config, options);
+    const messages = ofSensors(received, config);
+    checkMessages(messages, config, options);
     reportLimits(await askVersion(connection, received), report);
+    if (config.sharedGroup !== undefined) {
+      checkSharing({ messages: messages.length, shared: shared.length }, report);
+    }
   } catch (error) {
     report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
   } finally {
     clearTimeout(deadline);
-    connection?.destroy("checked");
-    await connection?.closed;
+    for (const connection of connections) {
+      connection.destroy("checked");
+      await connection.closed;
+    }
+  }
+}
+
+/** A group that nobody else is in, and that so takes nothing from others. */
+function toOwnGroup(filter: string): string {
+  return `$share/kraken-check-${crypto.randomUUID().slice(0, 8)}/${filter}`;
+}
+
+/** A broker that does not know shared subscriptions may grant them as topics that nobody uses. */
+function checkSharing(counts: { messages: number; shared: number }, report: Report): void {
+  if (counts.shared > 0) {
+    report({ level: "ok", text: "Shared group: the broker knows shared subscriptions." });
+  } else if (counts.messages > 0) {
+    const text = "Shared group: nothing comes by a shared subscription, which this broker does " +
+      "not seem to know. Unset MQTT_SHARED_GROUP, with which the logger would receive nothing.";
+    report({ level: "problem", text });
+  } else {
+    const text = "Shared group: with no messages it cannot be told whether the broker knows " +
+      "shared subscriptions.";
+    report({ level: "note", text });
   }
 }
 
@@ -78,6 +108,7 @@ async function open(
         received.push(delivery);
         return delivery;
       },
+      heldBefore: () => ({ count: 0, bytes: 0 }),
       signal: new AbortController().signal,
     });
   if (config.protocolVersion !== undefined) return await attempt(config.protocolVersion);
@@ -92,14 +123,15 @@ function checkSession(config: MqttConfig, connection: MqttConnection, report: Re
     report({ level: "problem", text });
   } else if (connection.protocolVersion === 4) {
     const text = "Session: how long the broker keeps messages for a logger that is away is its " +
-      "own setting (Mosquitto: persistent_client_expiration, for ever where it is not set).";
+      "own setting (Mosquitto: persistent_client_expiration, for ever where it is not set; " +
+      "RabbitMQ: mqtt.subscription_ttl, one day where it is not set).";
     report({ level: "note", text });
   } else {
     const days = SESSION_EXPIRY_SECONDS / 86_400;
     const text = `Session: MQTT_CLIENT_ID is set, the broker is asked to keep it for ${days} days.`;
     report({ level: "ok", text });
   }
-  if (config.sharedGroup !== undefined && !sharedSubscriptions) {
+  if (config.sharedGroup !== undefined && sharedSubscriptions === false) {
     const text = "Shared group: the broker does not support it. Unset MQTT_SHARED_GROUP.";
     report({ level: "problem", text });
   }
@@ -169,14 +201,15 @@ function reportLimits(version: string, report: Report): void {
   report({ level: "note", text });
 }
 
+function ofSensors(received: readonly Delivery[], { filters }: MqttConfig): Delivery[] {
+  return received.filter(({ topic }) => filters.some((filter) => isMatch(filter, topic)));
+}
+
 function checkMessages(
-  received: readonly Delivery[],
+  messages: readonly Delivery[],
   config: MqttConfig,
   { columns, report }: CheckBrokerOptions,
 ): void {
-  const messages = received.filter(({ topic }) =>
-    config.filters.some((filter) => isMatch(filter, topic))
-  );
   const seconds = LISTEN_MS / 1000;
   if (messages.length === 0) {
     const text = `Messages: none within ${seconds} s. If sensors publish, compare their topics ` +

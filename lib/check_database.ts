@@ -3,7 +3,8 @@
 import type { Report } from "./check_report.ts";
 import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import { type Catalogue, DatabaseConnection } from "./database.ts";
+import type { Catalogue } from "./catalogue.ts";
+import { DatabaseConnection } from "./database.ts";
 import { describeHypertable, readHypertable } from "./hypertable.ts";
 import { describeError } from "./retry.ts";
 

@@ -1,6 +1,7 @@
 /** What `check` examines about the spool. */
 
-import { existsSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import type { Report } from "./check_report.ts";
 import type { SpoolConfig } from "./config.ts";
 import { systemReason } from "./environment.ts";
@@ -28,10 +29,29 @@ export function checkSpool(config: SpoolConfig | undefined, report: Report): voi
     });
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) {
-      report({ level: "note", text: `${subject}: is not there yet, 'run' creates it.` });
+      reportMissing(directory, report);
     } else {
       report({ level: "problem", text: `${subject}: ${systemReason(error)}.` });
     }
+  }
+}
+
+/** `run` makes the directory, with those above it that are missing too. */
+function reportMissing(directory: string, report: Report): void {
+  const subject = `Spool in '${directory}'`;
+  let parent = resolve(directory);
+  // A link that leads nowhere is in the way too, and only `lstat` sees it.
+  while (lstatSync(parent, { throwIfNoEntry: false }) === undefined) parent = dirname(parent);
+  try {
+    probeWriting(parent);
+    report({ level: "note", text: `${subject}: is not there yet, 'run' creates it.` });
+  } catch (error) {
+    report({
+      level: "problem",
+      text: `${subject}: is not there, and 'run' cannot create it in '${parent}' ` +
+        `(${systemReason(error)}). Create it for the user that runs the logger, or mend ` +
+        "SPOOL_DIRECTORY.",
+    });
   }
 }
 

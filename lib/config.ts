@@ -7,34 +7,33 @@
  * starting, and is answered by a warning.
  */
 
-import { closest, distance } from "fastest-levenshtein";
+import { isKeyOf, ruleForCertificates, ruleForKey } from "./certificates.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { type Environment, quote, type ReadFile, SECRETS, Settings } from "./settings.ts";
+import { findMisspelt } from "./misspelt_settings.ts";
+import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "./settings.ts";
+import { isTopicFilter, TOPIC_FILTER_RULE } from "./topics.ts";
 
 /** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support"), less the deprecated `allow`. */
 export type SslMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
 
+/** PEM texts with which TLS identifies both sides. */
+export interface Certificates {
+  /** The certificate authorities to trust; the system's where it is not set. */
+  readonly ca: string | undefined;
+  /** A client certificate and its key, both or none. */
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+}
+
 /** How to reach the database. */
-export interface DatabaseConfig {
+export interface DatabaseConfig extends Certificates {
   readonly endpoint: Endpoint;
   readonly user: string;
   readonly password: string;
   readonly name: string;
   readonly sslMode: SslMode;
-  /** PEM text of the certificate authorities to trust; the system's where it is not set. */
-  readonly ca: string | undefined;
-  /** PEM texts of a client certificate and its key. */
-  readonly cert: string | undefined;
-  readonly key: string | undefined;
   /** Connections that insert at the same time. */
   readonly connections: number;
-}
-
-/** TLS towards the broker. All members are PEM texts. */
-export interface MqttTlsConfig {
-  readonly ca: string | undefined;
-  readonly cert: string | undefined;
-  readonly key: string | undefined;
 }
 
 export type QoS = 0 | 1 | 2;
@@ -57,7 +56,7 @@ export interface MqttConfig {
   readonly protocolVersion: ProtocolVersion | undefined;
   readonly sharedGroup: string | undefined;
   /** Not set: plain TCP. */
-  readonly tls: MqttTlsConfig | undefined;
+  readonly tls: Certificates | undefined;
 }
 
 export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
@@ -101,41 +100,6 @@ export interface Config {
   readonly warnings: readonly string[];
 }
 
-/** The names of all settings. */
-export const SETTINGS: readonly string[] = [
-  ...SECRETS,
-  ...SECRETS.map((name) => `${name}_FILE`),
-  "DATABASE_HOST",
-  "DATABASE_PORT",
-  "DATABASE_NAME",
-  "DATABASE_SSLMODE",
-  "DATABASE_CA_FILE",
-  "DATABASE_CERT_FILE",
-  "DATABASE_KEY_FILE",
-  "DATABASE_CONNECTIONS",
-  "MQTT_HOST",
-  "MQTT_PORT",
-  "MQTT_CLIENT_ID",
-  "MQTT_TOPIC",
-  "MQTT_QOS",
-  "MQTT_PROTOCOL_VERSION",
-  "MQTT_SHARED_GROUP",
-  "MQTT_TLS",
-  "MQTT_CA_FILE",
-  "MQTT_CERT_FILE",
-  "MQTT_KEY_FILE",
-  "APPLICATION_LOG_LEVEL",
-  "APPLICATION_LOG_FORMAT",
-  "SPOOL_DIRECTORY",
-  "SPOOL_MAX_BYTES",
-  "STATE_DIRECTORY",
-  "HTTP_HOST",
-  "HTTP_PORT",
-];
-
-/** Edits between a variable's name and a setting's up to which it is taken for a typing error. */
-const MAX_TYPO_DISTANCE = 2;
-
 /**
  * Checks the environment and returns the configuration, frozen.
  *
@@ -150,7 +114,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
   const log = parseLog(settings);
   const spool = parseSpool(settings);
   const http = parseHttp(settings);
-  const typos = misspelt(env);
+  const typos = findMisspelt(env);
   settings.throwProblems(typos);
   return deepFreeze({
     database,
@@ -173,14 +137,16 @@ export function parseHttpConfig(env: Environment, readFile: ReadFile): HttpConfi
   if (http === undefined && settings.text("HTTP_PORT") === undefined) {
     settings.problem("HTTP_PORT", "must be set: it is where the logger is asked");
   }
-  settings.throwProblems(misspelt(env));
+  settings.throwProblems(findMisspelt(env));
   return deepFreeze(http as HttpConfig);
 }
 
 function parseHttp(settings: Settings): HttpConfig | undefined {
-  const host = settings.text("HTTP_HOST") ?? "127.0.0.1";
+  const host = settings.listeningHost("HTTP_HOST", { portVariable: "HTTP_PORT" });
   const port = settings.integer("HTTP_PORT", { min: 1, max: 65535 });
-  return port === undefined ? undefined : { host: host.replace(/^\[(.*)\]$/, "$1"), port };
+  if (port !== undefined) return { host: host ?? "127.0.0.1", port };
+  if (host !== undefined) settings.warnings.push("HTTP_HOST has no effect without HTTP_PORT.");
+  return undefined;
 }
 
 /**
@@ -191,7 +157,7 @@ function parseHttp(settings: Settings): HttpConfig | undefined {
 export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
   const settings = new Settings(env, readFile);
   const database = parseDatabase(settings);
-  settings.throwProblems(misspelt(env));
+  settings.throwProblems(findMisspelt(env));
   return deepFreeze(database);
 }
 
@@ -203,7 +169,7 @@ export function parseDatabaseConfig(env: Environment, readFile: ReadFile): Datab
 export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolConfig {
   const settings = new Settings(env, readFile);
   const spool = parseMandatorySpool(settings);
-  settings.throwProblems(misspelt(env));
+  settings.throwProblems(findMisspelt(env));
   return deepFreeze(spool);
 }
 
@@ -215,28 +181,8 @@ export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolCon
 export function parseStorageConfig(env: Environment, readFile: ReadFile): StorageConfig {
   const settings = new Settings(env, readFile);
   const config = { database: parseDatabase(settings), spool: parseMandatorySpool(settings) };
-  settings.throwProblems(misspelt(env));
+  settings.throwProblems(findMisspelt(env));
   return deepFreeze(config);
-}
-
-/** Beginnings of the names of most settings. */
-const PREFIX = /^(DATABASE|MQTT|APPLICATION|SPOOL)_/;
-
-/** What Kubernetes sets for a Service that is called `mqtt` or `database`. */
-const SERVICE_LINK = /_SERVICE_|_PORT_\d/;
-
-/** The variables that set nothing but look as if they were meant to. */
-function misspelt(env: Environment): string[] {
-  return Object.keys(env)
-    .filter((name) => !SETTINGS.includes(name) && !SERVICE_LINK.test(name))
-    .flatMap((name) => {
-      const meant = closest(name.toUpperCase(), SETTINGS);
-      const ignored = `${name} is not a setting and is ignored.`;
-      if (distance(name.toUpperCase(), meant) <= MAX_TYPO_DISTANCE) {
-        return [`${ignored} Did you mean ${meant}?`];
-      }
-      return PREFIX.test(name) ? [ignored] : [];
-    });
 }
 
 function parseDatabase(settings: Settings): DatabaseConfig {
@@ -252,6 +198,11 @@ function parseDatabase(settings: Settings): DatabaseConfig {
     "verify-ca": "verify-ca",
     "verify-full": "verify-full",
   }) ?? "prefer";
+  // Without the host name, any certificate of the many authorities of a system would do.
+  if (sslMode === "verify-ca" && settings.text("DATABASE_CA_FILE") === undefined) {
+    const rule = "verify-ca needs DATABASE_CA_FILE (verify-full would do with the system's)";
+    settings.problem("DATABASE_SSLMODE", rule);
+  }
   return {
     endpoint: endpoint ?? { host: "", port: defaultPort },
     user: settings.mandatory("DATABASE_USER") ?? "",
@@ -267,7 +218,9 @@ function parseMqtt(settings: Settings): MqttConfig {
   const tls = parseMqttTls(settings);
   const port = settings.integer("MQTT_PORT", { min: 0, max: 65535 });
   const defaultPort = port || (tls ? 8883 : 1883);
-  const endpoints = list(settings.mandatory("MQTT_HOST") ?? "").map((host) =>
+  const hosts = settings.mandatory("MQTT_HOST") ?? "";
+  // A login may hold commas, and is recognised, to be hidden, only as a whole.
+  const endpoints = (mayHoldLogin(hosts) ? [hosts] : list(hosts)).map((host) =>
     settings.endpoint(host, { variable: "MQTT_HOST", defaultPort, zeroIsDefault: true })
   );
   const user = settings.text("MQTT_CLIENT_USER");
@@ -298,7 +251,7 @@ function parseMqtt(settings: Settings): MqttConfig {
   };
 }
 
-function parseMqttTls(settings: Settings): MqttTlsConfig | undefined {
+function parseMqttTls(settings: Settings): Certificates | undefined {
   const on = settings.choice("MQTT_TLS", {
     on: true,
     true: true,
@@ -321,30 +274,30 @@ function parseMqttTls(settings: Settings): MqttTlsConfig | undefined {
 }
 
 /** The PEM files of one side, as far as they are set. */
-function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): MqttTlsConfig {
+function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): Certificates {
   const names = { ca: `${prefix}_CA_FILE`, cert: `${prefix}_CERT_FILE`, key: `${prefix}_KEY_FILE` };
   const isSet = (name: string): boolean => settings.text(name) !== undefined;
   if (isSet(names.cert) !== isSet(names.key)) {
     const missing = isSet(names.cert) ? names.key : names.cert;
     settings.problem(missing, `a client certificate needs both ${names.cert} and ${names.key}`);
   }
-  return {
-    ca: settings.pem(names.ca, "CERTIFICATE"),
-    cert: settings.pem(names.cert, "CERTIFICATE"),
-    key: settings.pem(names.key, "PRIVATE KEY"),
-  };
+  const ca = settings.file(names.ca, ruleForCertificates);
+  const cert = settings.file(names.cert, ruleForCertificates);
+  const fits = (text: string): boolean =>
+    cert === undefined || settings.isRefused(names.cert) || isKeyOf(text, cert);
+  const mismatch = `must name the key of the certificate in ${names.cert}, and not another one`;
+  const key = settings.file(
+    names.key,
+    (text) => ruleForKey(text) ?? (fits(text) ? undefined : mismatch),
+  );
+  return { ca, cert, key };
 }
 
-/** Topic filters as MQTT 5.0 section 4.7.1 allows them. */
 function parseFilters(settings: Settings, sharedGroup: string | undefined): string[] {
   const filters = list(settings.text("MQTT_TOPIC") ?? "sensors/#");
   for (const filter of filters) {
-    const levels = filter.split("/");
-    const wildcardsStandAlone = levels.every((level) => !/[+#]/.test(level) || level.length === 1);
-    const multiLevelIsLast = !levels.slice(0, -1).includes("#");
-    if (filter === "" || filter.includes("\0") || !wildcardsStandAlone || !multiLevelIsLast) {
-      const rule = "must be topic filters separated by commas, in which '+' and '#' stand for " +
-        "whole levels and '#' only for the last";
+    if (!isTopicFilter(filter)) {
+      const rule = `must be topic filters separated by commas, ${TOPIC_FILTER_RULE}`;
       settings.problem("MQTT_TOPIC", rule, filter);
     } else if (filter.startsWith("$share/") && !/^\$share\/[^+#/]+\/./.test(filter)) {
       settings.problem("MQTT_TOPIC", "must have the form '$share/GROUP/FILTER'", filter);

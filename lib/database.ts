@@ -1,17 +1,30 @@
 /**
- * One connection to the database: the catalogue, the one statement that stores a batch, and what
- * went wrong. The only module that knows the database driver.
+ * One connection to the database, with the one statement that stores a batch. The only module that
+ * knows the database driver.
  */
 
-import { once } from "node:events";
 import { Socket } from "node:net";
 // @ts-types="@types/pg"
 import pg from "pg";
 import type { DatabaseConfig, SslMode } from "./config.ts";
 import { encodeBatch } from "./batch_encoding.ts";
-import type { Reading, ReadingColumns, SidType, ValueType } from "./reading.ts";
+import {
+  type Catalogue,
+  CATALOGUE_SQL,
+  type CatalogueRow,
+  toCatalogue,
+  TYPE_NAME,
+} from "./catalogue.ts";
+import { ColumnsChangedError, DatabaseError } from "./database_error.ts";
+import {
+  explainTls,
+  hasNoTls,
+  INVALID_AUTHORIZATION,
+  isRefusedForTls,
+  tlsOptions,
+} from "./database_tls.ts";
+import type { Reading, ReadingColumns, ValueType } from "./reading.ts";
 import { describeError } from "./retry.ts";
-import { describeTlsProblem, explainTlsProblem } from "./tls_problems.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
@@ -21,41 +34,11 @@ const STATEMENT_TIMEOUT_MS = 30_000;
 /** … and where it does not answer even then, the connection is given up. */
 const QUERY_TIMEOUT_MS = 35_000;
 
+/** How long the types of the columns are taken for what they were. */
+const CATALOGUE_FRESH_MS = 1_000;
+
 /** Time for a polite goodbye. */
 const CLOSE_TIMEOUT_MS = 1_000;
-
-/** What the database said or failed to say. */
-export class DatabaseError extends Error {
-  override readonly name = "DatabaseError";
-  /** PostgreSQL manual, appendix A; undefined where the connection failed. */
-  readonly sqlState: string | undefined;
-
-  constructor(message: string, options: { cause: unknown; sqlState?: string | undefined }) {
-    super(message, { cause: options.cause });
-    this.sqlState = options.sqlState;
-  }
-
-  /**
-   * Whether the rows are to blame (data exception, integrity constraint violation, a view's or a
-   * trigger's refusal). Everything else is the state of the server and is worth another attempt.
-   */
-  get isContent(): boolean {
-    return /^(22|23|44|P0001)/.test(this.sqlState ?? "");
-  }
-
-  /**
-   * Whether fewer rows at a time might do (program limit exceeded, and TimescaleDB's limit of rows
-   * that are decompressed for an insert into compressed chunks).
-   */
-  get isTooMuch(): boolean {
-    return /^(53400|54)/.test(this.sqlState ?? "");
-  }
-
-  /** Whether the statement took too long. */
-  get isTimeout(): boolean {
-    return this.sqlState === "57014";
-  }
-}
 
 /** What became of a batch. Indices count the readings of the batch from 0. */
 export interface InsertResult {
@@ -69,18 +52,13 @@ export interface InsertResult {
   readonly durationMs: number;
 }
 
-/** What the catalogue says of the two tables. */
-export interface Catalogue extends ReadingColumns {
-  /** Whether (sensor_id, time) is unique, without which repeated readings are stored twice. */
-  readonly uniqueKey: boolean;
-}
-
 /** An open connection. Whoever opened it closes it. */
 export class DatabaseConnection {
   readonly #client: pg.Client;
   readonly #socket: () => Socket | undefined;
   readonly #lost = new AbortController();
   #catalogue: Catalogue | undefined;
+  #catalogueReadMs = -Infinity;
 
   /**
    * Connects and sets the session up. Aborting `signal` gives the attempt up.
@@ -88,13 +66,14 @@ export class DatabaseConnection {
    * @throws {DatabaseError} when the database cannot be reached or refuses.
    */
   static async open(config: DatabaseConfig, signal: AbortSignal): Promise<DatabaseConnection> {
+    const { sslMode } = config;
     try {
-      return await connect(config, { sslMode: config.sslMode, signal });
+      return await connect(config, { sslMode, signal });
     } catch (error) {
-      if (config.sslMode === "prefer" && isRefusedForTls(error)) {
-        return await connect(config, { sslMode: "disable", signal });
-      }
-      throw error;
+      const mayDoWithout = sslMode === "prefer" && !signal.aborted &&
+        error instanceof DatabaseError && isRefusedForTls(error);
+      if (!mayDoWithout) throw error;
+      return await connectWithoutTls(config, { signal, refusal: error });
     }
   }
 
@@ -124,12 +103,27 @@ export class DatabaseConnection {
   async readCatalogue(): Promise<Catalogue> {
     const rows = await this.query<CatalogueRow>(CATALOGUE_SQL);
     this.#catalogue = toCatalogue(rows);
+    this.#catalogueReadMs = performance.now();
     return this.#catalogue;
+  }
+
+  /**
+   * Reads the catalogue again, unless that was done within the last second, and returns whether the
+   * columns have other types than before.
+   *
+   * @throws {DatabaseError} as `readCatalogue`.
+   */
+  async haveColumnsChanged(): Promise<boolean> {
+    const before = this.#catalogue;
+    if (performance.now() - this.#catalogueReadMs < CATALOGUE_FRESH_MS) return false;
+    const { value, sid } = await this.readCatalogue();
+    return value !== before?.value || sid !== before.sid;
   }
 
   /**
    * Stores a batch in a transaction of its own; resolves when that has committed.
    *
+   * @throws {ColumnsChangedError} when the catalogue has to be read, and the readings decoded anew.
    * @throws {DatabaseError} when nothing of it was stored, or nobody knows whether it was.
    */
   async insert(readings: readonly Reading[]): Promise<InsertResult> {
@@ -140,7 +134,10 @@ export class DatabaseConnection {
       encodeBatch(readings, columns),
       `insert into ${columns.value}`,
     );
-    const { stored = 0, unknown, disabled } = rows[0] ?? {};
+    const { stored = 0, unknown, disabled, valueType } = rows[0] ?? {};
+    if (valueType !== columns.value) {
+      throw new ColumnsChangedError();
+    }
     const noSensor = (unknown ?? []).map((ordinal) => ordinal - 1);
     const notEnabled = (disabled ?? []).map((ordinal) => ordinal - 1);
     const duplicates = readings.length - stored - noSensor.length - notEnabled.length;
@@ -207,6 +204,10 @@ async function connect(
     keepAlive: true,
   });
   const connection = new DatabaseConnection(client, () => socket);
+  // From the server's word that it has TLS to the first that it says over it.
+  let isTlsNegotiated = false;
+  client.connection.once("sslconnect", () => isTlsNegotiated = true);
+  client.connection.once("message", () => isTlsNegotiated = false);
   const cut = (): void => connection.cut();
   signal.addEventListener("abort", cut);
   // Ours, too: not every end of a connection that is being encrypted reaches the driver.
@@ -217,67 +218,29 @@ async function connect(
     await client.query(SESSION_SQL);
     return connection;
   } catch (error) {
+    const isTlsFailure = isTlsNegotiated || hasNoTls(error);
     await connection.close();
-    throw wrapError(await explain(error, { config, sslMode }), user);
+    if (!isTlsFailure) throw wrapError(error, user);
+    const cause = await explainTls(error, config.endpoint);
+    throw new DatabaseError(describeError(cause), { cause, isTlsFailure });
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", cut);
   }
 }
 
-/**
- * libpq's meaning of the modes (PostgreSQL manual, section "SSL Support"): `prefer` and `require`
- * encrypt without checking the certificate, `verify-ca` checks who signed it, `verify-full` also
- * for which host. As there, `require` with a file of certificate authorities is `verify-ca`.
- */
-function tlsOptions(
-  mode: SslMode,
-  { endpoint: { host }, ca, cert, key }: DatabaseConfig,
-): pg.ClientConfig["ssl"] {
-  if (mode === "disable") return false;
-  const client = { ...(cert !== undefined && { cert }), ...(key !== undefined && { key }) };
-  if (mode === "prefer" || (mode === "require" && ca === undefined)) {
-    return { rejectUnauthorized: false, ...client };
+/** What `prefer` does next. Where that is refused as well, both reasons may be the one to mend. */
+async function connectWithoutTls(
+  config: DatabaseConfig,
+  { signal, refusal }: { readonly signal: AbortSignal; readonly refusal: DatabaseError },
+): Promise<DatabaseConnection> {
+  try {
+    return await connect(config, { sslMode: "disable", signal });
+  } catch (error) {
+    if (!(error instanceof DatabaseError) || error.sqlState !== INVALID_AUTHORIZATION) throw error;
+    const { message, sqlState } = error;
+    throw new DatabaseError(`${message}; with TLS: ${refusal.message}`, { cause: error, sqlState });
   }
-  return {
-    rejectUnauthorized: true,
-    ...(ca !== undefined && { ca }),
-    ...client,
-    ...(mode === "verify-full" ? { host } : { checkServerIdentity: () => undefined }),
-  };
-}
-
-/** Finds out what is wrong with the certificate of the server, if that is why it failed. */
-async function explain(
-  error: unknown,
-  { config, sslMode }: { readonly config: DatabaseConfig; readonly sslMode: SslMode },
-): Promise<unknown> {
-  if (sslMode === "disable" || error instanceof pg.DatabaseError) return error;
-  // Looked for where `prefer` goes on without.
-  if (error instanceof Error && NO_TLS.test(error.message)) return error;
-  const words = await explainTlsProblem(error, { ...config.endpoint, prepare: requestTls });
-  return words === undefined ? error : new Error(words, { cause: error });
-}
-
-const NO_TLS = /not support SSL/;
-
-/** Whether it may work without TLS: the server has none, or does not want it of this client. */
-function isRefusedForTls(error: unknown): boolean {
-  if (!(error instanceof DatabaseError)) return false;
-  if (error.sqlState === INVALID_AUTHORIZATION) return true;
-  return describeTlsProblem(error.cause) !== undefined;
-}
-
-/** No line of pg_hba.conf fits, which goes by whether the connection is encrypted. */
-const INVALID_AUTHORIZATION = "28000";
-
-/** PostgreSQL manual, section "SSL Session Encryption". */
-const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47);
-
-async function requestTls(socket: Socket): Promise<void> {
-  socket.write(SSL_REQUEST);
-  const [answer] = await once(socket, "data");
-  if (String(answer) !== "S") throw new Error("no TLS");
 }
 
 /**
@@ -294,81 +257,13 @@ SELECT set_config('statement_timeout', '${STATEMENT_TIMEOUT_MS}', false),
        (SELECT set_config(name, '0', false) FROM pg_settings
         WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction')`;
 
-/** Every column of the two tables, domains resolved, and whether a unique index fits. */
-const CATALOGUE_SQL = `
-SELECT relation.name AS table,
-       attribute.attname AS column,
-       format_type(coalesce(nullif(type.typbasetype, 0), type.oid), NULL) AS type,
-       EXISTS (
-         SELECT FROM pg_index
-         WHERE indrelid = relation.oid AND indisunique AND indisvalid
-           AND indpred IS NULL AND indexprs IS NULL AND indnkeyatts = 2
-           AND ARRAY(
-             SELECT key.attname::text FROM pg_attribute AS key
-             WHERE key.attrelid = indrelid AND key.attnum = ANY ((indkey::int2[])[0:1])
-             ORDER BY 1
-           ) = relation.key
-       ) AS "uniqueKey"
-FROM (VALUES ('sensors', to_regclass('sensors'), ARRAY['sensor_sid', 'uuid']),
-             ('sensor_data', to_regclass('sensor_data'), ARRAY['sensor_id', 'time']))
-       AS relation (name, oid, key)
-LEFT JOIN pg_attribute AS attribute
-       ON attribute.attrelid = relation.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
-LEFT JOIN pg_type AS type ON type.oid = attribute.atttypid`;
-
-/** A row of `CATALOGUE_SQL`; column and type are null where the table does not exist. */
-export interface CatalogueRow {
-  readonly table: string;
-  readonly column: string | null;
-  readonly type: string | null;
-  readonly uniqueKey: boolean;
-}
-
-/** The columns that the logger uses, with the types that it can use. */
-const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
-  "sensors.id": ["smallint", "integer", "bigint"],
-  "sensors.uuid": ["uuid"],
-  "sensors.sensor_sid": ["smallint", "integer", "bigint"],
-  "sensors.enabled": ["boolean"],
-  "sensor_data.time": ["timestamp with time zone", "timestamp without time zone"],
-  "sensor_data.sensor_id": ["smallint", "integer", "bigint"],
-  "sensor_data.value": ["double precision", "real", "numeric", "smallint", "integer", "bigint"],
-};
-
-function toCatalogue(rows: readonly CatalogueRow[]): Catalogue {
-  const types = new Map(rows.map(({ table, column, type }) => [`${table}.${column}`, type]));
-  for (const { table, column } of rows) {
-    if (column === null) {
-      throw new DatabaseError(
-        `the table '${table}' does not exist, or not where this user finds it ` +
-          "('kraken-logger init' creates the tables; they must be in the search path, in a " +
-          "schema with USAGE for the user)",
-        { cause: undefined },
-      );
-    }
-  }
-  for (const [name, allowed] of Object.entries(COLUMN_TYPES)) {
-    const type = types.get(name);
-    if (type === undefined || type === null || !allowed.includes(type)) {
-      throw new DatabaseError(
-        `the column ${name} ${type ? `has the type ${type}` : "does not exist"}, ` +
-          `the logger needs it as ${allowed.join(" or ")}`,
-        { cause: undefined },
-      );
-    }
-  }
-  return {
-    value: types.get("sensor_data.value") as ValueType,
-    sid: types.get("sensors.sensor_sid") as SidType,
-    uniqueKey: rows.some(({ table, uniqueKey }) => table === "sensor_data" && uniqueKey),
-  };
-}
-
 interface InsertRow {
   readonly stored: number;
   /** Ordinals count from 1. */
   readonly unknown: readonly number[] | null;
   readonly disabled: readonly number[] | null;
+  /** The type of the column at this time. */
+  readonly valueType: string | null;
 }
 
 /** Array types of the parameter that carries the values. `numeric` travels as text. */
@@ -384,7 +279,8 @@ const VALUE_PARAMETERS: Readonly<Record<ValueType, string>> = {
 /**
  * One statement, and so one snapshot: what is counted as unknown is what was not stored. The
  * conflict clause names no columns, so that it works with any unique key and without one. Of a
- * sensor that is registered twice, which nothing may forbid, one that is enabled counts.
+ * sensor that is registered twice, which nothing may forbid, one that is enabled counts. Nothing is
+ * stored in a column whose type has been changed: the server would make another value fit.
  */
 function insertSql({ value }: ReadingColumns): string {
   return `
@@ -395,16 +291,22 @@ WITH reading AS MATERIALIZED (
          WITH ORDINALITY AS sent (time, uuid, sid, value, ordinal)
   LEFT JOIN sensors ON sensors.uuid = sent.uuid AND sensors.sensor_sid = sent.sid
   ORDER BY sent.ordinal, sensors.enabled DESC NULLS LAST, sensors.id
+), value AS MATERIALIZED (
+  SELECT ${TYPE_NAME} AS type FROM pg_attribute AS attribute
+  JOIN pg_type AS type ON type.oid = attribute.atttypid
+  WHERE attribute.attrelid = to_regclass('sensor_data') AND attribute.attname = 'value'
 ), stored AS (
   INSERT INTO sensor_data (time, sensor_id, value)
-  SELECT time, id, value${value === "numeric" ? "::numeric" : ""} FROM reading WHERE enabled
+  SELECT time, id, value${value === "numeric" ? "::numeric" : ""} FROM reading
+  WHERE enabled AND (SELECT type FROM value) = '${value}'
   ON CONFLICT DO NOTHING
   RETURNING 1
 )
 SELECT (SELECT count(*)::int FROM stored) AS stored,
        (SELECT array_agg(ordinal::int) FROM reading WHERE id IS NULL) AS unknown,
        (SELECT array_agg(ordinal::int) FROM reading WHERE id IS NOT NULL AND enabled IS NOT TRUE)
-         AS disabled`;
+         AS disabled,
+       (SELECT type FROM value) AS "valueType"`;
 }
 
 /** What an operator can do about it. */
@@ -429,5 +331,6 @@ function wrapError(error: unknown, user: string): DatabaseError {
     .replaceAll(`"${user}"`, "of DATABASE_USER");
   const hint = HINTS[error.code ?? ""];
   const message = hint === undefined ? said : `${said} (${hint})`;
-  return new DatabaseError(message, { cause: error, sqlState: error.code });
+  const { code: sqlState, constraint, column } = error;
+  return new DatabaseError(message, { cause: error, sqlState, constraint, column });
 }

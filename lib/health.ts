@@ -14,9 +14,12 @@ const MAX_LOOK_MS = 10_000;
 
 /** What the health is judged by. Each number grows with any progress. */
 export interface Pulse {
-  /** Messages in memory, those under way to the database among them. */
-  readonly inMemory: number;
-  /** Messages taken or with an outcome, and attempts to connect to the database. */
+  /** Messages without an outcome, in memory or on disk, those under way to the database too. */
+  readonly waiting: number;
+  /**
+   * Messages with an outcome, and attempts to connect to the database. That messages move from
+   * memory to disk does not count: they do that while nothing is stored.
+   */
   readonly storing: number;
   readonly isBrokerConnected: boolean;
   /** Attempts to connect to the broker. */
@@ -38,10 +41,10 @@ export class Health {
 
   /** To be called every second or so. */
   look(nowMs: number = performance.now()): void {
-    const { inMemory, storing, isBrokerConnected, connecting } = this.#takePulse();
+    const { waiting, storing, isBrokerConnected, connecting } = this.#takePulse();
     const wasStopped = nowMs - this.#lookMs > MAX_LOOK_MS;
     this.#lookMs = nowMs;
-    if (wasStopped || inMemory === 0 || storing !== this.#storing) this.#storingMs = nowMs;
+    if (wasStopped || waiting === 0 || storing !== this.#storing) this.#storingMs = nowMs;
     if (wasStopped || isBrokerConnected || connecting !== this.#connecting) {
       this.#connectingMs = nowMs;
     }

@@ -22,6 +22,9 @@ export const MAX_BATCH_ROWS = 2_000;
 const MAX_UNACKNOWLEDGED = 100_000;
 const MAX_UNACKNOWLEDGED_BYTES = 64 * 2 ** 20;
 
+/** Time after which what the database would not store is tried again. */
+const POSTPONED_MS = 10_000;
+
 /** A batch that is stored within this time shows that the database takes what comes. */
 const PROMPT_MS = 1_000;
 
@@ -82,6 +85,7 @@ export class Inbox {
   readonly #spool: Spool | undefined;
   readonly #deliveries = new Fifo<Delivery>();
   readonly #returned: Batch[] = [];
+  readonly #postponed: { readonly batch: Batch; readonly dueMs: number }[] = [];
   readonly #underWay = new Set<Batch>();
   readonly #wakeUps = new Set<() => void>();
   /** How many deliveries had come at which time. */
@@ -130,7 +134,12 @@ export class Inbox {
 
   /** Batches that were taken and have not got their outcome, whoever has them. */
   get taken(): readonly Batch[] {
-    return [...this.#returned, ...this.underWay];
+    return [...this.#postponed.map(({ batch }) => batch), ...this.#returned, ...this.underWay];
+  }
+
+  /** Deliveries that are postponed. */
+  get postponedCount(): number {
+    return this.#postponed.reduce((sum, { batch }) => sum + batch.unfinished.length, 0);
   }
 
   /** Deliveries that are in memory only. */
@@ -197,6 +206,13 @@ export class Inbox {
     this.wake();
   }
 
+  /** What is unfinished in the batch is to be taken again a little later, and keeps nobody waiting. */
+  postpone(batch: Batch): void {
+    this.#underWay.delete(batch);
+    this.#spool?.remove(batch.releaseFinished());
+    this.#postponed.push({ batch, dueMs: performance.now() + POSTPONED_MS });
+  }
+
   /** What `takeFromMemory` would take. */
   peek(max: number): Delivery[] {
     return this.#deliveries.peek(max);
@@ -214,11 +230,18 @@ export class Inbox {
     return taken;
   }
 
-  /** Notes what has come until now. To be called every second or so. */
+  /** Notes what has come until now, and what is due again. To be called every second or so. */
   mark(): void {
-    this.#marks.push({ count: this.#takenCount + this.length, timeMs: performance.now() });
+    const nowMs = performance.now();
+    const count = this.#takenCount + this.length;
+    if (this.#marks.at(-1)?.count !== count) this.#marks.push({ count, timeMs: nowMs });
     // The first one stays the last before the oldest delivery came.
-    while ((this.#marks[1]?.count ?? Infinity) <= this.#takenCount) this.#marks.shift();
+    const first = this.#marks.findLastIndex((mark) => mark.count <= this.#takenCount);
+    if (first > 0) this.#marks.splice(0, first);
+    while ((this.#postponed[0]?.dueMs ?? Infinity) <= nowMs) {
+      this.#returned.push((this.#postponed.shift() as { batch: Batch }).batch);
+      this.wake();
+    }
   }
 
   /** Lets a consumer look whether there is something to take. */

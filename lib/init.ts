@@ -2,7 +2,8 @@
 
 import type { DatabaseConfig } from "./config.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import { DatabaseConnection, DatabaseError } from "./database.ts";
+import { DatabaseConnection } from "./database.ts";
+import { DatabaseError } from "./database_error.ts";
 import { describeError } from "./retry.ts";
 import { describeHypertable, readHypertable } from "./hypertable.ts";
 import { grantStatements, HYPERTABLE_STATEMENTS, schemaStatements } from "./schema.ts";

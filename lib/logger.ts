@@ -96,8 +96,8 @@ export class Logger {
     });
     const { statistics } = this;
     const health = new Health(() => ({
-      inMemory: this.#inbox.inMemory,
-      storing: this.#inbox.takenCount + this.#writer.attempts + statistics.ended,
+      waiting: this.#inbox.inMemory + statistics.spooled,
+      storing: this.#writer.attempts + statistics.ended,
       isBrokerConnected: this.#subscriber.connectionStatus.connected,
       connecting: this.#subscriber.attempts,
     }));

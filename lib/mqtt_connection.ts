@@ -22,12 +22,11 @@ import {
   type Packet,
   parser as createParser,
 } from "mqtt-packet";
-import type { MqttTlsConfig, ProtocolVersion, QoS } from "./config.ts";
+import type { Certificates, ProtocolVersion, QoS } from "./config.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { AcknowledgementQueue, Delivery } from "./delivery.ts";
 import { openSocket } from "./mqtt_socket.ts";
 import { describeReason, describeRefusal, isVersionRefusal } from "./mqtt_reasons.ts";
-import { log } from "./log.ts";
 import { describeError } from "./retry.ts";
 
 /** Time for the TCP and TLS handshakes, and then for the CONNACK. */
@@ -70,8 +69,15 @@ export interface BrokerLimits {
   readonly sessionPresent: boolean;
   /** Seconds that it keeps the session after a disconnection; undefined before MQTT 5. */
   readonly sessionExpirySeconds: number | undefined;
-  readonly sharedSubscriptions: boolean;
+  /** Undefined before MQTT 5, which alone tells. */
+  readonly sharedSubscriptions: boolean | undefined;
   readonly wildcardSubscriptions: boolean;
+}
+
+/** Deliveries in hand, and bytes of their payloads. */
+export interface Held {
+  readonly count: number;
+  readonly bytes: number;
 }
 
 /** Takes a message in, see `MqttConnectionOptions`. */
@@ -79,7 +85,7 @@ export type TakeIn = (delivery: Delivery) => Delivery | undefined;
 
 export interface MqttConnectionOptions {
   readonly endpoint: Endpoint;
-  readonly tls: MqttTlsConfig | undefined;
+  readonly tls: Certificates | undefined;
   readonly protocolVersion: ProtocolVersion;
   readonly clientId: string;
   /** Whether the broker is to keep subscriptions and messages while this client is away. */
@@ -91,6 +97,8 @@ export interface MqttConnectionOptions {
    * need not be the same; undefined leaves the message with the broker. It must not throw.
    */
   readonly onDelivery: TakeIn;
+  /** What is in hand of earlier connections: it takes room, too. */
+  readonly heldBefore: () => Held;
   /** Aborted: the attempt to connect is given up. */
   readonly signal: AbortSignal;
 }
@@ -112,27 +120,6 @@ export class MqttNoAnswerError extends Error {
   override readonly name = "MqttNoAnswerError";
 }
 
-/**
- * Connects with MQTT 5, else with 3.1.1: where the broker says that it does not speak 5, and where
- * it hangs up, as RabbitMQ before 3.13 does.
- *
- * @throws what `attempt` throws; the refusal, where there is one.
- */
-export async function openNewest(
-  attempt: (version: ProtocolVersion) => Promise<MqttConnection>,
-): Promise<MqttConnection> {
-  try {
-    return await attempt(5);
-  } catch (error) {
-    const isRefused = error instanceof MqttRefusedError && error.versionRefused;
-    if (!isRefused && !(error instanceof MqttNoAnswerError)) throw error;
-    log.debug(`MQTT 5: ${describeError(error)}. Trying 3.1.1.`);
-    return await attempt(4).catch((second) => {
-      throw isRefused || second instanceof MqttRefusedError ? second : error;
-    });
-  }
-}
-
 /** What became of one filter of a SUBSCRIBE. */
 export interface Subscription {
   readonly filter: string;
@@ -148,9 +135,10 @@ export class MqttConnection {
   readonly closed: Promise<string>;
   readonly #socket: Socket;
   readonly #onDelivery: TakeIn;
+  readonly #heldBefore: () => Held;
   readonly #acknowledgements = new AcknowledgementQueue(
     (bytes) => this.#write(bytes),
-    () => this.#resumeWithRoom(),
+    () => this.resumeWithRoom(),
   );
   readonly #answers = new Map<number, (codes: readonly number[]) => void>();
   readonly #connack = Promise.withResolvers<IConnackPacket>();
@@ -180,6 +168,7 @@ export class MqttConnection {
   private constructor(socket: Socket, options: MqttConnectionOptions) {
     this.#socket = socket;
     this.#onDelivery = options.onDelivery;
+    this.#heldBefore = options.heldBefore;
     this.endpoint = options.endpoint;
     this.protocolVersion = options.protocolVersion;
     const parser = createParser({ protocolVersion: options.protocolVersion });
@@ -191,8 +180,8 @@ export class MqttConnection {
       this.#lastReceivedMs = performance.now();
       parser.parse(bytes);
       this.#acknowledgements.flush();
-      const { unsettled, unsettledBytes } = this.#acknowledgements;
-      if (unsettled > PAUSE_ABOVE || unsettledBytes > PAUSE_ABOVE_BYTES) this.#pause();
+      const { count, bytes: heldBytes } = this.#held();
+      if (count > PAUSE_ABOVE || heldBytes > PAUSE_ABOVE_BYTES) this.#pause();
     });
     this.closed = new Promise((resolve) => {
       socket.on("error", (error) => this.#closeReason ??= describeError(error));
@@ -217,7 +206,9 @@ export class MqttConnection {
       const code = connack.reasonCode ?? connack.returnCode ?? 0;
       if (code !== 0) throw new MqttRefusedError(code);
       this.#limits = limitsOf(connack, options.protocolVersion);
-      const intervalMs = (connack.properties?.serverKeepAlive || KEEPALIVE_SECONDS) * 500;
+      // A client may ping more often than the broker asks for, and so notices its end in time.
+      const asked = connack.properties?.serverKeepAlive || KEEPALIVE_SECONDS;
+      const intervalMs = Math.min(asked, KEEPALIVE_SECONDS) * 500;
       this.#pings = setInterval(() => this.#ping(intervalMs), intervalMs);
     } catch (error) {
       this.destroy("refused");
@@ -366,10 +357,17 @@ export class MqttConnection {
     this.#socket.pause();
   }
 
-  #resumeWithRoom(): void {
+  #held(): Held {
     const { unsettled, unsettledBytes } = this.#acknowledgements;
-    const hasRoom = unsettled < RESUME_BELOW && unsettledBytes < RESUME_BELOW_BYTES;
-    if (this.#paused && hasRoom) this.#resume();
+    const before = this.#heldBefore();
+    return { count: unsettled + before.count, bytes: unsettledBytes + before.bytes };
+  }
+
+  /** Reads on, if there is room again. To be called when less is in hand of earlier connections. */
+  resumeWithRoom(): void {
+    if (!this.#paused) return;
+    const { count, bytes } = this.#held();
+    if (count < RESUME_BELOW && bytes < RESUME_BELOW_BYTES) this.#resume();
   }
 
   #resume(): void {
@@ -427,7 +425,9 @@ function limitsOf(connack: IConnackPacket, protocolVersion: ProtocolVersion): Br
     sessionExpirySeconds: protocolVersion === 5
       ? properties.sessionExpiryInterval ?? SESSION_EXPIRY_SECONDS
       : undefined,
-    sharedSubscriptions: properties.sharedSubscriptionAvailable ?? true,
+    sharedSubscriptions: protocolVersion === 5
+      ? properties.sharedSubscriptionAvailable ?? true
+      : undefined,
     wildcardSubscriptions: properties.wildcardSubscriptionAvailable ?? true,
   };
 }

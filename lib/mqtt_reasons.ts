@@ -1,12 +1,13 @@
-/** What brokers answer, in words. */
+/** What brokers answer, in words that name the settings to look at. */
 
 /** Return codes of CONNACK before MQTT 5 (MQTT 3.1.1 section 3.2.2.3). */
 const RETURN_CODES: Readonly<Record<number, string>> = {
   1: "the broker does not speak this version of MQTT",
-  2: "the broker refuses the client id",
+  2: "the broker refuses the client id (check MQTT_CLIENT_ID)",
   3: "the broker's MQTT service is unavailable",
-  4: "wrong user name or password",
-  5: "not authorised (wrong user name or password, or this user may not connect)",
+  4: "wrong user name or password (check MQTT_CLIENT_USER and MQTT_CLIENT_PASSWORD)",
+  5: "not authorised (wrong user name or password in MQTT_CLIENT_USER and MQTT_CLIENT_PASSWORD, " +
+    "or this user may not connect)",
 };
 
 /** Reason codes of MQTT 5 (MQTT 5.0 section 2.4), as far as a subscriber can meet them. */
@@ -17,9 +18,10 @@ const REASON_CODES: Readonly<Record<number, string>> = {
   0x82: "the broker saw a violation of the protocol",
   0x83: "the broker's implementation refuses it",
   0x84: "the broker does not speak this version of MQTT",
-  0x85: "the broker refuses the client id",
-  0x86: "wrong user name or password",
-  0x87: "not authorised (check the user name, the password and the broker's access list)",
+  0x85: "the broker refuses the client id (check MQTT_CLIENT_ID)",
+  0x86: "wrong user name or password (check MQTT_CLIENT_USER and MQTT_CLIENT_PASSWORD)",
+  0x87: "not authorised (check the user name in MQTT_CLIENT_USER, the password in " +
+    "MQTT_CLIENT_PASSWORD and the broker's access list)",
   0x88: "the broker's MQTT service is unavailable",
   0x89: "the broker is busy",
   0x8a: "this client is banned",

@@ -2,13 +2,14 @@
 
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import type { MqttTlsConfig } from "./config.ts";
+import { systemAuthorities } from "./certificates.ts";
+import type { Certificates } from "./config.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { explainTlsProblem } from "./tls_problems.ts";
 
 export interface SocketOptions {
   readonly endpoint: Endpoint;
-  readonly tls: MqttTlsConfig | undefined;
+  readonly tls: Certificates | undefined;
   /** Aborted: the attempt is given up. */
   readonly signal: AbortSignal;
   /** Time for the handshakes. */
@@ -31,12 +32,13 @@ export async function openSocket(options: SocketOptions): Promise<Socket> {
 
 function open(options: SocketOptions): Promise<Socket> {
   const { endpoint: { host, port }, tls, signal, timeoutMs } = options;
+  const trusted = tls?.ca ?? systemAuthorities();
   const socket = tls === undefined ? connectTcp({ host, port, noDelay: true }) : connectTls({
     host,
     port,
     // An address cannot be a server name (RFC 6066 section 3).
     ...(isIP(host) === 0 && { servername: host }),
-    ...(tls.ca !== undefined && { ca: tls.ca }),
+    ...(trusted !== undefined && { ca: trusted }),
     ...(tls.cert !== undefined && { cert: tls.cert }),
     ...(tls.key !== undefined && { key: tls.key }),
   });

@@ -6,26 +6,19 @@
 import type { MqttConfig, ProtocolVersion } from "./config.ts";
 import { describeEndpoint, type Endpoint } from "./endpoint.ts";
 import { Delivery } from "./delivery.ts";
+import { FormerSubscriptions } from "./former_subscriptions.ts";
 import { log } from "./log.ts";
-import {
-  MqttConnection,
-  openNewest,
-  SESSION_EXPIRY_SECONDS,
-  type Subscription,
-} from "./mqtt_connection.ts";
+import { MqttConnection, SESSION_EXPIRY_SECONDS, type Subscription } from "./mqtt_connection.ts";
+import { openNewest } from "./mqtt_version.ts";
 import { ConnectionState } from "./connection_state.ts";
 import { Reconnection } from "./reconnection.ts";
 import { describeError, Outage, sleep } from "./retry.ts";
 import type { Statistics } from "./statistics.ts";
 import type { ConnectionStatus } from "./status.ts";
 import type { SubscriptionRecord } from "./subscription_record.ts";
-import { filtersThatMatch, isMatch } from "./topics.ts";
 
 /** Time between two attempts to get a subscription that the broker refused. */
 const REFUSED_RETRY_MS = 60_000;
-
-/** Topics remembered as being subscribed to on purpose. */
-const MAX_KNOWN_TOPICS = 10_000;
 
 export interface MqttSubscriberOptions {
   /** Takes a message in. It must not throw. */
@@ -40,22 +33,22 @@ export class MqttSubscriber {
   readonly #config: MqttConfig;
   readonly #onDelivery: (delivery: Delivery) => void;
   readonly #statistics: Statistics;
-  readonly #record: SubscriptionRecord | undefined;
+  readonly #former: FormerSubscriptions;
   readonly #clientId: string;
   readonly #filters: readonly string[];
   readonly #outage: Outage;
   readonly #reconnection = new Reconnection();
   /** What earlier connections brought and is not settled yet, by payload. */
   readonly #orphans = new Map<string, Delivery>();
-  readonly #knownTopics = new Set<string>();
-  /** Topics that no configured filter matches, to be unsubscribed from. */
-  readonly #staleTopics: string[] = [];
-  readonly #unsubscribed = new Set<string>();
-  /** Those that the session had before, which are unsubscribed on each connection. */
-  #formerFilters: readonly string[];
+  #orphanBytes = 0;
+  /** Brokers that did not accept while a later one did. */
+  readonly #skipped = new Set<Endpoint>();
   /** Warnings given about the broker, each of which is given once. */
   readonly #warned = new Set<string>();
   readonly #state = new ConnectionState();
+  /** The broker that has a session, as far as is known, and when a connection last ended. */
+  #sessionAt: Endpoint | undefined;
+  #disconnectedMs: number | undefined;
   #attempts = 0;
   #connection: MqttConnection | undefined;
   #subscribing: Promise<void> = Promise.resolve();
@@ -65,10 +58,15 @@ export class MqttSubscriber {
     this.#config = config;
     this.#onDelivery = options.onDelivery;
     this.#statistics = options.statistics;
-    this.#record = options.record;
     this.#clientId = config.clientId ?? randomClientId();
     this.#filters = subscriptionFilters(config);
-    this.#formerFilters = this.#findFormerFilters();
+    this.#former = new FormerSubscriptions(config, {
+      filters: this.#filters,
+      record: options.record,
+    });
+    const [endpoint, ...others] = config.endpoints;
+    const hadSession = (options.record?.filters().length ?? 0) > 0;
+    if (hadSession && others.length === 0) this.#sessionAt = endpoint;
     this.#outage = new Outage(
       `MQTT broker ${config.endpoints.map(describeEndpoint).join(" or ")}`,
     );
@@ -86,7 +84,9 @@ export class MqttSubscriber {
       this.#connection = connection;
       this.#state.up(`connected to ${describeConnection(connection)}`);
       const confirmation = this.#confirmLater(connection);
+      this.#warnOfLostSession(connection);
       this.#warnOfShortSession(connection);
+      this.#warnOfSharing(connection);
       this.#subscribing = this.#subscribe(connection, signal);
       const stopped = aborted(signal);
       const reason = await Promise.race([connection.closed, stopped.promise]);
@@ -95,8 +95,8 @@ export class MqttSubscriber {
       if (reason === undefined) return;
       this.#connection = undefined;
       this.#state.down(reason);
-      this.#knownTopics.clear();
-      this.#unsubscribed.clear();
+      this.#disconnectedMs = performance.now();
+      this.#former.reset();
       await this.#subscribing;
       this.#adoptLater(connection.abandon());
       const delayMs = this.#reconnection.ended({
@@ -156,20 +156,24 @@ export class MqttSubscriber {
 
   /** Tries each endpoint once; undefined where none accepted, after the backoff. */
   async #connect(signal: AbortSignal): Promise<MqttConnection | undefined> {
-    const failures: string[] = [];
+    const failures: { readonly endpoint: Endpoint; readonly text: string }[] = [];
     for (const endpoint of this.#config.endpoints) {
       try {
         const connection = await this.#open(endpoint, signal);
-        for (const failure of failures) log.warning(`MQTT broker ${failure}. Using the next one.`);
+        this.#tellOfSkipped(endpoint, failures);
         return connection;
       } catch (error) {
         if (signal.aborted) return undefined;
-        failures.push(`${describeEndpoint(endpoint)}: ${describeError(error)}`);
-        log.debug(`Cannot connect to MQTT broker at ${failures.at(-1)}.`);
+        const failure = {
+          endpoint,
+          text: `${describeEndpoint(endpoint)}: ${describeError(error)}`,
+        };
+        failures.push(failure);
+        log.debug(`Cannot connect to MQTT broker at ${failure.text}.`);
       }
     }
     const single = this.#config.endpoints.length === 1;
-    const joined = failures.join("; ");
+    const joined = failures.map(({ text }) => text).join("; ");
     const reason = single ? joined.slice(joined.indexOf(": ") + 2) : joined;
     this.#state.down(reason);
     await this.#outage.failed(this, {
@@ -178,6 +182,18 @@ export class MqttSubscriber {
       signal,
     });
     return undefined;
+  }
+
+  /** Once for each, until it has been connected to again. */
+  #tellOfSkipped(
+    used: Endpoint,
+    skipped: readonly { readonly endpoint: Endpoint; readonly text: string }[],
+  ): void {
+    this.#skipped.delete(used);
+    for (const { endpoint, text } of skipped) {
+      if (!this.#skipped.has(endpoint)) log.warning(`MQTT broker ${text}. Using the next one.`);
+      this.#skipped.add(endpoint);
+    }
   }
 
   async #open(endpoint: Endpoint, signal: AbortSignal): Promise<MqttConnection> {
@@ -193,6 +209,7 @@ export class MqttSubscriber {
         user,
         password,
         onDelivery: (delivery) => this.#deliver(delivery),
+        heldBefore: () => ({ count: this.#orphans.size, bytes: this.#orphanBytes }),
         signal,
       });
     if (protocolVersion !== undefined) return await open(protocolVersion);
@@ -206,14 +223,13 @@ export class MqttSubscriber {
     signal.addEventListener("abort", end);
     connection.closed.then(end);
     try {
-      this.#record?.add(this.#filters);
+      this.#former.note();
       let pending = this.#filters;
       while (pending.length > 0 && !over.signal.aborted) {
         const results = await connection.subscribe(pending, this.#config.qos);
         pending = results.filter((result) => !this.#isGranted(result)).map(({ filter }) => filter);
-        await this.#unsubscribeFormer(connection);
-        await this.#unsubscribeStale(connection);
-        if (pending.length > 0) await sleep(REFUSED_RETRY_MS, over.signal);
+        if (pending.length === 0) await this.#former.end(connection);
+        else await sleep(REFUSED_RETRY_MS, over.signal);
       }
     } catch (error) {
       // The connection has ended, and is subscribed again after the next CONNACK.
@@ -221,6 +237,20 @@ export class MqttSubscriber {
     } finally {
       signal.removeEventListener("abort", end);
     }
+  }
+
+  /** Whoever looks for the cause of a gap in the data finds it here. */
+  #warnOfLostSession({ endpoint, limits: { sessionPresent } }: MqttConnection): void {
+    const isLost = !sessionPresent && this.#sessionAt === endpoint;
+    this.#sessionAt = this.#config.clientId === undefined ? undefined : endpoint;
+    if (!isLost) return;
+    const time = this.#disconnectedMs === undefined
+      ? "since the logger last ran"
+      : `in the ${((performance.now() - this.#disconnectedMs) / 1000).toFixed(1)} s before`;
+    log.warning(
+      `The broker has no session of MQTT_CLIENT_ID = '${this.#clientId}' any more: what was ` +
+        `published ${time}, it has not kept for the logger.`,
+    );
   }
 
   #warnOfShortSession({ limits: { sessionExpirySeconds } }: MqttConnection): void {
@@ -233,14 +263,11 @@ export class MqttSubscriber {
     );
   }
 
-  /** Of the first one: others may have come from the same subscription. */
-  #warnOfForeignTopic(topic: string): void {
-    if (this.#warned.has("foreign topic")) return;
-    this.#warned.add("foreign topic");
-    log.warning(
-      `Messages come on '${topic}', which MQTT_TOPIC does not match: the session of ` +
-        `MQTT_CLIENT_ID = '${this.#clientId}' has a subscription from before that cannot be ` +
-        "found, of another shared group perhaps. It ends with the session.",
+  #warnOfSharing({ limits: { sharedSubscriptions } }: MqttConnection): void {
+    if (this.#config.sharedGroup === undefined || sharedSubscriptions !== undefined) return;
+    this.#warnOnce(
+      "MQTT 3.1.1 does not tell whether the broker knows shared subscriptions. Where it does not, " +
+        "nothing comes in by MQTT_SHARED_GROUP: 'kraken-logger check' finds out.",
     );
   }
 
@@ -274,12 +301,14 @@ export class MqttSubscriber {
     if (this.#orphans.size > 0 && delivery.qos > 0) {
       const orphan = this.#orphans.get(orphanKey(delivery));
       if (orphan !== undefined && orphan.qos === delivery.qos) {
-        this.#orphans.delete(orphanKey(delivery));
+        this.#forgetOrphan(orphan);
         this.#statistics.redelivered++;
         return orphan;
       }
     }
-    if (this.#config.clientId !== undefined) this.#noticeTopic(delivery.topic);
+    if (this.#config.clientId !== undefined) {
+      this.#former.notice(delivery.topic, this.#connection);
+    }
     this.#onDelivery(delivery);
     return delivery;
   }
@@ -292,77 +321,20 @@ export class MqttSubscriber {
   #adoptLater(deliveries: readonly Delivery[]): void {
     for (const delivery of deliveries) {
       const key = orphanKey(delivery);
+      // One of the same content is in hand as well, and stays so.
+      if (this.#orphans.has(key)) continue;
       this.#orphans.set(key, delivery);
-      delivery.onSettled = () => this.#orphans.delete(key);
+      this.#orphanBytes += delivery.payload.length;
+      delivery.onSettled = () => {
+        this.#forgetOrphan(delivery);
+        this.#connection?.resumeWithRoom();
+      };
     }
   }
 
-  /**
-   * Unsubscribes from what the session was subscribed to before. Only when it has what is
-   * configured now, so that nothing falls between the two: what comes twice is stored once.
-   */
-  async #unsubscribeFormer(connection: MqttConnection): Promise<void> {
-    if (this.#formerFilters.length === 0) return;
-    const found = await connection.unsubscribe(this.#formerFilters);
-    for (const filter of found) log.info(`Unsubscribed from '${filter}': no longer configured.`);
-    this.#record?.keepOnly(this.#filters);
+  #forgetOrphan(delivery: Delivery): void {
+    if (this.#orphans.delete(orphanKey(delivery))) this.#orphanBytes -= delivery.payload.length;
   }
-
-  #findFormerFilters(): string[] {
-    const { clientId, sharedGroup, filters } = this.#config;
-    if (clientId === undefined) return [];
-    const recorded = this.#record?.filters() ?? [];
-    // The session may stem from a time before the group, and would get everything twice.
-    const unshared = sharedGroup === undefined ? [] : filters;
-    return [...new Set([...recorded, ...unshared])]
-      .filter((filter) => !this.#filters.includes(filter));
-  }
-
-  /**
-   * A broker does not list the subscriptions of a session. A message that no configured filter
-   * matches comes from a filter that was configured once: whichever filter that was, it is one of
-   * those that match the topic.
-   */
-  #noticeTopic(topic: string): void {
-    if (this.#knownTopics.has(topic)) return;
-    if (this.#knownTopics.size >= MAX_KNOWN_TOPICS) this.#knownTopics.clear();
-    this.#knownTopics.add(topic);
-    if (this.#filters.some((filter) => isMatch(filter, topic))) return;
-    // It may have been on its way.
-    if (this.#formerFilters.some((filter) => isMatch(filter, topic))) return;
-    this.#staleTopics.push(topic);
-    const connection = this.#connection;
-    // What comes right behind the CONNACK is seen to once the subscriptions are renewed.
-    if (connection !== undefined) this.#unsubscribeStale(connection).catch(logNotUnsubscribed);
-  }
-
-  async #unsubscribeStale(connection: MqttConnection): Promise<void> {
-    const { sharedGroup } = this.#config;
-    for (let topic; (topic = this.#staleTopics.shift()) !== undefined;) {
-      const candidates = filtersThatMatch(topic);
-      if (sharedGroup !== undefined) {
-        candidates.push(...candidates.map((filter) => `$share/${sharedGroup}/${filter}`));
-      }
-      const filters = candidates.filter((filter) => !this.#unsubscribed.has(filter));
-      if (filters.length === 0) continue;
-      filters.forEach((filter) => this.#unsubscribed.add(filter));
-      const found = await connection.unsubscribe(filters);
-      if (found.length > 0) {
-        const which = found.map((filter) => `'${filter}'`).join(", ");
-        log.info(`Unsubscribed from ${which}: no longer configured.`);
-      } else if (connection.protocolVersion === 4) {
-        // MQTT 3.1.1 does not tell which of them the session had.
-        log.info(`Unsubscribed from what brought '${topic}': no longer configured.`);
-      } else {
-        this.#warnOfForeignTopic(topic);
-      }
-    }
-  }
-}
-
-function logNotUnsubscribed(error: unknown): void {
-  // The connection has ended; the next message of that kind leads to another attempt.
-  log.debug(`Cannot unsubscribe: ${describeError(error)}.`);
 }
 
 /** The filters to subscribe to, in their `$share/GROUP/` form where a group is configured. */

@@ -2,7 +2,9 @@
 
 import { isUtf8 } from "node:buffer";
 import type { SpoolConfig, StorageConfig } from "./config.ts";
-import { type Catalogue, DatabaseConnection, DatabaseError } from "./database.ts";
+import type { Catalogue } from "./catalogue.ts";
+import { DatabaseConnection } from "./database.ts";
+import { DatabaseError } from "./database_error.ts";
 import { describeEndpoint } from "./endpoint.ts";
 import { escapeControls, formatTime } from "./log.ts";
 import { shortenPayload } from "./reading.ts";
@@ -126,6 +128,7 @@ async function retry(
         else stored.push(message);
       },
       onRefused: (_, reason) => tellRefused(message, reason),
+      onFailed: (_, { message: reason }) => tell("failed", message, `: ${reason}`),
     });
   }
   record.delete(stored.map(({ id }) => id));

@@ -8,8 +8,8 @@ import type { SpoolDatabase } from "./spool_database.ts";
 const MAX_MESSAGES = 100_000;
 const MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 
-/** The part of the spool that they may take, somewhat less than the messages that wait leave. */
-const MAX_SHARE = 1 / 10;
+/** The part of the spool that they may take, half of what the messages that wait leave. */
+const MAX_SHARE = 1 / 20;
 
 /** Bytes of a message beside topic, reason and payload. */
 const ROW_BYTES = 30;

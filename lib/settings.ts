@@ -27,10 +27,21 @@ function describeProblem({ variable, rule, received }: ConfigProblem): string {
   return `${variable}: ${rule}${received === undefined ? "" : `, received ${quote(received)}`}`;
 }
 
-/** Text as received, in quotes, of bounded length, on one line, and without the login of a URL. */
+/**
+ * Text as received, in quotes, of bounded length, on one line, and without the login and the
+ * password that a URL or a connection string may hold.
+ */
 export function quote(text: string): string {
-  const shown = text.replace(/\/\/.*@/gs, "//…@").replace(CONTROL_CHARACTER, " ");
+  const shown = text
+    .replace(/\/\/.*@/gs, "//…@")
+    .replace(/(password=).*/gis, "$1…")
+    .replace(CONTROL_CHARACTER, " ");
   return `'${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}'`;
+}
+
+/** Whether the text of a host or several, against the rules, may hold a user name and a password. */
+export function mayHoldLogin(text: string): boolean {
+  return text.includes("//") || text.includes("@");
 }
 
 // deno-lint-ignore no-control-regex
@@ -51,6 +62,9 @@ export const SECRETS = [
 ] as const;
 
 type Secret = typeof SECRETS[number];
+
+/** A name as DNS and hosts(5) have them; IPv4 addresses have this form too. */
+const HOST_NAME = /^[\w-]{1,63}(\.[\w-]{1,63})*\.?$/;
 
 interface EndpointOptions {
   readonly variable: string;
@@ -135,34 +149,24 @@ export class Settings {
     return undefined;
   }
 
-  /** As `file`, of a PEM file (RFC 7468) that must hold such an item, not encrypted. */
-  pem(name: string, item: "CERTIFICATE" | "PRIVATE KEY"): string | undefined {
-    const text = this.file(name);
-    if (text === undefined) return undefined;
+  /** The content of the file that a variable names; `ruleFor` says which rule it breaks, if any. */
+  file(name: string, ruleFor: (text: string) => string | undefined): string | undefined {
     const path = this.text(name);
-    if (/ENCRYPTED/.test(text)) {
-      this.problem(name, "must name a key that is not encrypted", path);
-    } else if (!new RegExp(`-----BEGIN (\\w+ )?${item}-----`).test(text)) {
-      const article = item === "CERTIFICATE" ? "certificates" : "a private key";
-      this.problem(name, `must name a PEM file with ${article}`, path);
-    }
+    const text = path === undefined ? undefined : this.#read(name, path);
+    const rule = text === undefined ? undefined : ruleFor(text);
+    if (rule !== undefined) this.problem(name, rule, path);
     return text;
-  }
-
-  /** The content of the file that a variable names. */
-  file(name: string): string | undefined {
-    const path = this.text(name);
-    return path === undefined ? undefined : this.#read(name, path);
   }
 
   endpoint(text: string, options: EndpointOptions): Endpoint | undefined {
     const { variable, defaultPort, zeroIsDefault } = options;
+    if (this.#refuseMoreThanHost(variable, text)) return undefined;
     const match = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? /^([^:]*)(?::(.*))?$/.exec(text);
     const host = isIPv6(text) ? text : match?.[1] ?? "";
     const portText = isIPv6(text) ? undefined : match?.[2];
     const port = portText === undefined ? defaultPort : parseInteger(portText);
     const bracketed = text.startsWith("[");
-    if (host === "" || /[\s/@]/.test(host) || (bracketed && !isIPv6(host))) {
+    if (host === "" || /[\s/]/.test(host) || (bracketed && !isIPv6(host))) {
       this.problem(variable, "must be a host name or address with or without ':port'", text);
     } else if (port === undefined || port > 65535 || (port === 0 && !zeroIsDefault)) {
       this.problem(variable, "must carry a port from 1 to 65535, or none", text);
@@ -170,6 +174,31 @@ export class Settings {
       return { host, port: port || defaultPort };
     }
     return undefined;
+  }
+
+  /** An address of this host, or a name for one, to listen at; without the brackets of IPv6. */
+  listeningHost(
+    name: string,
+    { portVariable }: { readonly portVariable: string },
+  ): string | undefined {
+    const text = this.text(name);
+    if (text === undefined || this.#refuseMoreThanHost(name, text)) return undefined;
+    const address = text.replace(/^\[(.*)\]$/, "$1");
+    if (isIPv6(address)) return address;
+    if (HOST_NAME.test(text)) return text;
+    const rule = `must be an address or name of this host, without a port (see ${portVariable})`;
+    this.problem(name, rule, text);
+    return undefined;
+  }
+
+  #refuseMoreThanHost(name: string, text: string): boolean {
+    if (text.includes("//")) {
+      this.problem(name, "must be a host name or address, not a URL", text);
+    } else if (text.includes("@")) {
+      const shown = text.replace(/.*@/s, "…@");
+      this.problem(name, "must be a host name or address without a user name", shown);
+    }
+    return mayHoldLogin(text);
   }
 
   #secret(name: Secret): string | undefined {

@@ -28,7 +28,7 @@ const MAX_TAKEN_BYTES = 8 * 2 ** 20;
  * The part of the spool that messages may fill. The rest is for the records of those that are
  * rejected when they are taken out again: see `RejectedMessages`.
  */
-const MAX_SHARE = 5 / 6;
+const MAX_SHARE = 11 / 12;
 
 /** Bytes of a message on disk beside topic and payload. */
 const ROW_BYTES = 30;
@@ -58,6 +58,8 @@ export class Spool {
   #waitingCount = 0;
   #takenCount = 0;
   #unreadable = 0;
+  /** Whether there is space to be given back to the file system. */
+  #shrinks = false;
   #removedCount = 0;
   #onRescued: () => void = () => {};
 
@@ -214,7 +216,7 @@ export class Spool {
   tidy(): void {
     const isDue = this.count === 0 || this.#obsoleteCount >= MAX_OBSOLETE_ROWS ||
       performance.now() - this.#deletedMs >= MAX_OBSOLETE_MS;
-    if (isDue && this.#obsoleteCount > 0) this.deleteObsolete();
+    if ((isDue && this.#obsoleteCount > 0) || this.#shrinks) this.deleteObsolete();
   }
 
   /** As `tidy`, at once. Where the disk refuses, it is tried again at the next opportunity. */
@@ -225,8 +227,7 @@ export class Spool {
         this.#delete(range);
       }
       this.#obsoleteCount = 0;
-      // Gives the space back to the file system.
-      if (this.count === 0) this.#database.shrink();
+      this.#shrinks = this.count === 0 && this.#database.shrink();
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       log.debug(`Cannot delete from the spool: ${describeError(error)}.`);

@@ -1,83 +1,24 @@
 /**
  * The file of the spool: an SQLite database that survives whatever ends the program or the machine.
- * Opening it, locking it, replacing a damaged one. Only this module and the rescue know the
- * SQLite driver.
- *
- * A transaction is on disk when it has committed (`synchronous = FULL`). The journal is a rollback
- * journal that keeps its space: where a disk is full, messages can still be taken out, which a
- * write-ahead log has no room for.
+ * Opening it, locking it, replacing a damaged one.
  */
 
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { SpoolConfig } from "./config.ts";
 import { systemReason } from "./environment.ts";
 import { log } from "./log.ts";
-import { removeIfThere, rescueRows } from "./spool_rescue.ts";
+import { copyRows, removeIfThere, rescueRows } from "./spool_rescue.ts";
+import { isDamage, openDatabase, RESERVE, SCHEMA, TABLES } from "./spool_schema.ts";
 
 /** The file in the spool directory, and the one that tells another logger to keep away. */
 const FILE = "spool.sqlite";
 const LOCK_FILE = "spool.lock";
 
-/**
- * Time that a statement waits while another program reads or writes the file. A logger has other
- * things to do meanwhile, and tries again later.
- */
-const LOGGER_BUSY_TIMEOUT_MS = 1_000;
-const BUSY_TIMEOUT_MS = 10_000;
+/** Pages given back at a time: each takes a little while, in which nothing else is done. */
+const SHRUNK_PAGES = 2_000;
 
 /** Time between two attempts to replace a damaged file. */
 const RESCUE_RETRY_MS = 60_000;
-
-/** Messages get their ids from who inserts them; `time_ms` counts from 1970-01-01 00:00 UTC. */
-const SCHEMA = `
-CREATE TABLE IF NOT EXISTS message (
-  id INTEGER PRIMARY KEY,
-  time_ms INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  payload BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS rejected (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  time_ms INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  payload BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS unknown_sensor (
-  id INTEGER PRIMARY KEY,
-  uuid TEXT NOT NULL,
-  sid INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  value TEXT NOT NULL,
-  unit TEXT NOT NULL,
-  count INTEGER NOT NULL,
-  first_ms INTEGER NOT NULL,
-  last_ms INTEGER NOT NULL,
-  UNIQUE (uuid, sid)
-) STRICT;
-CREATE TABLE IF NOT EXISTS subscription (
-  id INTEGER PRIMARY KEY,
-  client_id TEXT NOT NULL,
-  filter TEXT NOT NULL,
-  UNIQUE (client_id, filter)
-) STRICT;`;
-
-/**
- * Writing this table over makes the journal large enough to take some hundred messages out of the
- * spool on a disk that is full: the journal keeps its size.
- */
-const RESERVE = `
-CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
-INSERT OR IGNORE INTO reserve VALUES (1, zeroblob(${2 ** 19}));
-UPDATE reserve SET content = randomblob(${2 ** 19});`;
-
-/** The columns of the tables, for the rescue. */
-const TABLES = {
-  message: ["id", "time_ms", "topic", "payload"],
-  rejected: ["id", "time_ms", "topic", "reason", "payload"],
-  unknown_sensor: ["id", "uuid", "sid", "topic", "value", "unit", "count", "first_ms", "last_ms"],
-  subscription: ["id", "client_id", "filter"],
-} as const;
 
 /** The spool cannot be used, or not at the moment; the message says why. */
 export class SpoolError extends Error {
@@ -209,10 +150,11 @@ export class SpoolDatabase implements Disposable {
     });
   }
 
-  /** Gives the space of deleted rows back to the file system. */
-  shrink(): void {
+  /** Gives space of deleted rows back to the file system. Returns whether there is more of it. */
+  shrink(): boolean {
     // One step of the statement frees one page.
-    this.all("PRAGMA incremental_vacuum");
+    this.all(`PRAGMA incremental_vacuum(${SHRUNK_PAGES})`);
+    return Number(this.all("PRAGMA freelist_count")[0]?.["freelist_count"]) > 0;
   }
 
   close(): void {
@@ -257,7 +199,7 @@ export class SpoolDatabase implements Disposable {
     } catch (error) {
       // A statement within a transaction has been here already.
       const isNew = this.#lock !== undefined && !(error instanceof SpoolError);
-      if (isNew && isDamage(error)) this.#replace(error);
+      if (isNew && (isDamage(error) || this.#isGone())) this.#replace(error);
       throw wrap(error);
     }
   }
@@ -267,6 +209,10 @@ export class SpoolDatabase implements Disposable {
     if (performance.now() - this.#rescueMs < RESCUE_RETRY_MS) return;
     this.#rescueMs = performance.now();
     this.#statements.clear();
+    if (this.#isGone()) {
+      this.#database = this.#restore();
+      return;
+    }
     this.#database.close();
     try {
       this.#database = this.#rescue(damage);
@@ -276,6 +222,41 @@ export class SpoolDatabase implements Disposable {
     }
     this.#reserve();
     this.#onRescued();
+  }
+
+  #isGone(): boolean {
+    try {
+      Deno.statSync(this.#path);
+      return false;
+    } catch (error) {
+      return error instanceof Deno.errors.NotFound;
+    }
+  }
+
+  /** Writes a file that somebody has removed anew: who has it open can still read what was in it. */
+  #restore(): DatabaseSync {
+    const fresh = `${this.#path}.rescued`;
+    try {
+      // A journal without its file would keep it from being read.
+      for (const file of [fresh, `${fresh}-journal`, `${this.#path}-journal`]) removeIfThere(file);
+      const into = openDatabase(fresh, { maxBytes: Infinity, isLogger: true });
+      let restored;
+      try {
+        restored = copyRows(this.#database, { into, tables: TABLES });
+      } finally {
+        into.close();
+      }
+      removeIfThere(`${fresh}-journal`);
+      Deno.renameSync(fresh, this.#path);
+      this.#database.close();
+      log.error(
+        `The spool '${this.#path}' was removed while it was in use. It is written anew, with ` +
+          `${restored.message} messages.`,
+      );
+      return openDatabase(this.#path, { maxBytes: this.maxBytes, isLogger: true });
+    } catch (error) {
+      throw wrap(error);
+    }
   }
 
   /**
@@ -310,33 +291,6 @@ export class SpoolDatabase implements Disposable {
   }
 }
 
-/** The journal's mode comes first: in the mode before, other settings would delete the journal. */
-function openDatabase(
-  path: string,
-  { maxBytes, isLogger }: { readonly maxBytes: number; readonly isLogger: boolean },
-): DatabaseSync {
-  const database = new DatabaseSync(path);
-  try {
-    database.exec(`
-      PRAGMA busy_timeout = ${isLogger ? LOGGER_BUSY_TIMEOUT_MS : BUSY_TIMEOUT_MS};
-      PRAGMA journal_mode = PERSIST;
-      PRAGMA auto_vacuum = INCREMENTAL;
-      PRAGMA synchronous = FULL;`);
-    database.exec(SCHEMA);
-    const pageSize = Number(database.prepare("PRAGMA page_size").get()?.["page_size"]);
-    database.exec(`PRAGMA max_page_count = ${Math.min(Math.ceil(maxBytes / pageSize), MAX_PAGES)}`);
-    // It reads the whole file, and keeps the logger from writing meanwhile.
-    if (!isLogger) return database;
-    const [check] = database.prepare("PRAGMA quick_check(1)").all();
-    const found = String(check?.["quick_check"]);
-    if (found !== "ok") throw new Error(`${DAMAGE}: ${found.replaceAll(/\s+/g, " ")}`);
-    return database;
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-}
-
 /** Held until it is closed, and freed by the system when the process ends, however it does. */
 function lockDirectory(directory: string): DatabaseSync {
   let lock: DatabaseSync | undefined;
@@ -352,18 +306,6 @@ function lockDirectory(directory: string): DatabaseSync {
       : systemReason(error);
     throw new SpoolError(reason, { cause: error });
   }
-}
-
-/** SQLite's own limit. */
-const MAX_PAGES = 2 ** 32 - 2;
-
-const DAMAGE = "database disk image is malformed";
-
-/** Whether the file is at fault. The driver has nothing but SQLite's words to tell by. */
-function isDamage(error: unknown): boolean {
-  return new RegExp(`${DAMAGE}|file is not a database|malformed database schema`).test(
-    systemReason(error),
-  );
 }
 
 function wrap(error: unknown): SpoolError {

@@ -22,14 +22,14 @@ export function rescueRows<Table extends string>(
   path: string,
   options: RescueOptions<Table>,
 ): Record<Table, number> {
-  const rescued = copyRows(path, options);
+  const rescued = copyRowsOf(path, options);
   if (Object.values(rescued).some((count) => count !== 0)) return rescued;
   // Perhaps only the beginning is damaged, which says where the tables are.
   const copy = `${path}.copy`;
   try {
     Deno.copyFileSync(path, copy);
     writeFirstPage(copy, options.schema);
-    return copyRows(copy, options);
+    return copyRowsOf(copy, options);
   } catch {
     return rescued; // No room for a copy: the file itself is kept for whoever wants to try more.
   } finally {
@@ -37,17 +37,27 @@ export function rescueRows<Table extends string>(
   }
 }
 
-function copyRows<Table extends string>(
+function copyRowsOf<Table extends string>(
   path: string,
-  { into, tables }: RescueOptions<Table>,
+  options: RescueOptions<Table>,
 ): Record<Table, number> {
-  const counts: [string, number][] = [];
   let from: DatabaseSync | undefined;
   try {
     from = new DatabaseSync(path);
   } catch {
     // Not even that: nothing can be read.
   }
+  const rescued = copyRows(from, options);
+  from?.close();
+  return rescued;
+}
+
+/** Copies all readable rows of an open database, if there is one; returns how many, by table. */
+export function copyRows<Table extends string>(
+  from: DatabaseSync | undefined,
+  { into, tables }: Omit<RescueOptions<Table>, "schema">,
+): Record<Table, number> {
+  const counts: [string, number][] = [];
   for (const [table, columns] of Object.entries<readonly string[]>(tables)) {
     const places = columns.map(() => "?").join(", ");
     const insert = into.prepare(`INSERT OR IGNORE INTO ${table} VALUES (${places})`);
@@ -59,7 +69,6 @@ function copyRows<Table extends string>(
     into.exec("COMMIT");
     counts.push([table, count]);
   }
-  from?.close();
   return Object.fromEntries(counts) as Record<Table, number>;
 }
 

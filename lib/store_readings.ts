@@ -1,7 +1,8 @@
 /** Decoding messages, and storing them row by row where the database refuses them as a whole. */
 
 import type { Buffer } from "node:buffer";
-import { type DatabaseConnection, DatabaseError, type InsertResult } from "./database.ts";
+import type { DatabaseConnection, InsertResult } from "./database.ts";
+import { DatabaseError } from "./database_error.ts";
 import { decodeReading, PayloadError, type Reading, type ReadingColumns } from "./reading.ts";
 
 /** A message and what it says. */
@@ -34,12 +35,17 @@ export interface StoreListener<Item> {
   readonly onStored: (items: readonly Item[], result: InsertResult) => void;
   /** The database refuses this one for its content; `reason` says why. */
   readonly onRefused: (item: Item, reason: string) => void;
+  /**
+   * The database does not store this one, although nothing is wrong with it or with the server, as
+   * far as the error tells. What this throws ends the storing.
+   */
+  readonly onFailed: (item: Item, error: DatabaseError) => void;
 }
 
 /**
  * Inserts a batch. One that the database refuses for its content is halved until the rows at fault
- * are alone: at most 2·log2(n) more statements for each of them. One that is too large for it is
- * halved until it is not.
+ * are alone: at most 2·log2(n) more statements for each of them. So is one that fails for any other
+ * reason that may lie in some of its rows, or in their number.
  *
  * @throws {DatabaseError} when the database does not take rows at the moment; what was told of
  * before is done.
@@ -54,10 +60,10 @@ export async function storeReadings<Item extends { readonly reading: Reading }>(
   try {
     result = await connection.insert(items.map(({ reading }) => reading));
   } catch (error) {
-    if (!(error instanceof DatabaseError && (error.isContent || error.isTooMuch))) throw error;
+    if (!(error instanceof DatabaseError) || error.isOfServer) throw error;
     const [first] = items;
     if (items.length === 1 && first !== undefined) {
-      if (!error.isContent) throw error;
+      if (!error.isContent) return listener.onFailed(first, error);
       return listener.onRefused(first, `the database refuses it: ${error.message}`);
     }
     const middle = Math.ceil(items.length / 2);

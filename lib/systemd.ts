@@ -75,13 +75,15 @@ export class ServiceManager {
   #look(): void {
     const nowMs = performance.now();
     const summary = this.#summarize();
-    const state = [summary.problem, summary.broker.connected, summary.database.connected].join();
+    // How long something has stood still changes with every look, that it does is told at once.
+    const isStanding = summary.problem !== null;
+    const state = [isStanding, summary.broker.connected, summary.database.connected].join();
     if (state !== this.#state || nowMs - this.#statusMs >= STATUS_MS) {
       this.#state = state;
       this.#statusMs = nowMs;
       this.#socket.send(`STATUS=${describeStatus(summary)}`);
     }
-    if (this.#watchdogMs === undefined || summary.problem !== null) return;
+    if (this.#watchdogMs === undefined || isStanding) return;
     if (nowMs - this.#fedMs < this.#watchdogMs / 2 - LOOK_MS) return;
     this.#fedMs = nowMs;
     this.#socket.send("WATCHDOG=1");
@@ -111,7 +113,6 @@ function watchdogInterval(env: Environment): number | undefined {
 
 /** Sends datagrams to the socket of systemd. */
 class NotifySocket {
-  readonly #directory: string;
   readonly #socket: Deno.DatagramConn;
   readonly #path: string;
   #sending: Promise<unknown> = Promise.resolve();
@@ -120,16 +121,13 @@ class NotifySocket {
   constructor(path: string) {
     // A name that begins so is not one of a file (unix(7), "abstract").
     this.#path = path.replace(/^@/, "\0");
-    // Deno sends datagrams only from a socket with a name of its own.
-    this.#directory = Deno.makeTempDirSync({ prefix: "kraken-logger-" });
+    // Deno sends datagrams only from a socket with a name of its own. Nobody answers to that name:
+    // it goes at once, so that no way of ending leaves it behind.
+    const directory = Deno.makeTempDirSync({ prefix: "kraken-logger-" });
     try {
-      this.#socket = Deno.listenDatagram({
-        transport: "unixpacket",
-        path: `${this.#directory}/notify`,
-      });
-    } catch (error) {
-      Deno.removeSync(this.#directory, { recursive: true });
-      throw error;
+      this.#socket = Deno.listenDatagram({ transport: "unixpacket", path: `${directory}/notify` });
+    } finally {
+      Deno.removeSync(directory, { recursive: true });
     }
   }
 
@@ -141,10 +139,9 @@ class NotifySocket {
     });
   }
 
-  /** Sends what is to be sent, and gives everything back. */
+  /** Sends what is to be sent, and closes. */
   async close(): Promise<void> {
     await this.#sending;
     this.#socket.close();
-    Deno.removeSync(this.#directory, { recursive: true });
   }
 }

@@ -29,6 +29,15 @@ const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
   ],
   [/CertificateRequired|CERTIFICATE_REQUIRED/, "it demands a client certificate"],
   [
+    /ProtocolVersion|PeerIncompatible|peer is incompatible|InsufficientSecurity/,
+    "it has no TLS version or cipher in common with the logger",
+  ],
+  [
+    // With TLS 1.2, this may be the answer to the lack of a client certificate (RFC 5246 7.4.6).
+    /HandshakeFailure|HANDSHAKE_FAILURE/,
+    "it has no TLS version or cipher in common with the logger, or demands a client certificate",
+  ],
+  [
     /fatal alert: (UnknownCA|BadCertificate|DecryptError|CertificateUnknown|CertificateExpired)/,
     "it does not accept the client certificate",
   ],

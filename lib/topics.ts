@@ -1,7 +1,22 @@
-/** Topic filters: what they match, and which could have matched a topic (MQTT 5.0 section 4.7). */
+/**
+ * Topic filters: what they look like, what they match, and which could have matched a topic (MQTT
+ * 5.0 section 4.7).
+ */
 
 /** Levels of a topic up to which every filter that could match it is made: 2^7 and their prefixes. */
 const MAX_LEVELS_ENUMERATED = 6;
+
+/** What {@linkcode isTopicFilter} asks for, as the end of a sentence. */
+export const TOPIC_FILTER_RULE =
+  "in which '+' and '#' stand for whole levels and '#' only for the last";
+
+/** Whether MQTT 5.0 section 4.7.1 allows the text as a topic filter. */
+export function isTopicFilter(text: string): boolean {
+  const levels = text.split("/");
+  const wildcardsStandAlone = levels.every((level) => !/[+#]/.test(level) || level.length === 1);
+  const multiLevelIsLast = !levels.slice(0, -1).includes("#");
+  return text !== "" && !text.includes("\0") && wildcardsStandAlone && multiLevelIsLast;
+}
 
 /** Whether a topic filter, a `$share/GROUP/` in front of it aside, matches a topic. */
 export function isMatch(filter: string, topic: string): boolean {

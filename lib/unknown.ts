@@ -1,7 +1,8 @@
 /** `kraken-logger unknown`: lists the sensors that publish and are not registered. */
 
 import type { DatabaseConfig, StorageConfig } from "./config.ts";
-import { DatabaseConnection, DatabaseError } from "./database.ts";
+import { DatabaseConnection } from "./database.ts";
+import { DatabaseError } from "./database_error.ts";
 import { escapeControls, formatTime } from "./log.ts";
 import { describeError } from "./retry.ts";
 import { registrationSql } from "./schema.ts";

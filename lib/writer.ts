@@ -10,12 +10,9 @@
 import type { DatabaseConfig } from "./config.ts";
 import { ConnectionState } from "./connection_state.ts";
 import { describeEndpoint } from "./endpoint.ts";
-import {
-  type Catalogue,
-  DatabaseConnection,
-  DatabaseError,
-  type InsertResult,
-} from "./database.ts";
+import type { Catalogue } from "./catalogue.ts";
+import { DatabaseConnection, type InsertResult } from "./database.ts";
+import { ColumnsChangedError, DatabaseError } from "./database_error.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Batch, Inbox } from "./inbox.ts";
 import { FloodGuard, log } from "./log.ts";
@@ -24,10 +21,13 @@ import { RejectedMessages } from "./rejected_messages.ts";
 import { Backoff, describeError, Outage } from "./retry.ts";
 import { type SpoolDatabase, SpoolError } from "./spool_database.ts";
 import { registrationSql } from "./schema.ts";
-import type { Statistics } from "./statistics.ts";
+import { describeRefusal, type Statistics } from "./statistics.ts";
 import type { ConnectionStatus } from "./status.ts";
 import { type Decoded, decodeReadings, storeReadings } from "./store_readings.ts";
 import { UnknownSensors } from "./unknown_sensors.ts";
+
+/** Messages that may wait for another attempt before the table is taken for unusable. */
+const MAX_POSTPONED = 100;
 
 /** Sensors remembered as already logged as unknown or disabled, or left out of the log. */
 const MAX_REPORTED_SENSORS = 10_000;
@@ -61,6 +61,9 @@ export class Writer {
   readonly #rejections = new FloodGuard("rejected messages");
   readonly #recordFailures = new FloodGuard("failures to record");
   readonly #sensorWarnings = new FloodGuard("warnings about sensors that are not stored");
+  readonly #failures = new FloodGuard("messages that cannot be stored at present");
+  /** Deliveries that could not be stored, and are tried again. */
+  readonly #failedDeliveries = new WeakSet<Delivery>();
   readonly #reportedSensors = new Set<string>();
   /** Those that were left out of the log since the last line, and are still to be reported. */
   readonly #leftOutSensors = new Set<string>();
@@ -98,6 +101,7 @@ export class Writer {
       this.#rejections.flush();
       this.#sensorWarnings.flush();
       this.#recordFailures.flush();
+      this.#failures.flush();
     }
   }
 
@@ -117,7 +121,7 @@ export class Writer {
     return this.#state.status;
   }
 
-  /** Attempts to connect since the beginning. */
+  /** Attempts since the beginning to connect, and to store what was then refused or postponed. */
   get attempts(): number {
     return this.#attempts;
   }
@@ -143,9 +147,13 @@ export class Writer {
    */
   async #serve(worker: Worker, signal: AbortSignal): Promise<string | undefined> {
     let connection: DatabaseConnection | undefined;
+    // What hangs must not outlive the shutdown.
+    const cut = (): void => connection?.cut();
+    signal.addEventListener("abort", cut);
     this.#attempts++;
     try {
       connection = await DatabaseConnection.open(this.#config, signal);
+      if (signal.aborted) return undefined;
       const catalogue = await connection.readCatalogue();
       this.#serving.add(worker);
       // While something waits, only its storing can tell whether the database takes rows.
@@ -155,6 +163,7 @@ export class Writer {
     } catch (error) {
       return describeError(error);
     } finally {
+      signal.removeEventListener("abort", cut);
       this.#serving.delete(worker);
       await connection?.close();
     }
@@ -163,54 +172,82 @@ export class Writer {
   /** Stores batch after batch until there are no more; rejects when the connection fails. */
   async #drain(worker: Worker, { connection, catalogue, signal }: Session): Promise<void> {
     const stop = AbortSignal.any([connection.lost, signal]);
-    // An insert that hangs must not outlive the shutdown.
-    const cut = (): void => connection.cut();
-    signal.addEventListener("abort", cut);
-    try {
-      for (let batch; (batch = await this.#inbox.take(stop)) !== undefined;) {
-        let isStored;
-        try {
-          isStored = await this.#process(batch, { connection, catalogue });
-        } catch (error) {
-          const tookTooLong = error instanceof DatabaseError && error.isTimeout;
-          this.#inbox.giveBack(batch, { tookTooLong });
-          throw error;
-        }
-        this.#inbox.finish(batch, { isStored });
-        if (isStored) this.#succeeded(worker, catalogue);
-        // Now nothing is left whose storing could tell of the other open connections.
-        if (this.#countWaiting() === 0) {
-          for (const other of this.#serving) this.#succeeded(other, catalogue);
-        }
+    for (let batch; (batch = await this.#inbox.take(stop)) !== undefined;) {
+      let outcome;
+      try {
+        outcome = await this.#process(batch, { connection, catalogue });
+      } catch (error) {
+        const tookTooLong = error instanceof DatabaseError && error.isTimeout;
+        this.#inbox.giveBack(batch, { tookTooLong });
+        if (!(error instanceof ColumnsChangedError)) throw error;
+        catalogue = await connection.readCatalogue();
+        log.info(`The column sensor_data.value is of type ${catalogue.value} now.`);
+        continue;
       }
-      if (connection.lost.aborted) throw new Error("the server closed the connection");
-    } finally {
-      signal.removeEventListener("abort", cut);
+      const { isStored, isPostponed } = outcome;
+      if (isPostponed) this.#inbox.postpone(batch);
+      else this.#inbox.finish(batch, { isStored });
+      if (isStored) this.#succeeded(worker, catalogue);
+      // Now nothing is left whose storing could tell of the other open connections.
+      if (this.#countWaiting() === 0) {
+        for (const other of this.#serving) this.#succeeded(other, catalogue);
+      }
     }
+    if (connection.lost.aborted) throw new Error("the server closed the connection");
   }
 
   /**
-   * Gives every delivery of a batch its outcome; rejects where the connection fails before that.
-   * Returns whether the database had part in it: garbage alone says nothing about its state.
+   * Gives every delivery of a batch its outcome, or postpones it; rejects where the connection
+   * fails before that.
    */
   async #process(
     batch: Batch,
     { connection, catalogue }: Omit<Session, "signal">,
-  ): Promise<boolean> {
+  ): Promise<Processed> {
     const rejected: Rejected[] = [];
     const refuse = (delivery: Delivery, reason: string): void => {
       rejected.push({ delivery, reason });
     };
     const decoded = decodeReadings(batch.unfinished, catalogue, refuse);
+    // What a column could not hold may fit by now.
+    if (rejected.length > 0 && await connection.haveColumnsChanged()) {
+      throw new ColumnsChangedError();
+    }
+    let stored = 0;
+    let failed = 0;
     try {
       await storeReadings(connection, decoded, {
-        onStored: (stored, result) => this.#finishStored(stored, result),
-        onRefused: ({ message }, reason) => refuse(message, reason),
+        onStored: (part, result) => {
+          stored += part.length;
+          this.#finishStored(part, result);
+        },
+        onRefused: ({ message }, reason) => {
+          // A large batch that is taken apart row by row moves, although nothing is finished yet.
+          this.#attempts++;
+          refuse(message, reason);
+        },
+        onFailed: ({ message }, error) => {
+          failed++;
+          if (this.#inbox.postponedCount + failed > MAX_POSTPONED) throw error;
+          this.#noteFailed(message, error);
+        },
       });
     } finally {
       this.#finishRejected(rejected);
     }
-    return decoded.length > 0;
+    // Garbage alone says nothing about the state of the database.
+    return { isStored: stored > 0, isPostponed: failed > 0 };
+  }
+
+  /** It is kept, and keeps nobody else waiting. */
+  #noteFailed(delivery: Delivery, { message }: DatabaseError): void {
+    this.#attempts++;
+    if (this.#failedDeliveries.has(delivery)) return;
+    this.#failedDeliveries.add(delivery);
+    this.#failures.warning(() =>
+      `A message on '${delivery.topic}' cannot be stored at present: ${message}. It is kept and ` +
+      `tried again every ten seconds. Payload: ${shortenPayload(delivery.payload)}`
+    );
   }
 
   #finishStored(batch: readonly Decoded<Delivery>[], result: InsertResult): void {
@@ -235,11 +272,7 @@ export class Writer {
       })));
     });
     const { delivery: last, reason: lastReason } = rejected.at(-1) as Rejected;
-    this.#statistics.lastRejected = {
-      timeMs: Date.now(),
-      topic: last.topic,
-      reason: lastReason,
-    };
+    this.#statistics.lastRejected = describeRefusal(last.topic, lastReason);
     for (const { delivery, reason } of rejected) {
       this.#statistics.outcomes.rejected++;
       this.#rejections.warning(() =>
@@ -263,11 +296,8 @@ export class Writer {
   #noteUnknown(decoded: Decoded<Delivery> | undefined): void {
     if (decoded === undefined) return;
     const { reading: { uuid, sid }, message: { topic, payload } } = decoded;
-    this.#statistics.lastUnknown = {
-      timeMs: Date.now(),
-      topic,
-      reason: `sensor ${hyphenate(uuid)} sid ${sid} is not registered`,
-    };
+    const reason = `sensor ${hyphenate(uuid)} sid ${sid} is not registered`;
+    this.#statistics.lastUnknown = describeRefusal(topic, reason);
     this.#unknownSensors?.add({ uuid: hyphenate(uuid), sid, topic, payload });
     this.#reportSensor("unknown", decoded);
   }
@@ -320,6 +350,14 @@ export class Writer {
 /** One connection after the other. */
 interface Worker {
   readonly backoff: Backoff;
+}
+
+/** What became of a batch. */
+interface Processed {
+  /** Whether the database took something of it. */
+  readonly isStored: boolean;
+  /** Whether something of it is to be tried again later. */
+  readonly isPostponed: boolean;
 }
 
 /** An open connection, what it stores into, and until when. */

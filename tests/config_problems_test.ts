@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { parseConfig } from "../lib/config.ts";
 import { ConfigError } from "../lib/settings.ts";
+import { OTHER_NAMES, SETTINGS } from "../lib/misspelt_settings.ts";
 import { parse, readFile, refusal } from "./parsed_config.ts";
 
 Deno.test("an unknown log level does not keep the logger from starting, but is warned about", () => {
@@ -20,6 +21,8 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
   const host = "must be a host name or address with or without ':port'";
   const bytes = "must be a number of bytes from 1M to 16T";
   const hostPort = "must carry a port from 1 to 65535, or none";
+  const url = "must be a host name or address, not a URL";
+  const ownHost = "must be an address or name of this host, without a port (see HTTP_PORT)";
   const cases: [string, string, string][] = [
     ["DATABASE_HOST", "db lab", host],
     ["DATABASE_HOST", "[db]:1", host],
@@ -37,7 +40,12 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
     ["DATABASE_CONNECTIONS", "0", "must be an integer from 1 to 64"],
     ["DATABASE_CONNECTIONS", "two", "must be an integer from 1 to 64"],
     ["MQTT_HOST", "[::1", host],
-    ["MQTT_HOST", "user@broker", host],
+    ["DATABASE_HOST", "/run/postgresql", host],
+    ["DATABASE_HOST", "postgres://db", url],
+    ["DATABASE_HOST", "postgres://db:5432/sensors", url],
+    ["MQTT_HOST", "tcp://b", url],
+    ["MQTT_HOST", "mqtts://b:8883", url],
+    ["MQTT_HOST", "a,tcp://b", url],
     ["MQTT_HOST", "broker:1883x", hostPort],
     ["MQTT_PORT", "70000", "must be an integer from 0 to 65535"],
     ["MQTT_QOS", "3", "must be one of 0, 1, 2"],
@@ -51,6 +59,16 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
     ["MQTT_TOPIC", "sensors/a+", "must be topic filters"],
     ["APPLICATION_LOG_FORMAT", "xml", "must be one of json, text"],
     ["HTTP_PORT", "http", port],
+    ["HTTP_HOST", "127.0.0.1:8000", ownHost],
+    ["HTTP_HOST", "[::1]:8000", ownHost],
+    ["HTTP_HOST", "[db]", ownHost],
+    ["HTTP_HOST", "localhost:", ownHost],
+    ["HTTP_HOST", "*", ownHost],
+    ["HTTP_HOST", "a b", ownHost],
+    ["HTTP_HOST", "a..b", ownHost],
+    ["HTTP_HOST", "0.0.0.0/0", ownHost],
+    ["HTTP_HOST", "x".repeat(64), ownHost],
+    ["HTTP_HOST", "http://localhost:8000", url],
     ["SPOOL_MAX_BYTES", "1048575", bytes],
     ["SPOOL_MAX_BYTES", "1023K", bytes],
     ["SPOOL_MAX_BYTES", "0", bytes],
@@ -76,6 +94,20 @@ Deno.test("a limit for a spool that is not there is warned about", () => {
   assert.equal(spool, undefined);
   assert.deepEqual(warnings, ["SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY."]);
   assert.deepEqual(refusal({ SPOOL_MAX_BYTES: "many" }).length, 1);
+});
+
+Deno.test("a host for a status page that is not there is warned about, and checked", () => {
+  for (const HTTP_HOST of ["0.0.0.0", "::"]) {
+    const { http, warnings } = parse({ HTTP_HOST });
+    assert.equal(http, undefined);
+    assert.deepEqual(warnings, ["HTTP_HOST has no effect without HTTP_PORT."]);
+  }
+  assert.deepEqual(parse({ HTTP_HOST: "::", HTTP_PORT: "8080" }).warnings, []);
+  const lines = refusal({ HTTP_HOST: "localhost:80", HTTP_PORT: "x" });
+  assert.deepEqual(lines.map((line) => line.split(":")[0]), ["HTTP_HOST", "HTTP_PORT"]);
+  const [line, ...more] = refusal({ HTTP_HOST: "localhost", HTTP_PORT: "x" });
+  assert.match(line ?? "", /^HTTP_PORT: .*, received 'x'$/);
+  assert.deepEqual(more, []);
 });
 
 Deno.test("everything that is wrong is said at once", () => {
@@ -146,6 +178,22 @@ Deno.test("a value with line ends stays on its line, and a URL does not give its
   assert.deepEqual(more, []);
   const [url = ""] = refusal({ MQTT_HOST: "mqtt://user:s3cr3t@broker:1883" });
   assert.match(url, /^MQTT_HOST: .*'mqtt:\/\/…@broker:1883'$/);
+  const logins: [string, string, string][] = [
+    ["MQTT_HOST", "user:s3cr3t@broker", "…@broker"],
+    ["MQTT_HOST", "a,user:s3cr3t@,s3cr3t@b,c", "…@b,c"],
+    ["MQTT_HOST", "tcp://user:s3cr3t,s3cr3t@b,c", "tcp://…@b,c"],
+    ["DATABASE_HOST", "user:s3cr3t@s3cr3t@db:5432", "…@db:5432"],
+    ["DATABASE_HOST", "postgres://db/x?user=u&password=s3cr3t", "…?user=u&password=…"],
+    ["DATABASE_HOST", "host=db PASSWORD='s3cr3t s3cr3t'", "host=db PASSWORD=…"],
+    ["HTTP_HOST", "http://user:s3cr3t@localhost", "http://…@localhost"],
+  ];
+  for (const [variable, value, shown] of logins) {
+    const [line = "", ...more] = refusal({ [variable]: value });
+    assert.match(line, new RegExp(`^${variable}: must be an? .*, received '`));
+    assert.ok(line.endsWith(`${shown.replace("…?", "postgres://db/x?")}'`), line);
+    assert.doesNotMatch(line, /s3cr3t/);
+    assert.deepEqual(more, []);
+  }
 });
 
 Deno.test("a misspelt variable is warned about, other programs' variables are not", () => {
@@ -162,5 +210,54 @@ Deno.test("a misspelt variable is warned about, other programs' variables are no
     "DATABSE_NAME > DATABASE_NAME?",
     "MQTT_TOPICS > MQTT_TOPIC?",
     "SPOOL_DIRECTROY > SPOOL_DIRECTORY?",
+  ]);
+});
+
+Deno.test("a name that other programs use is recognised, and what Kubernetes sets is not meant", () => {
+  const guesses = (env: Record<string, string>): string[] =>
+    parse(env).warnings.map((line) => line.replace(/ is .* mean /, " > "));
+  assert.deepEqual(
+    guesses({
+      LOG_LEVEL: "DEBUG",
+      log_format: "json",
+      MQTT_USERNAME: "u",
+      MQTT_PASSWORD_FILE: "/p",
+      SPOOL_DIR: "/spool",
+      DB_NAME: "x",
+    }),
+    [
+      "LOG_LEVEL > APPLICATION_LOG_LEVEL?",
+      "log_format > APPLICATION_LOG_FORMAT?",
+      "MQTT_USERNAME > MQTT_CLIENT_USER?",
+      "MQTT_PASSWORD_FILE > MQTT_CLIENT_PASSWORD_FILE?",
+      "SPOOL_DIR > SPOOL_DIRECTORY?",
+      "DB_NAME > DATABASE_NAME?",
+    ],
+  );
+  // The setting is there, so that the other name is another program's, if it has no prefix of ours.
+  const beside = { LOG_LEVEL: "x", APPLICATION_LOG_LEVEL: "INFO", DB_PASSWORD: "x", DB_HOST: "x" };
+  assert.deepEqual(guesses(beside), []);
+  assert.deepEqual(guesses({ MQTT_USER: "x", MQTT_CLIENT_USER: "y" }), [
+    "MQTT_USER > MQTT_CLIENT_USER?",
+  ]);
+  assert.deepEqual(parse({ MQTT_HOST_FILE: "x" }).warnings, [
+    "MQTT_HOST_FILE is not a setting and is ignored.",
+  ]);
+  const links = {
+    DB_PORT: "tcp://10.0.0.2:5432",
+    DB_PORT_5432_TCP_ADDR: "10.0.0.2",
+    DB_SERVICE_HOST: "10.0.0.2",
+    MQTT_BROKER_PORT: "tcp://10.0.0.3:1883",
+  };
+  assert.deepEqual(parse(links).warnings, []);
+  for (const [name, setting] of Object.entries(OTHER_NAMES)) {
+    assert.ok(SETTINGS.includes(setting) && !SETTINGS.includes(name), name);
+  }
+});
+
+Deno.test("where a setting is missing, the name that was used in its place is said with it", () => {
+  assert.deepEqual(refusal({ DATABASE_HOST: undefined, DB_HOST: "db" }), [
+    "DATABASE_HOST: must be set",
+    "DB_HOST is not a setting and is ignored. Did you mean DATABASE_HOST?",
   ]);
 });

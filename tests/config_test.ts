@@ -2,10 +2,15 @@
  * The configuration: what each variable defaults to, and which forms of it are understood.
  */
 import assert from "node:assert/strict";
-import { parseDatabaseConfig, parseSpoolConfig, parseStorageConfig } from "../lib/config.ts";
+import {
+  parseDatabaseConfig,
+  parseHttpConfig,
+  parseSpoolConfig,
+  parseStorageConfig,
+} from "../lib/config.ts";
 import { describeEndpoint } from "../lib/endpoint.ts";
-import type { Environment } from "../lib/settings.ts";
-import { MINIMAL, parse, pem, readFile, refusal } from "./parsed_config.ts";
+import { ConfigError, type Environment } from "../lib/settings.ts";
+import { MINIMAL, parse, readFile, refusal } from "./parsed_config.ts";
 
 function hosts(env: Environment): string[] {
   return parse(env).mqtt.endpoints.map(describeEndpoint);
@@ -61,13 +66,20 @@ Deno.test("the database is where its variables say", () => {
   assert.deepEqual(database.endpoint, { host: "db.lab", port: 5433 });
   assert.equal(database.name, "physics");
   assert.equal(database.sslMode, "verify-full");
-  assert.equal(database.ca, pem("CERTIFICATE", "CA"));
+  assert.equal(database.ca, readFile("/ca.pem"));
   assert.equal(database.connections, 4);
   const withPort = parse({ DATABASE_HOST: "db.lab:6000", DATABASE_PORT: "5433" });
   assert.deepEqual(withPort.database.endpoint, { host: "db.lab", port: 6000 });
   for (const mode of ["disable", "prefer", "require", "verify-ca", "verify-full"]) {
-    assert.equal(parse({ DATABASE_SSLMODE: mode }).database.sslMode, mode);
+    const { database } = parse({ DATABASE_SSLMODE: mode, DATABASE_CA_FILE: "/ca.pem" });
+    assert.equal(database.sslMode, mode);
+    if (mode !== "verify-ca") {
+      assert.equal(parse({ DATABASE_SSLMODE: mode }).database.ca, undefined);
+    }
   }
+  assert.deepEqual(refusal({ DATABASE_SSLMODE: "verify-ca" }), [
+    "DATABASE_SSLMODE: verify-ca needs DATABASE_CA_FILE (verify-full would do with the system's)",
+  ]);
 });
 
 Deno.test("hosts may be names, addresses and lists, and port 0 stands for the default", () => {
@@ -130,22 +142,34 @@ Deno.test("TLS is switched on by word, and takes its certificates from files", (
   };
   const { tls } = parse({ MQTT_TLS: "on", ...files }).mqtt;
   assert.deepEqual(tls, {
-    ca: pem("CERTIFICATE", "CA"),
-    cert: pem("CERTIFICATE", "CERT"),
-    key: pem("PRIVATE KEY", "KEY"),
+    ca: readFile("/ca.pem"),
+    cert: readFile("/cert.pem"),
+    key: readFile("/key.pem"),
   });
   const { database } = parse({
     DATABASE_CERT_FILE: "/cert.pem",
-    DATABASE_KEY_FILE: "/rsa.pem",
+    DATABASE_KEY_FILE: "/key.pem",
   });
   assert.deepEqual(
     [database.cert, database.key],
-    [pem("CERTIFICATE", "CERT"), pem("RSA PRIVATE KEY", "KEY")],
+    [readFile("/cert.pem"), readFile("/key.pem")],
   );
   const wrong = { MQTT_TLS: "on", MQTT_CA_FILE: "/key.pem", DATABASE_CERT_FILE: "/cert.pem" };
   assert.deepEqual(refusal({ ...wrong, DATABASE_KEY_FILE: "/encrypted.pem" }), [
     "DATABASE_KEY_FILE: must name a key that is not encrypted, received '/encrypted.pem'",
     "MQTT_CA_FILE: must name a PEM file with certificates, received '/key.pem'",
+  ]);
+  const broken = { MQTT_TLS: "on", MQTT_CA_FILE: "/half-of-ca.pem", MQTT_CERT_FILE: "/cert.pem" };
+  assert.deepEqual(refusal({ ...broken, MQTT_KEY_FILE: "/half-of-key.pem" }), [
+    "MQTT_CA_FILE: must name a PEM file with certificates that are whole: number 1 of 1 cannot be " +
+    "read, received '/half-of-ca.pem'",
+    "MQTT_KEY_FILE: must name a PEM file with a private key that is whole: it cannot be read, " +
+    "received '/half-of-key.pem'",
+  ]);
+  const unlike = { DATABASE_CERT_FILE: "/cert.pem", DATABASE_KEY_FILE: "/key-of-another.pem" };
+  assert.deepEqual(refusal(unlike), [
+    "DATABASE_KEY_FILE: must name the key of the certificate in DATABASE_CERT_FILE, and not " +
+    "another one, received '/key-of-another.pem'",
   ]);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_CERT_FILE: "/cert.pem" }).join(), /^MQTT_KEY_FILE: /);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_KEY_FILE: "/key.pem" }).join(), /^MQTT_CERT_FILE: /);
@@ -172,8 +196,13 @@ Deno.test("log level, log format and status page are as their variables say", ()
     }
   }
   assert.equal(parse({ APPLICATION_LOG_FORMAT: "JSON" }).log.format, "json");
-  const { http } = parse({ HTTP_HOST: "0.0.0.0", HTTP_PORT: "8080" });
-  assert.deepEqual(http, { host: "0.0.0.0", port: 8080 });
+  const http = { "": "127.0.0.1", "0.0.0.0": "0.0.0.0", "[::1]": "::1", "::": "::" };
+  const names = { localhost: "localhost", "lab-1.example.org.": "lab-1.example.org." };
+  for (const [HTTP_HOST, host] of Object.entries({ ...http, ...names })) {
+    const env = { HTTP_HOST, HTTP_PORT: "8080" };
+    assert.deepEqual(parse(env).http, { host, port: 8080 });
+    assert.deepEqual(parseHttpConfig(env, readFile), { host, port: 8080 });
+  }
 });
 
 Deno.test("the spool is in its directory, or in the one that systemd made", () => {
@@ -237,6 +266,24 @@ Deno.test("what needs only the database asks for nothing else", () => {
   assert.throws(
     () => parseDatabaseConfig({}, readFile),
     /^ConfigError: DATABASE_HOST: must be set$/m,
+  );
+});
+
+Deno.test("what asks a running logger needs only its address, and that whole", () => {
+  const refused = (env: Environment): string => {
+    let message = "";
+    assert.throws(() => parseHttpConfig(env, readFile), (error) => {
+      assert.ok(error instanceof ConfigError);
+      message = error.message;
+      return true;
+    });
+    return message;
+  };
+  assert.match(refused({}), /^HTTP_PORT: must be set/);
+  assert.match(refused({ HTTP_HOST: "::1" }), /^HTTP_PORT: must be set/);
+  assert.match(
+    refused({ HTTP_HOST: "localhost:80", HTTP_PORT: "80" }),
+    /^HTTP_HOST: must be .*, received 'localhost:80'$/,
   );
 });
 

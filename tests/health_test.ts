@@ -4,7 +4,7 @@ import { Health, type Pulse } from "../lib/health.ts";
 /** Looks every second for so long, with what the pulse is at each second; returns the problem. */
 function problemAfter(seconds: number, pulseAt: (second: number) => Partial<Pulse>): string {
   let second = 0;
-  const idle = { inMemory: 0, storing: 0, isBrokerConnected: true, connecting: 0 };
+  const idle = { waiting: 0, storing: 0, isBrokerConnected: true, connecting: 0 };
   const health = new Health(() => ({ ...idle, ...pulseAt(second) }));
   for (; second <= seconds; second++) health.look(second * 1000);
   return health.problem() ?? "none";
@@ -15,14 +15,14 @@ Deno.test("a logger that has nothing to do is well, for however long", () => {
 });
 
 Deno.test("messages that wait while nothing is stored or tried are a problem after 90 s", () => {
-  const stuck = (): Partial<Pulse> => ({ inMemory: 5 });
+  const stuck = (): Partial<Pulse> => ({ waiting: 5 });
   assert.equal(problemAfter(89, stuck), "none");
   assert.match(problemAfter(90, stuck), /^messages wait, and none has been .* for 90 s$/);
 });
 
 Deno.test("a database that is away, so that each attempt fails, is no problem of the logger", () => {
   const away = (second: number): Partial<Pulse> => ({
-    inMemory: 5,
+    waiting: 5,
     storing: Math.floor(second / 60),
   });
   assert.equal(problemAfter(10_000, away), "none");
@@ -41,7 +41,7 @@ Deno.test("a broker that is away is no problem, to try no more is one", () => {
 
 Deno.test("a program that was stopped itself is not taken for stuck when it goes on", () => {
   const health = new Health(() => ({
-    ...{ inMemory: 1, storing: 0, isBrokerConnected: false, connecting: 0 },
+    ...{ waiting: 1, storing: 0, isBrokerConnected: false, connecting: 0 },
   }));
   for (const nowMs of [0, 1_000, 2_000, 500_000, 501_000]) health.look(nowMs);
   assert.equal(health.problem(), undefined);

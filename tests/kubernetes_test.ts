@@ -116,6 +116,33 @@ Deno.test("the settings are a configuration of the logger, and no name is misspe
   assert.ok(claimed > (config.spool?.maxBytes ?? Infinity));
 });
 
+Deno.test("the commands of the page are about what is in the manifests", () => {
+  const page = Deno.readTextFileSync(new URL("README.md", FOLDER));
+  const { name } = find("StatefulSet").metadata;
+  const commands = [...page.matchAll(/^(?:kubectl|mosquitto_sub) (?:.*\\\n)*.*$/gm)]
+    .map(([text]) => text);
+  assert.ok(commands.length >= 10);
+  const all = commands.join("\n");
+  for (const [, namespace] of all.matchAll(/--namespace (\S+)/g)) {
+    assert.equal(namespace, find("Namespace").metadata.name);
+  }
+  for (const [, set] of all.matchAll(/statefulset\/(\S+)/g)) assert.equal(set, name);
+  // As the client id, which is the name of the pod.
+  const members = [...all.matchAll(/(?:pod\/|port-forward |-i )(\S+)/g)].map(([, pod]) => pod);
+  assert.ok(members.length >= 4);
+  for (const member of members) assert.match(member ?? "", new RegExp(`^${name}-\\d$`));
+  const [, secret] = /secret generic (\S+)/.exec(all) ?? [];
+  assert.equal(secret, find("Secret").metadata.name);
+  for (const key of Object.keys(find("Secret").stringData)) {
+    assert.ok(all.includes(`=${key}=`), key);
+  }
+  // The variable that is set beside the map wins over it, and an empty one counts as not set.
+  const [, variable = "", value] = /set env \S+ (\w+)=(.*)$/m.exec(all) ?? [];
+  assert.ok(variable in find("ConfigMap").data, variable);
+  assert.equal(value, "");
+  assert.ok(all.includes(`${variable}-`), "it is not given back");
+});
+
 Deno.test("the pod has no rights, and time to end", () => {
   assert.equal(pod.spec.automountServiceAccountToken, false);
   assert.equal(pod.spec.enableServiceLinks, false);

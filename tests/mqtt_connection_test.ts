@@ -31,6 +31,7 @@ class Client implements AsyncDisposable {
       persistent: true,
       user: undefined,
       password: undefined,
+      heldBefore: () => ({ count: 0, bytes: 0 }),
       onDelivery: (delivery) => {
         client.deliveries.push(delivery);
         return delivery;
@@ -117,10 +118,10 @@ Deno.test("refusals are told in words, for both versions", async () => {
   const cases: [4 | 5, number, RegExp, boolean][] = [
     [4, 1, /does not speak this version of MQTT/, true],
     [4, 2, /refuses the client id/, false],
-    [4, 4, /^wrong user name or password$/, false],
+    [4, 4, /^wrong user name or password \(check MQTT_CLIENT_USER and /, false],
     [4, 5, /not authorised/, false],
     [5, 0x84, /does not speak this version of MQTT/, true],
-    [5, 0x86, /^wrong user name or password$/, false],
+    [5, 0x86, /^wrong user name or password \(check MQTT_CLIENT_USER and /, false],
     [5, 0x87, /not authorised/, false],
     [5, 0x8a, /banned/, false],
   ];

@@ -11,6 +11,11 @@ Deno.test("refusals of MQTT 3.1.1 and of MQTT 5 are told apart and told alike", 
   assert.match(describeRefusal(4), /wrong user name or password/);
   assert.match(describeRefusal(5), /not authorised/);
   assert.match(describeRefusal(0x87), /not authorised/);
+  for (const code of [4, 5, 0x86, 0x87]) {
+    assert.match(describeRefusal(code), /MQTT_CLIENT_USER.* MQTT_CLIENT_PASSWORD/);
+  }
+  assert.equal(describeRefusal(2), describeRefusal(0x85));
+  assert.match(describeRefusal(2), /MQTT_CLIENT_ID/);
   for (const code of [0, 2, 5, 0x85, 0x86]) assert.ok(!isVersionRefusal(code));
 });
 

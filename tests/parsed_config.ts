@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type Config, parseConfig } from "../lib/config.ts";
 import { ConfigError, type Environment } from "../lib/settings.ts";
+import { CertificateAuthority } from "./services/certificates.ts";
 
 /** The variables that must be set. */
 export const MINIMAL = {
@@ -11,22 +12,22 @@ export const MINIMAL = {
   MQTT_HOST: "mosquitto",
 };
 
+const authority = new CertificateAuthority();
+const client = authority.issue({ name: "client" });
+
 /** What {@linkcode readFile} finds. */
 const FILES: Readonly<Record<string, string>> = {
   "/user": "file-user\n",
   "/password": " two words \r\n\n",
   "/blank": "\n",
-  "/ca.pem": pem("CERTIFICATE", "CA"),
-  "/cert.pem": pem("CERTIFICATE", "CERT"),
-  "/key.pem": pem("PRIVATE KEY", "KEY"),
-  "/rsa.pem": pem("RSA PRIVATE KEY", "KEY"),
-  "/encrypted.pem": pem("ENCRYPTED PRIVATE KEY", "KEY"),
+  "/ca.pem": authority.cert,
+  "/half-of-ca.pem": authority.cert.slice(0, authority.cert.length / 2),
+  "/cert.pem": client.cert,
+  "/key.pem": client.key,
+  "/half-of-key.pem": client.key.slice(0, client.key.length / 2),
+  "/key-of-another.pem": authority.issue({ name: "another" }).key,
+  "/encrypted.pem": client.key.replaceAll("RSA PRIVATE", "ENCRYPTED PRIVATE"),
 };
-
-/** What looks like a PEM file. */
-export function pem(item: string, content: string): string {
-  return `-----BEGIN ${item}-----\n${content}\n-----END ${item}-----\n`;
-}
 
 /** Reads the files above in place of the file system. */
 export function readFile(path: string): string {

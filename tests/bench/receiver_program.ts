@@ -41,6 +41,7 @@ async function receive({ host, port, clientId, count }: ReceiverJob): Promise<Re
     persistent: true,
     user: undefined,
     password: undefined,
+    heldBefore: () => ({ count: 0, bytes: 0 }),
     onDelivery: (delivery) => {
       startMs ??= performance.now();
       // At once, but not before it is noted what is owed for it.

@@ -18,9 +18,9 @@ Deno.test("run records all that is rejected while it empties a full spool", {
   const { database, broker, env } = scene;
   const readings = makeReadings({ count: 12_000 });
   // Fewer than the record keeps in a spool of this size.
-  const bad = Array.from({ length: 1_000 }, (_, index) => `bad ${index}`);
+  const bad = Array.from({ length: 500 }, (_, index) => `bad ${index}`);
   const payloads = readings.flatMap((reading, index) =>
-    index % 12 === 0 ? [bad[index / 12] as string, toPayload(reading)] : [toPayload(reading)]
+    index % 24 === 0 ? [bad[index / 24] as string, toPayload(reading)] : [toPayload(reading)]
   );
   await scene.takeDatabaseAway();
   await using logger = scene.startLogger();

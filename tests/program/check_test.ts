@@ -274,3 +274,54 @@ Deno.test("check takes nothing from a logger that runs, and stores nothing", {
   onlyLine(logger, "INFO", /^Connected to MQTT broker/);
   assert.deepEqual([...linesOf(logger, "ERROR"), ...linesOf(logger, "WARNING")], []);
 });
+
+Deno.test("check says whether run can make a spool directory that is not there yet", async () => {
+  await using broker = await startBroker();
+  const database = await postgres.createDatabase();
+  const root = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  try {
+    Deno.writeTextFileSync(`${root}/file`, "");
+    Deno.symlinkSync(`${root}/nothing`, `${root}/link`);
+    Deno.mkdirSync(`${root}/closed`, { mode: 0o500 });
+    const cannot = "is not there, and 'run' cannot create it in";
+    const cases: [string, string | null][] = [
+      ["new/state/spool", null],
+      ["file/spool", "Not a directory."],
+      ["link", `${cannot} '${root}/link' (No such file or directory).`],
+      ["link/state/spool", `${cannot} '${root}/link' (No such file or directory).`],
+    ];
+    // Root may write where nobody else may.
+    if (Deno.uid() !== 0) {
+      cases.push(["closed/spool", `${cannot} '${root}/closed' (Permission denied).`]);
+    }
+    await runAll(cases.map(([name, problem]) => async () => {
+      const SPOOL_DIRECTORY = `${root}/${name}`;
+      const env = loggerEnv({ database, broker }, { SPOOL_DIRECTORY });
+      await expectSpoolFinding(env, problem);
+    }));
+    const left = [...Deno.readDirSync(root)].map(({ name }) => name).sort();
+    assert.deepEqual(left, ["closed", "file", "link", "new"]);
+  } finally {
+    Deno.removeSync(root, { recursive: true });
+  }
+});
+
+/** What `check` says of the spool, and that `run` starts where it found no problem, and only there. */
+async function expectSpoolFinding(env: LoggerEnv, problem: string | null): Promise<void> {
+  const subject = `Spool in '${env["SPOOL_DIRECTORY"]}': `;
+  const result = await check(env);
+  const findings = result.findings.filter((finding) => finding.includes(subject));
+  await using logger = startLogger(env);
+  if (problem === null) {
+    assertProblems(result);
+    assert.deepEqual(findings, [`note     ${subject}is not there yet, 'run' creates it.`]);
+    await logger.waitForLine("Connected to MQTT broker");
+    await stopCleanly(logger);
+  } else {
+    assertProblems(result, / Spool in /);
+    const [finding = ""] = findings;
+    assert.ok(finding.startsWith(`PROBLEM  ${subject}${problem}`), finding);
+    assert.equal((await logger.exited).code, 1);
+    await logger.waitForLine(/ CRITICAL Cannot use the spool in /);
+  }
+}

@@ -47,6 +47,8 @@ Deno.test("all problems are listed, one line each, and no secret among them", as
     MQTT_TOPIC: "sensors/#/a",
     MQTT_CLIENT_PASSWORD_FILE: "/does/not/exist",
     APPLICATION_LOG_FORMAT: "xml",
+    HTTP_HOST: "127.0.0.1:8000",
+    HTTP_PORT: "8000",
   });
   const { code, stderr } = await runLogger([], env);
   assert.equal(code, 78);
@@ -54,6 +56,7 @@ Deno.test("all problems are listed, one line each, and no secret among them", as
   assert.deepEqual(lines.map((line) => line.split(":")[0]).toSorted(), [
     "APPLICATION_LOG_FORMAT",
     "DATABASE_PORT",
+    "HTTP_HOST",
     "MQTT_CLIENT_PASSWORD_FILE",
     "MQTT_HOST",
     "MQTT_PORT",
@@ -89,6 +92,51 @@ Deno.test("secrets come from files, .env fills the gaps, and the environment win
   assert.doesNotMatch(logger.lines.join("\n"), /WARNING|s3cr3t|file-user/);
 });
 
+Deno.test("a variable set to nothing leaves .env its say, where a '#' is part of a value", async () => {
+  using directory = makeDirectory({
+    ".env": [
+      "DATABASE_PASSWORD=from-dotenv",
+      "MQTT_TOPIC=lab/#,lab#",
+      "MQTT_QOS=a'1#2 # a comment",
+    ].join("\n"),
+  });
+  const env = envWithoutServices({ DATABASE_PASSWORD: "", DATABASE_USER: "", MQTT_QOS: "" });
+  await using logger = startLogger(env, { cwd: directory.path });
+  assert.equal((await logger.exited).code, 78);
+  await logger.waitForLine(/^MQTT_QOS: /);
+  assert.deepEqual(logger.lines.map((line) => line.replace(/: .*, received/, ":")), [
+    "The configuration is not usable:",
+    "DATABASE_USER: must be set (or DATABASE_USER_FILE to the path of a file)",
+    "MQTT_TOPIC: 'lab#'",
+    "MQTT_QOS: 'a'1#2'",
+  ]);
+});
+
+Deno.test("what is no ordinary file is refused in words, not in those of the runtime", async () => {
+  const { DATABASE_PASSWORD: _, ...env } = envWithoutServices();
+  for (const args of [["run"], ["check"]]) {
+    const { code, stderr } = await runLogger(args, {
+      ...env,
+      DATABASE_PASSWORD_FILE: "/dev/stdin",
+    });
+    assert.equal(code, 78);
+    assert.equal(
+      stderr,
+      "The configuration is not usable:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
+        "(only ordinary files and directories can be used here), received '/dev/stdin'\n",
+    );
+  }
+  // Some versions of the runtime ask the system about directories there.
+  const reason = "(only ordinary files and directories can be used here|No such file or directory)";
+  const spool = envWithoutServices({ SPOOL_DIRECTORY: "/proc/kraken" });
+  await using logger = startLogger(spool);
+  assert.equal((await logger.exited).code, 1);
+  await logger.waitForLine(new RegExp(`'/proc/kraken': the directory cannot be .*: ${reason}\\.$`));
+  const { stdout } = await runLogger(["check"], spool);
+  assert.match(stdout, new RegExp(`^PROBLEM  Spool in '/proc/kraken': .*${reason}`, "m"));
+  assert.doesNotMatch(stdout + logger.lines.join("\n"), /--allow|Requires/);
+});
+
 Deno.test("a .env or a secret's file that cannot be read is a configuration error", async () => {
   using directory = makeDirectory({});
   Deno.mkdirSync(`${directory.path}/.env`);
@@ -112,6 +160,8 @@ Deno.test("what is odd but harmless is warned about once, at the start", async (
     MQTT_CLIENTID: "logger",
     DATABASE_PASSWROD: SECRET,
     APPLICATION_LOG_LEVEL: "chatty",
+    LOG_FORMAT: "json",
+    HTTP_HOST: "0.0.0.0",
   });
   await using logger = startLogger(env);
   await logger.waitForLine("MQTT broker");
@@ -119,6 +169,8 @@ Deno.test("what is odd but harmless is warned about once, at the start", async (
   const warnings = logger.lines.filter((line) => line.includes(" WARNING "));
   const patterns = [
     /APPLICATION_LOG_LEVEL must be DEBUG, .*received 'chatty'\. INFO is used instead\.$/,
+    /LOG_FORMAT .*Did you mean APPLICATION_LOG_FORMAT\?$/,
+    /HTTP_HOST has no effect without HTTP_PORT\.$/,
     /MQTT_CLIENTID .*Did you mean MQTT_CLIENT_ID\?$/,
     /DATABASE_PASSWROD .*Did you mean DATABASE_PASSWORD\?$/,
     /MQTT_CLIENT_ID is not set: .*messages are lost/,

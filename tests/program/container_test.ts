@@ -3,10 +3,12 @@
  * system with the files of distroless/cc.
  */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { loggerEnv } from "../services/logger_process.ts";
 import { LOGGER_PASSWORD } from "../services/postgres_database.ts";
-import { type ProcessEnd, runSuccessfully, TestProcess } from "../services/process.ts";
+import { type ProcessEnd, runProgram, runSuccessfully, TestProcess } from "../services/process.ts";
 import { findProgram } from "../services/programs.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import { findFreePort } from "../services/ports.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { expectStored, makeReadings } from "../services/readings.ts";
@@ -159,4 +161,69 @@ Deno.test("the binary runs in a read-only distroless container without rights", 
   await expectStored(database, readings);
   Deno.kill(pid, "SIGTERM");
   assert.equal((await logger.finished()).code, 0, logger.tail());
+});
+
+/** The architectures of images, with their numbers in the header of an executable (elf(5)). */
+const MACHINES = { amd64: 62, arm64: 183 } as const;
+
+/** The least that `deno compile` takes for an executable of Linux, for such a machine. */
+function fakeBaseBinary(machine: number): Uint8Array<ArrayBuffer> {
+  const headerBytes = 64;
+  const segmentBytes = 56;
+  const page = 4096;
+  const view = new DataView(new ArrayBuffer(page));
+  // Magic number, 64 bits, little endian, version.
+  view.setUint32(0, 0x7f454c46);
+  view.setUint32(4, 0x02010100);
+  const EXECUTABLE = 2;
+  const halves = [[16, EXECUTABLE], [18, machine], [20, 1], [52, headerBytes]] as const;
+  for (const [offset, value] of halves) view.setUint16(offset, value, true);
+  view.setBigUint64(32, BigInt(headerBytes), true);
+  // One segment that is loaded, of one page, aligned to pages.
+  view.setUint16(54, segmentBytes, true);
+  view.setUint16(56, 1, true);
+  view.setUint32(headerBytes, 1, true);
+  for (const offset of [32, 40, 48]) view.setBigUint64(headerBytes + offset, BigInt(page), true);
+  return new Uint8Array(view.buffer);
+}
+
+Deno.test("the binary is compiled for another architecture than that of the machine", async () => {
+  using directory = withTemporaryDirectory();
+  const base = `${directory.path}/denort`;
+  const output = `${directory.path}/kraken-logger`;
+  const [foreign, own] = Deno.build.arch === "aarch64"
+    ? ["amd64", "arm64"] as const
+    : ["arm64", "amd64"] as const;
+  const compile = async (machine: number): Promise<{ code: number; stderr: string }> => {
+    Deno.writeFileSync(base, fakeBaseBinary(machine));
+    const script = fileURLToPath(new URL("../../deploy/compile.ts", import.meta.url));
+    return await runProgram(Deno.execPath(), {
+      args: ["run", "--allow-all", script, `--arch=${foreign}`, output],
+      env: { DENORT_BIN: base },
+    });
+  };
+  const { code, stderr } = await compile(MACHINES[foreign]);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /kraken-logger: for \w+-unknown-linux-gnu, not started here, \d+ MB$/m);
+  const binary = Deno.readFileSync(output);
+  assert.equal(new DataView(binary.buffer).getUint16(18, true), MACHINES[foreign]);
+  // The program is in it.
+  assert.ok(new TextDecoder("latin1").decode(binary).includes("The configuration is not usable"));
+  const wrong = await compile(MACHINES[own]);
+  assert.equal(wrong.code, 1, wrong.stderr);
+  assert.match(wrong.stderr, /is not for it/);
+});
+
+Deno.test("the image is built on the machine's architecture, for the one that is asked for", () => {
+  const dockerfile = Deno.readTextFileSync(new URL("../../Dockerfile", import.meta.url));
+  const stages = dockerfile.split(/^(?=FROM )/m).slice(1);
+  for (const stage of stages) {
+    const isBuild = /^FROM --platform=\$BUILDPLATFORM denoland\/deno:[\d.]+ AS build$/m.test(stage);
+    // What is emulated or cannot run at all is what another stage would run.
+    assert.equal(/^RUN /m.test(stage), isBuild, stage);
+    if (isBuild) {
+      assert.match(stage, /^ARG TARGETARCH\nRUN deno task compile --arch=\$\{TARGETARCH\} /m);
+    }
+  }
+  assert.equal(stages.filter((stage) => /^RUN /m.test(stage)).length, 1);
 });

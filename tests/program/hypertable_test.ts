@@ -1,7 +1,7 @@
 /**
- * What `init` and `check` ask of TimescaleDB, and what they say of it. The extension itself cannot be
- * had here: functions and views of its names note what they are asked. That the real one understands
- * the statement for the compression is therefore not shown; its text is in `tests/schema_test.ts`.
+ * What `init` and `check` ask of TimescaleDB, and what they say of it, in a PostgreSQL as on a server.
+ * Functions and views of its names stand for the extension and note what they are asked, so that it
+ * can be in states that the real one is seldom in. `timescale_test.ts` has the real one.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";

@@ -1,68 +1,23 @@
 /** The report on availability: the same numbers as counting them one by one, and by the index alone. */
 import assert from "node:assert/strict";
-import { type LoggerEnv, runLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
+import { runLogger, startLogger } from "../services/logger_process.ts";
+import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
 import { waitUntil } from "../services/poll.ts";
-import { createRandom, makeSensors } from "../services/readings.ts";
+import { createRandom, makeSensors, printSeed, readSeed } from "../services/readings.ts";
+import { breakSources, withoutSources } from "./broken_sources.ts";
 import { usePostgres } from "./harness.ts";
+import {
+  databaseEnv,
+  insertAt,
+  isProgress,
+  type Period,
+  reportJson,
+  withoutProgress,
+} from "./report_scene.ts";
 
 const postgres = usePostgres();
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 2 ** 31));
+const SEED = readSeed();
 const MINUTE = 60_000;
-
-function databaseEnv({ logger }: TestDatabase): LoggerEnv {
-  const { host, port, user, password, database } = logger;
-  return {
-    DATABASE_HOST: `${host}:${port}`,
-    DATABASE_USER: user,
-    DATABASE_PASSWORD: password,
-    DATABASE_NAME: database,
-  };
-}
-
-async function insert(
-  database: TestDatabase,
-  { uuid, sid }: { uuid: string; sid: number },
-  timesMs: readonly number[],
-): Promise<void> {
-  await database.query(
-    `INSERT INTO sensor_data (time, sensor_id, value)
-     SELECT to_timestamp(ms / 1000), id, 1 FROM sensors, unnest($3::float8[]) AS ms
-     WHERE uuid = $1 AND sensor_sid = $2`,
-    [uuid, sid, timesMs],
-  );
-}
-
-interface Period {
-  readonly period: string;
-  readonly bins: number;
-  readonly missed: number;
-}
-
-interface Report {
-  readonly total: Omit<Period, "period">;
-  readonly periods: readonly Period[];
-  readonly sensors: readonly {
-    readonly uuid: string;
-    readonly sid: number;
-    readonly label: string;
-    readonly periods: readonly Period[];
-    readonly gaps: readonly {
-      readonly from: string;
-      readonly to: string;
-      readonly seconds: number;
-    }[];
-  }[];
-}
-
-async function reportJson(database: TestDatabase, ...args: readonly string[]): Promise<Report> {
-  const { code, stdout, stderr } = await runLogger(
-    ["report", "--json", ...args],
-    databaseEnv(database),
-  );
-  assert.equal(code, 0, stderr);
-  return JSON.parse(stdout) as Report;
-}
 
 /** The same by looking at every bin. */
 function count(
@@ -74,7 +29,7 @@ function count(
     /** Of a period's name. */
     readonly digits: number;
   },
-): { periods: Period[]; gaps: [number, number][] } {
+): { periods: Omit<Period, "availabilityPercent">[]; gaps: [number, number][] } {
   const occupied = new Set(timesMs.map((ms) => Math.floor(ms / binMs)));
   const first = Math.floor(Math.min(...timesMs) / binMs);
   const periods = new Map<string, { bins: number; missed: number }>();
@@ -110,15 +65,14 @@ function makeTimes(random: () => number, fromMs: number, toMs: number): number[]
   return times;
 }
 
-Deno.test("report counts bins and finds the gaps as counting them one by one does", async () => {
-  // deno-lint-ignore no-console
-  console.log(`KRAKEN_TEST_SEED=${SEED}`);
+Deno.test("report counts bins and finds the gaps as counting them one by one does", async (t) => {
+  printSeed(t, SEED);
   const random = createRandom(SEED);
   const database = await postgres.createDatabase();
   const [sensor] = makeSensors(1);
   assert.ok(sensor);
   const times = makeTimes(random, Date.UTC(2025, 10, 3, 7, 13, 5), Date.UTC(2026, 1, 8, 9, 1, 2));
-  await insert(database, sensor, times);
+  await insertAt(database, sensor, times);
   const name = `${sensor.uuid}:${sensor.sid}`;
   const cases = [
     { by: "month", digits: 7, bin: "1m", binMs: MINUTE },
@@ -145,84 +99,151 @@ Deno.test("report counts bins and finds the gaps as counting them one by one doe
   }
 });
 
-Deno.test("report adds the sensors up, and leaves those out that are disabled or have no data", async () => {
+/** Bins that a statement goes through at most. */
+const MAX_PART_BINS = 20_000;
+
+/**
+ * Makes the server give up a statement of the logger that reads many rows, as it gives up one that
+ * takes long.
+ */
+async function limitRows(database: TestDatabase, maxRows: number): Promise<void> {
+  await database.query(`
+    CREATE FUNCTION is_within_limit() RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+      statement text := statement_timestamp()::text;
+      rows int := 1;
+    BEGIN
+      IF current_setting('test.statement', true) = statement THEN
+        rows := current_setting('test.rows')::int + 1;
+      END IF;
+      PERFORM set_config('test.statement', statement, false),
+              set_config('test.rows', rows::text, false);
+      IF rows > ${maxRows} THEN
+        RAISE query_canceled USING MESSAGE = 'canceling statement due to its rows';
+      END IF;
+      RETURN true;
+    END $$;
+    ALTER TABLE sensor_data RENAME TO stored;
+    CREATE VIEW sensor_data AS SELECT * FROM stored WHERE is_within_limit();
+    GRANT SELECT ON sensor_data TO ${LOGGER_ROLE}`);
+}
+
+/** A sensor with a reading in each of 100,000 bins of 5 s, less gaps of all lengths. */
+const FINE = {
+  binMs: 5_000,
+  sinceMs: Date.UTC(2025, 11, 29),
+  bins: 100_000,
+  // The longest one has whole statements in it, whatever their number of bins.
+  gaps: [[10, 11], [25_000, 26_000], [31_000, 76_000], [90_000, 90_003]],
+} as const;
+
+async function createFineDatabase(): Promise<
+  { database: TestDatabase; times: number[]; args: string[] }
+> {
+  const { binMs, sinceMs, bins, gaps } = FINE;
   const database = await postgres.createDatabase();
-  const [first, second, third] = makeSensors(4);
-  assert.ok(first && second && third);
-  await database.registerSensors([
-    { ...first, label: 'Oven, "big"' },
-    { ...third, enabled: false },
-  ]);
-  const startMs = Date.UTC(2026, 0, 1);
-  const minutes = (...numbers: number[]): number[] =>
-    numbers.map((minute) => startMs + minute * MINUTE);
-  await insert(database, first, minutes(0, 1, 2, 3, 9));
-  await insert(database, second, minutes(5, 6, 7, 8, 9));
-  await insert(database, third, minutes(0));
-  const range = ["--since", "2026-01-01T00:00:00Z", "--until", "2026-01-01T00:10:30Z"];
-  const env = { ...databaseEnv(database), TZ: "Asia/Kolkata" };
-  const run = async (...args: string[]): Promise<string> => {
-    const { code, stdout, stderr } = await runLogger(["report", ...range, ...args], env);
-    assert.deepEqual([code, stderr], [0, ""]);
-    return stdout;
+  const [sensor] = makeSensors(1);
+  assert.ok(sensor);
+  const times = Array.from({ length: bins }, (_, bin) => sinceMs + bin * binMs + bin % 5_000)
+    .filter((_, bin) => !gaps.some(([from, to]) => bin >= from && bin < to));
+  await insertAt(database, sensor, times);
+  await database.query("VACUUM ANALYZE sensor_data");
+  // Beside its bins, a statement may look at a row or two.
+  await limitRows(database, MAX_PART_BINS + 100);
+  const range = [sinceMs, sinceMs + bins * binMs].map((ms) => new Date(ms).toISOString());
+  return {
+    database,
+    times,
+    args: [
+      ...["--sensor", `${sensor.uuid}:${sensor.sid}`, "--by", "year", "--bin", "5s"],
+      ...["--since", range[0] as string, "--until", range[1] as string],
+    ],
   };
-  const text = await run();
-  assert.match(
-    text,
-    /^Data in bins of 1 min, from 2026-01-01 00:00:00 to 2026-01-01 00:10:30 UTC, 2 sensors$/m,
-  );
-  assert.match(text, /^2026-01 +15 +5 +66\.667 %$/m);
-  assert.match(text, /^total +15 +5 +66\.667 %$/m);
-  assert.match(
-    text,
-    new RegExp(
-      `^2026-01-01 00:04:00  2026-01-01 00:09:00 +5 min  ${first.uuid} ${first.sid}  Oven`,
-      "m",
-    ),
-  );
-  assert.deepEqual((await run("--csv", "--by", "day")).split("\r\n"), [
-    "period,bins,missed,availability_percent",
-    "2026-01-01,15,5,66.666667",
-    "",
-  ]);
-  const lines = (await run("--csv", "--per-sensor")).split("\r\n");
-  assert.ok(lines.includes(`${first.uuid},${first.sid},"Oven, ""big""",2026-01,10,5,50.000000`));
-  assert.ok(lines.includes(`${second.uuid},${second.sid},,2026-01,5,0,100.000000`));
-  assert.equal(lines.length, 4);
-  assert.match(await run("--per-sensor"), new RegExp(`^${second.uuid} ${second.sid}\nperiod`, "m"));
-  assert.match(
-    await run("--sensor", second.uuid, "--sensor", first.uuid),
-    /^No gaps|Longest gaps/m,
-  );
-  assert.match(await run("--sensor", `${third.uuid}:${third.sid}`), /^2026-01 +10 +9 +10\.000 %$/m);
-  const [, , , fourth] = makeSensors(4);
-  assert.equal(await run("--sensor", fourth?.uuid ?? ""), "No sensor has data in this time.\n");
+}
+
+Deno.test("report goes through many bins in statements that are short enough for the server", async () => {
+  const { database, times, args } = await createFineDatabase();
+  const { sensors: [result] } = await reportJson(database, ...args);
+  const { sinceMs, binMs, bins } = FINE;
+  const untilMs = sinceMs + bins * binMs;
+  const expected = count(times, { sinceMs, untilMs, binMs, digits: 4 });
+  assert.deepEqual(expected.periods.map(({ period }) => period), ["2025", "2026"]);
+  const periods = result?.periods.map(({ period, bins, missed }) => ({ period, bins, missed }));
+  assert.deepEqual(periods, expected.periods);
+  const gaps = result?.gaps.map(({ from, to }) => [Date.parse(from), Date.parse(to)]);
+  assert.deepEqual(gaps, expected.gaps);
+  assert.equal(gaps?.length, 4);
 });
 
-Deno.test("report says what is wrong with its options, and with the database", async () => {
+Deno.test({
+  name: "the test of many bins fails where a statement goes through all of them",
+  ignore: withoutSources,
+}, async () => {
+  const { database, args } = await createFineDatabase();
+  using sources = breakSources([
+    ["FIRST_PART_BINS", "500"],
+    ["MAX_PART_BINS", "20_000"],
+  ].map(([name, value]) => ({
+    file: "lib/availability.ts",
+    find: `const ${name} = ${value};`,
+    replace: `const ${name} = 1e9;`,
+  })));
+  await using process = startLogger(databaseEnv(database), {
+    args: ["report", ...args],
+    sources: sources.path,
+  });
+  await process.waitForLine("canceling statement due to its rows");
+  assert.equal((await process.exited).code, 1);
+});
+
+Deno.test({
+  name: "report tells on standard error how far it is, beside a result that is the same",
+  ignore: withoutSources,
+}, async () => {
+  const { database, args } = await createFineDatabase();
+  using sources = breakSources([
+    ["QUIET_MS", "5_000"],
+    ["FIRST_INTERVAL_MS", "5_000"],
+  ].map(([name, value]) => ({
+    file: "lib/report_progress.ts",
+    find: `const ${name} = ${value};`,
+    replace: `const ${name} = 0;`,
+  })));
+  await using process = startLogger(databaseEnv(database), {
+    args: ["report", ...args],
+    sources: sources.path,
+  });
+  const { stdout, stderr } = await runLogger(["report", ...args], databaseEnv(database));
+  assert.equal(withoutProgress(stderr), "");
+  const lines = stdout.trimEnd().split("\n");
+  // The last ones on standard error and on standard output.
+  await process.waitForLine("sensor 1 of 1 at 2026-01-03 18:53:20 UTC.");
+  await process.waitForLine(lines.at(-1) as string);
+  assert.equal((await process.exited).code, 0);
+  assert.ok(process.lines.filter(isProgress).length > 5, process.lines.join("\n"));
+  assert.deepEqual(process.lines.filter((line) => !isProgress(line)), lines);
+});
+
+Deno.test("report takes sensors whose numbers are beyond 32 bits", async () => {
   const database = await postgres.createDatabase();
-  const env = databaseEnv(database);
-  const nobody = crypto.randomUUID();
-  const unknown = await runLogger(["report", "--sensor", nobody], env);
-  assert.deepEqual([unknown.code, unknown.stderr], [1, `There is no sensor ${nobody}.\n`]);
-  const wrong: readonly (readonly [string[], RegExp])[] = [
-    [["--since", "2026-02-01", "--until", "2026-01-01"], /--since must be before --until/],
-    [["--bin", "0s"], /--bin must be a time such as/],
-    [["--by", "week"], /--by must be day, month or year, received 'week'/],
-    [["--sensor", "oven"], /--sensor must be UUID or UUID:SID/],
-    [["--gaps", "-1"], /--gaps/],
-    [["--json", "--csv"], /--json and --csv do not go together/],
-    [["--until", "soon"], /--until must be a date/],
-  ];
-  for (const [args, says] of wrong) {
-    const { code, stderr } = await runLogger(["report", ...args], env);
-    assert.equal(code, 1, args.join(" "));
-    assert.match(stderr, says);
-  }
-  const away = await runLogger(["report"], { ...env, DATABASE_HOST: "127.0.0.1:1" });
-  assert.equal(away.code, 1);
-  assert.match(away.stderr, /^Database 'sensors \d+' at '127\.0\.0\.1:1': connection refused/);
-  assert.equal((await runLogger(["report"], { ...env, DATABASE_USER: "" })).code, 78);
+  const [sensor] = makeSensors(1);
+  assert.ok(sensor);
+  const id = "9007199254740993";
+  const sid = 5_000_000_000;
+  await database.query(`
+    ALTER TABLE sensors ALTER COLUMN id TYPE bigint, ALTER COLUMN sensor_sid TYPE bigint;
+    ALTER TABLE sensor_data ALTER COLUMN sensor_id TYPE bigint;
+    INSERT INTO sensors (id, uuid, sensor_sid) VALUES (${id}, '${sensor.uuid}', ${sid}),
+      (9007199254740992, '${sensor.uuid}', -1)`);
+  const sinceMs = Date.UTC(2026, 0, 1);
+  await insertAt(database, { uuid: sensor.uuid, sid }, [sinceMs, sinceMs + 2 * MINUTE]);
+  const range = ["--since", "2026-01-01", "--until", "2026-01-01T00:03"];
+  const { sensors } = await reportJson(database, ...range);
+  assert.deepEqual(sensors.map(({ sid, periods }) => [sid, periods[0]?.missed]), [[sid, 1]]);
+  const one = await reportJson(database, ...range, "--sensor", `${sensor.uuid}:${sid}`);
+  assert.deepEqual(one.sensors, sensors);
+  const other = await reportJson(database, ...range, "--sensor", `${sensor.uuid}:-1`);
+  assert.deepEqual(other.sensorsWithoutReadings.map(({ sid }) => sid), [-1]);
 });
 
 Deno.test("report reads nothing of the table but what the index leads to", async () => {

@@ -1,64 +1,40 @@
 /**
- * Encrypted connections to a real Mosquitto and a real PostgreSQL: who is trusted, who is not, and
- * what the log and `check` say of it.
+ * Encrypted connections to a real Mosquitto: who is trusted, who is not, and what the log and
+ * `check` say of it.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../services/broker.ts";
-import { type Certificate, CertificateAuthority } from "../services/certificates.ts";
-import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import type { Certificate } from "../services/certificates.ts";
+import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
 import { type MosquittoBroker, startMosquitto } from "../services/mosquitto.ts";
-import { type PostgresServer, startPostgres } from "../services/postgres.ts";
-import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
 import { findFreePort, LOOPBACK } from "../services/ports.ts";
 import { publishReadings } from "../services/publisher.ts";
 import { makeReadings } from "../services/readings.ts";
 import { withTemporaryDirectory } from "../services/temporary_directory.ts";
 import { withoutSources } from "./broken_sources.ts";
-import { SENSORS, stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "./harness.ts";
+import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "./harness.ts";
+import {
+  authority,
+  type Case,
+  CLIENT,
+  EXPIRED,
+  EXPIRED_CLIENT,
+  filesEnv,
+  FUTURE,
+  GOOD,
+  OTHER_HOST,
+  SAYS_EXPIRED,
+  SAYS_FUTURE,
+  SAYS_ITSELF,
+  SAYS_OTHER_HOST,
+  SAYS_UNKNOWN,
+  SIGNED_BY_ITSELF,
+  STRANGE_CLIENT,
+  stranger,
+  STRANGERS,
+} from "./tls_scene.ts";
 
 const postgres = usePostgres();
-const authority = new CertificateAuthority();
-const stranger = new CertificateAuthority("Somebody else's CA");
-const HOSTS = ["localhost", "127.0.0.1"];
-
-const GOOD = authority.issue({ hosts: HOSTS });
-const EXPIRED = authority.issue({ hosts: HOSTS, validDays: [-10, -1] });
-const FUTURE = authority.issue({ hosts: HOSTS, validDays: [1, 10] });
-const OTHER_HOST = authority.issue({ hosts: ["db.lab"] });
-const STRANGERS = stranger.issue({ hosts: HOSTS });
-const CLIENT = authority.issue({ name: LOGGER_ROLE });
-const STRANGE_CLIENT = stranger.issue({ name: LOGGER_ROLE });
-
-/** What the log says of a certificate. */
-const SAYS_EXPIRED = /its certificate has expired/;
-const SAYS_FUTURE =
-  /its certificate is (valid only from \d{4}-\d\d-\d\d on|not valid yet), or the clock/;
-const SAYS_OTHER_HOST = /its certificate is for another host name/;
-const SAYS_UNKNOWN =
-  /its certificate is not signed by a certificate authority that is trusted here/;
-
-/** Writes texts to files and names them by variables. */
-function filesEnv(directory: string, texts: Readonly<Record<string, string>>): LoggerEnv {
-  return Object.fromEntries(
-    Object.entries(texts).map(([name, text]) => {
-      const path = `${directory}/${name}.pem`;
-      Deno.writeTextFileSync(path, text);
-      return [name, path];
-    }),
-  );
-}
-
-interface Case {
-  readonly name: string;
-  readonly server: Certificate;
-  /** By this name or address it is reached; an address by default. */
-  readonly host?: string;
-  /** Beside the files. */
-  readonly env?: LoggerEnv;
-  readonly files?: Readonly<Record<string, string>>;
-  /** Undefined: it works. */
-  readonly says?: RegExp;
-}
 
 const TRUSTING = { MQTT_CA_FILE: authority.cert };
 
@@ -81,7 +57,19 @@ const BROKER_CASES: readonly Case[] = [
     says: SAYS_OTHER_HOST,
   },
   { name: "an unknown authority's", server: STRANGERS, files: TRUSTING, says: SAYS_UNKNOWN },
+  { name: "a certificate signed by itself", server: SIGNED_BY_ITSELF, says: SAYS_ITSELF },
   { name: "one that the system does not trust", server: GOOD, says: SAYS_UNKNOWN },
+  {
+    name: "one that the system trusts",
+    server: GOOD,
+    files: { SSL_CERT_FILE: stranger.cert + authority.cert },
+  },
+  {
+    name: "one that only the system trusts",
+    server: GOOD,
+    files: { SSL_CERT_FILE: authority.cert, MQTT_CA_FILE: stranger.cert },
+    says: SAYS_UNKNOWN,
+  },
 ];
 
 async function startTlsBroker(
@@ -155,6 +143,11 @@ const CLIENT_CASES = [
     client: STRANGE_CLIENT,
     says: /client certificate|closed|reset/,
   },
+  {
+    name: "an expired one",
+    client: EXPIRED_CLIENT,
+    says: /client certificate|closed|reset/,
+  },
 ];
 
 for (const { name, client, says } of CLIENT_CASES) {
@@ -186,172 +179,37 @@ Deno.test("a broker that does not speak TLS is told from one that is not trusted
   await stopCleanly(logger);
 });
 
-const DATABASE_TRUSTING = { DATABASE_CA_FILE: authority.cert };
-
-/** The modes of libpq (PostgreSQL manual, table "SSL Mode Descriptions"), good and bad. */
-const DATABASE_CASES: readonly Case[] = [
-  ...["disable", "prefer", "require"].flatMap((mode) =>
-    [GOOD, EXPIRED, OTHER_HOST, STRANGERS].map((server, index) => ({
-      name: `${mode}, whatever the certificate (${index})`,
-      server,
-      env: { DATABASE_SSLMODE: mode },
-    }))
-  ),
-  // As in libpq: with a file of authorities, it is verify-ca.
-  {
-    name: "require with a file of authorities",
-    server: STRANGERS,
-    env: { DATABASE_SSLMODE: "require" },
-    files: DATABASE_TRUSTING,
-    says: SAYS_UNKNOWN,
-  },
-  ...["verify-ca", "verify-full"].flatMap((mode) =>
-    [
-      { name: `${mode}, good`, server: GOOD },
-      { name: `${mode}, expired`, server: EXPIRED, says: SAYS_EXPIRED },
-      { name: `${mode}, future`, server: FUTURE, says: SAYS_FUTURE },
-      { name: `${mode}, unknown authority`, server: STRANGERS, says: SAYS_UNKNOWN },
-    ].map((each) => ({
-      ...each,
-      env: { DATABASE_SSLMODE: mode },
-      files: DATABASE_TRUSTING,
-    }))
-  ),
-  {
-    name: "verify-full, by name",
-    server: GOOD,
-    host: "localhost",
-    env: { DATABASE_SSLMODE: "verify-full" },
-    files: DATABASE_TRUSTING,
-  },
-  ...["localhost", "127.0.0.1"].map((host) => ({
-    ...{ name: `verify-full, another host's, as ${host}`, server: OTHER_HOST, host },
-    env: { DATABASE_SSLMODE: "verify-full" },
-    files: DATABASE_TRUSTING,
-    says: SAYS_OTHER_HOST,
-  })),
-  {
-    name: "verify-full, not trusted by the system",
-    server: GOOD,
-    env: { DATABASE_SSLMODE: "verify-full" },
-    says: SAYS_UNKNOWN,
-  },
-  // The fallback compiler's runtime checks the host name all the same: stricter, never laxer.
-  ...(withoutSources ? [] : [{
-    name: "verify-ca, another host's",
-    server: OTHER_HOST,
-    env: { DATABASE_SSLMODE: "verify-ca" },
-    files: DATABASE_TRUSTING,
-  }]),
-];
-
-/** A server with TLS, a database in it, and the rules of who may come in. */
-async function startTlsPostgres(
-  server: Certificate,
-  hba: readonly string[] = [],
-): Promise<{ readonly server: PostgresServer; readonly database: TestDatabase }> {
-  const started = await startPostgres({
-    settings: {
-      ssl: "on",
-      ssl_cert_file: "server.pem",
-      ssl_key_file: "server.key",
-      ssl_ca_file: "ca.pem",
-    },
-    files: { "server.pem": server.cert, "server.key": server.key, "ca.pem": authority.cert },
-    hba,
-  });
-  const database = await started.createDatabase({ name: "sensors" });
-  await database.registerSensors(SENSORS);
-  return { server: started, database };
-}
-
-/** Whether the logger's connections are encrypted, by what the server says. */
-async function areEncrypted(database: TestDatabase): Promise<boolean[]> {
-  const rows = await database.query<{ ssl: boolean }>(
-    `SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '${LOGGER_ROLE}'`,
-  );
-  return rows.map(({ ssl }) => ssl);
-}
-
-Deno.test("the modes of DATABASE_SSLMODE mean what they mean in libpq", async (test) => {
-  const servers = new Map<Certificate, Awaited<ReturnType<typeof startTlsPostgres>>>();
-  await using resources = new AsyncDisposableStack();
-  for (const server of [GOOD, EXPIRED, FUTURE, OTHER_HOST, STRANGERS]) {
-    const started = await startTlsPostgres(server);
-    resources.use(started.server);
-    servers.set(server, started);
-  }
-  await using broker = await startBroker();
-  for (const { name, server, host = "127.0.0.1", env = {}, files = {}, says } of DATABASE_CASES) {
-    await test.step(name, async () => {
-      using directory = withTemporaryDirectory();
-      const { database } = servers.get(server) ?? assert.fail("no server");
-      const complete = loggerEnv({ database, broker }, {
-        DATABASE_HOST: host,
-        ...env,
-        ...filesEnv(directory.path, files),
-      });
-      await using logger = startLogger(complete);
-      if (says === undefined) {
-        await logger.waitForLine("Connected to database");
-        const encrypted = await areEncrypted(database);
-        assert.ok(encrypted.length > 0);
-        assert.ok(encrypted.every((ssl) => ssl === (env["DATABASE_SSLMODE"] !== "disable")));
-      } else {
-        const line = await logger.waitForLine(/ERROR +Database .* is not available/);
-        assert.match(line, says);
-        const { code, stdout } = await runLogger(["check"], complete);
-        assert.equal(code, 1);
-        assert.match(stdout, says);
-      }
-      await logger.stop();
-    });
-  }
-});
-
-Deno.test("prefer does without TLS where the server has or wants none, require does not", async () => {
-  await using broker = await startBroker();
-  // The one shared by this file has none.
-  const plain = await postgres.createDatabase();
-  const { server, database } = await startTlsPostgres(GOOD, [
-    `hostnossl all ${LOGGER_ROLE} 127.0.0.1/32 scram-sha-256`,
-    `hostssl all ${LOGGER_ROLE} 127.0.0.1/32 reject`,
-  ]);
-  await using _server = server;
-  for (const one of [plain, database]) {
-    await using preferring = startLogger(loggerEnv({ database: one, broker }));
-    await preferring.waitForLine("Connected to database");
-    assert.ok((await areEncrypted(one)).every((ssl) => !ssl));
-    await stopCleanly(preferring);
-    await using requiring = startLogger(loggerEnv({ database: one, broker }, {
-      DATABASE_SSLMODE: "require",
-    }));
-    const line = await requiring.waitForLine(/ERROR +Database .* is not available/);
-    assert.match(line, one === plain ? /does not speak TLS/ : /pg_hba\.conf/);
-    await stopCleanly(requiring);
-  }
-});
-
-Deno.test("a database that wants a client certificate is shown one", {
-  ignore: withoutSources,
-}, async () => {
+Deno.test("certificates and keys that cannot be used are errors of the configuration", async () => {
   using directory = withTemporaryDirectory();
-  const { server, database } = await startTlsPostgres(GOOD, [
-    `hostssl all ${LOGGER_ROLE} 127.0.0.1/32 cert`,
-  ]);
-  await using _server = server;
-  await using broker = await startBroker();
-  const env = { DATABASE_SSLMODE: "verify-full" };
-  for (const [client, says] of [[CLIENT, undefined], [undefined, /certificate/]] as const) {
-    await using logger = startLogger(loggerEnv({ database, broker }, {
-      ...env,
-      ...filesEnv(directory.path, {
-        ...DATABASE_TRUSTING,
-        ...(client && { DATABASE_CERT_FILE: client.cert, DATABASE_KEY_FILE: client.key }),
+  const nobody = { host: LOOPBACK, port: findFreePort() };
+  const database = { logger: { ...nobody, user: "u", password: "p", database: "d" } };
+  const check = async (files: Readonly<Record<string, string>>): Promise<string[]> => {
+    const { code, stderr } = await runLogger(
+      ["check"],
+      loggerEnv({ database, broker: nobody }, {
+        MQTT_TLS: "on",
+        ...filesEnv(directory.path, files),
       }),
-    }));
-    if (says === undefined) await logger.waitForLine("Connected to database");
-    else assert.match(await logger.waitForLine(/ERROR +Database .* not available/), says);
-    await logger.stop();
-  }
+    );
+    assert.equal(code, 78, stderr);
+    return stderr.trimEnd().split("\n").slice(1);
+  };
+  const { cert, key } = CLIENT;
+  const broken = await check({
+    MQTT_CA_FILE: authority.cert + stranger.cert.slice(0, 500),
+    MQTT_CERT_FILE: cert,
+    MQTT_KEY_FILE: key.slice(0, 500),
+  });
+  assert.equal(broken.length, 2);
+  assert.match(broken[0] ?? "", /^MQTT_CA_FILE: .* whole: number 2 of 2 cannot be read, received/);
+  assert.match(broken[1] ?? "", /^MQTT_KEY_FILE: .* whole: it cannot be read, received/);
+  const [line, ...others] = await check({
+    MQTT_CERT_FILE: cert,
+    MQTT_KEY_FILE: STRANGE_CLIENT.key,
+  });
+  assert.match(
+    line ?? "",
+    /^MQTT_KEY_FILE: must name the key of the certificate in MQTT_CERT_FILE/,
+  );
+  assert.deepEqual(others, []);
 });

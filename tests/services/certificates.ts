@@ -63,6 +63,21 @@ export class CertificateAuthority {
   }
 }
 
+/** A server's certificate that no authority has signed. */
+export function signItself(
+  { hosts }: { readonly hosts: readonly [string, ...string[]] },
+): Certificate {
+  const keys = forge.pki.rsa.generateKeyPair(2048);
+  const certificate = fill({ name: hosts[0], keys, validDays: [-1, 365] });
+  certificate.setIssuer(certificate.subject.attributes);
+  certificate.setExtensions([{ name: "subjectAltName", altNames: hosts.map(toAltName) }]);
+  certificate.sign(keys.privateKey, forge.md.sha256.create());
+  return {
+    cert: forge.pki.certificateToPem(certificate),
+    key: forge.pki.privateKeyToPem(keys.privateKey),
+  };
+}
+
 function fill({ name, keys, validDays: [from, to] }: {
   readonly name: string;
   readonly keys: forge.pki.rsa.KeyPair;

@@ -43,6 +43,7 @@ export class Daemon implements AsyncDisposable {
   readonly #running: Promise<void>;
   #next = 0;
   #limit = Infinity;
+  #isPaused = false;
   #connections = 0;
   #repetitions = 0;
   #disposed = false;
@@ -72,6 +73,25 @@ export class Daemon implements AsyncDisposable {
   get acknowledged(): number {
     if (this.#failure !== undefined) throw this.#failure;
     return this.#next - this.#kept.size;
+  }
+
+  /** Messages that were published and that the broker has not taken over. */
+  get open(): number {
+    return this.#next - this.acknowledged;
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  /** Publishes nothing that is new until {@linkcode resume}; the measuring goes on. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** Goes on, beginning with what has fallen due meanwhile. */
+  resume(): void {
+    this.#isPaused = false;
   }
 
   /** Connections to the broker so far. */
@@ -146,7 +166,7 @@ export class Daemon implements AsyncDisposable {
 
   /** The next number that is due; undefined where none is. */
   #take(): number | undefined {
-    if (this.#next >= this.due) return undefined;
+    if (this.#isPaused || this.#next >= this.due) return undefined;
     this.#kept.add(this.#next);
     return this.#next++;
   }

@@ -129,16 +129,28 @@ export async function runLogger(
 ): Promise<ProgramResult> {
   const cwd = makeWorkingDirectory();
   try {
-    const target = programUnderTest();
-    return await runProgram(target.program, {
-      args: [...target.args, ...args],
-      cwd,
-      env: environment(env, target),
-      clearEnv: true,
-    });
+    const command = loggerCommand(args, env);
+    return await runProgram(command.program, { ...command, cwd, clearEnv: true });
   } finally {
     Deno.removeSync(cwd, { recursive: true });
   }
+}
+
+/** A program with everything it is started with. */
+export interface LoggerCommand {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly env: LoggerEnv;
+}
+
+/** What {@linkcode runLogger} runs, for a test that starts it in a way of its own. */
+export function loggerCommand(args: readonly string[], env: LoggerEnv = {}): LoggerCommand {
+  const target = programUnderTest();
+  return {
+    program: target.program,
+    args: [...target.args, ...args],
+    env: environment(env, target),
+  };
 }
 
 interface Program {

@@ -74,10 +74,12 @@ export class MosquittoBroker implements TestBroker {
   readonly #parts: BrokerParts;
   #port = 0;
   #process: TestProcess | undefined;
+  #users: BrokerOptions["users"];
 
   /** Use {@linkcode startMosquitto}. */
   constructor(parts: BrokerParts) {
     this.#parts = parts;
+    this.#users = parts.options.users;
   }
 
   get port(): number {
@@ -86,6 +88,11 @@ export class MosquittoBroker implements TestBroker {
 
   get isRunning(): boolean {
     return this.#process?.isRunning ?? false;
+  }
+
+  /** Who may connect with which password; undefined while that is being changed, or if it failed. */
+  get users(): BrokerOptions["users"] {
+    return this.#users;
   }
 
   /** What a publisher has to respect; see `BrokerAddress`. */
@@ -193,7 +200,9 @@ export class MosquittoBroker implements TestBroker {
 
   /** Replaces the users that it was started with; open connections go on. */
   async setUsers(users: Readonly<Record<string, string>>): Promise<void> {
+    this.#users = undefined;
     await this.#writePasswords(users);
+    this.#users = users;
     this.signal("SIGHUP");
   }
 

@@ -111,6 +111,11 @@ export class TcpProxy implements AsyncDisposable {
     });
   }
 
+  /** Gives up a cut that has not happened, whose promise then never resolves. */
+  cancelCut(): void {
+    this.#pendingCut = undefined;
+  }
+
   /** Refuses new connections from now on; open ones go on. */
   async refuse(): Promise<void> {
     const listener = this.#listener;

@@ -1,0 +1,54 @@
+/** Certificates of a laboratory, good ones and bad ones, and what is said of them. */
+import { type Certificate, CertificateAuthority, signItself } from "../services/certificates.ts";
+import type { LoggerEnv } from "../services/logger_process.ts";
+import { LOGGER_ROLE } from "../services/postgres_database.ts";
+import { withoutSources } from "./broken_sources.ts";
+
+export const authority = new CertificateAuthority();
+export const stranger = new CertificateAuthority("Somebody else's CA");
+const HOSTS = ["localhost", "127.0.0.1"] as const;
+
+export const GOOD = authority.issue({ hosts: HOSTS });
+export const EXPIRED = authority.issue({ hosts: HOSTS, validDays: [-10, -1] });
+export const FUTURE = authority.issue({ hosts: HOSTS, validDays: [1, 10] });
+export const OTHER_HOST = authority.issue({ hosts: ["db.lab"] });
+export const STRANGERS = stranger.issue({ hosts: HOSTS });
+export const SIGNED_BY_ITSELF = signItself({ hosts: HOSTS });
+export const CLIENT = authority.issue({ name: LOGGER_ROLE });
+export const EXPIRED_CLIENT = authority.issue({ name: LOGGER_ROLE, validDays: [-10, -1] });
+export const STRANGE_CLIENT = stranger.issue({ name: LOGGER_ROLE });
+
+export const SAYS_EXPIRED = /its certificate has expired/;
+export const SAYS_FUTURE =
+  /its certificate is (valid only from \d{4}-\d\d-\d\d on|not valid yet), or the clock/;
+export const SAYS_OTHER_HOST = /its certificate is for another host name/;
+export const SAYS_UNKNOWN =
+  /its certificate is not signed by a certificate authority that is trusted here/;
+/** The fallback compiler's runtime does not get to see a certificate that it does not trust. */
+export const SAYS_ITSELF = withoutSources
+  ? SAYS_UNKNOWN
+  : /its certificate is signed by itself, which is not trusted here/;
+
+/** A connection to a server with some certificate. */
+export interface Case {
+  readonly name: string;
+  readonly server: Certificate;
+  /** By this name or address it is reached; an address by default. */
+  readonly host?: string;
+  /** Beside the files. */
+  readonly env?: LoggerEnv;
+  readonly files?: Readonly<Record<string, string>>;
+  /** Undefined: it works. */
+  readonly says?: RegExp;
+}
+
+/** Writes texts to files and names them by variables. */
+export function filesEnv(directory: string, texts: Readonly<Record<string, string>>): LoggerEnv {
+  return Object.fromEntries(
+    Object.entries(texts).map(([name, text]) => {
+      const path = `${directory}/${name}.pem`;
+      Deno.writeTextFileSync(path, text);
+      return [name, path];
+    }),
+  );
+}
