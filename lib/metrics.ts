@@ -49,8 +49,9 @@ export class Metrics {
 
   /** All metrics as they are now. */
   async text(): Promise<string> {
+    // A label that comes later would make another time series of each sensor.
+    await this.#monitor.untilLabelled();
     this.#summary = this.#monitor.summary();
-    this.#monitor.refreshLabels();
     return await this.#registry.metrics();
   }
 
@@ -161,14 +162,14 @@ export class Metrics {
         this.reset();
         const stored = activity.list().filter(({ state }) => state === "stored");
         for (const { uuid, sid, label, seenMs } of stored.slice(0, MAX_SENSORS)) {
-          this.set({ uuid, sid, label: label ?? "" }, seenMs / 1000);
+          this.set({ uuid, sid, label: label ?? "" }, (seenMs ?? 0) / 1000);
         }
       },
     });
     this.#gauge(
       "kraken_sensors_left_out",
-      "Sensors of which there is no last reading above, because there are too many.",
-      () => Math.max(0, activity.size - MAX_SENSORS) + activity.leftOut,
+      "Stored sensors of which there is no last reading above, because there are too many.",
+      () => Math.max(0, activity.storedCount - MAX_SENSORS),
     );
   }
 
@@ -198,8 +199,8 @@ export class Metrics {
     });
     this.#gauge(
       "kraken_event_loop_lag_seconds",
-      "The longest delay of a timer since the metrics were last read.",
-      () => this.#lag.take() / 1000,
+      "The longest delay of a timer in this minute and the one before.",
+      () => this.#lag.longestMs / 1000,
     );
   }
 
@@ -253,24 +254,33 @@ export class Metrics {
   }
 }
 
-/** Measures how late timers are: how long something else has kept the program busy. */
+/**
+ * Measures how late timers are: how long something else has kept the program busy. Reading takes
+ * nothing away, so that several may read.
+ */
 class LagMeter {
   #longestMs = 0;
+  #longestBeforeMs = 0;
   #lastMs = performance.now();
-  readonly #timer = setInterval(() => {
-    const nowMs = performance.now();
-    this.#longestMs = Math.max(this.#longestMs, nowMs - this.#lastMs - LAG_MS);
-    this.#lastMs = nowMs;
-  }, LAG_MS);
+  #minuteMs = this.#lastMs;
+  readonly #timer = setInterval(() => this.#look(performance.now()), LAG_MS);
 
-  /** The longest delay since the last call, in ms. */
-  take(): number {
-    const longestMs = this.#longestMs;
-    this.#longestMs = 0;
-    return longestMs;
+  /** The longest delay, in ms, since one to two minutes. */
+  get longestMs(): number {
+    return Math.max(this.#longestMs, this.#longestBeforeMs);
   }
 
   stop(): void {
     clearInterval(this.#timer);
+  }
+
+  #look(nowMs: number): void {
+    if (nowMs - this.#minuteMs >= 60_000) {
+      this.#longestBeforeMs = this.#longestMs;
+      this.#longestMs = 0;
+      this.#minuteMs = nowMs;
+    }
+    this.#longestMs = Math.max(this.#longestMs, nowMs - this.#lastMs - LAG_MS);
+    this.#lastMs = nowMs;
   }
 }

@@ -23,6 +23,9 @@ import type { InsertListener, Writer } from "./writer.ts";
 
 const SAMPLE_MS = 1_000;
 
+/** Time that labels get until there are some, before somebody is told of sensors without. */
+const LABELS_TIMEOUT_MS = 2_000;
+
 /** What is told of. */
 export interface MonitoredParts {
   readonly statistics: Statistics;
@@ -92,14 +95,13 @@ export class Monitor {
   readonly #history = new History();
   readonly #labels: SensorLabels;
   readonly #viewers = new Set<Viewer>();
-  readonly activity: SensorActivity;
+  readonly activity = new SensorActivity();
   #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(parts: MonitoredParts, { database, histograms }: MonitorOptions) {
     this.#parts = parts;
     this.#histograms = histograms;
-    this.#labels = new SensorLabels(database);
-    this.activity = new SensorActivity((uuid, sid) => this.#labels.get(uuid, sid));
+    this.#labels = new SensorLabels(database, (rows) => this.activity.register(rows));
   }
 
   start(): void {
@@ -119,7 +121,8 @@ export class Monitor {
     for (let index = 0; index < batch.length; index++) {
       timesMs[index] = Number((batch[index] as Decoded<Delivery>).reading.timeMicros) / 1000;
     }
-    this.activity.note(batch, result, timesMs);
+    this.activity.note(batch, result, { nowMs, timesMs });
+    this.#histograms.noteBatch(batch.length, result.durationMs);
     if (result.stored === 0) return;
     const notStored = new Set([...result.unknown, ...result.disabled]);
     const storedMs = notStored.size === 0
@@ -128,7 +131,6 @@ export class Monitor {
     const latenciesMs = storedMs.map((timeMs) => Math.max(0, nowMs - timeMs));
     this.#history.note(latenciesMs);
     this.#histograms.note(latenciesMs);
-    this.#histograms.noteBatch(batch.length, result.durationMs);
   };
 
   summary(): Summary {
@@ -136,7 +138,7 @@ export class Monitor {
   }
 
   status(): Status {
-    this.refreshLabels();
+    this.#labels.refresh();
     return {
       ...this.summary(),
       history: this.#history.samples,
@@ -145,15 +147,15 @@ export class Monitor {
     };
   }
 
-  /** Reads the labels, if that was not done a short time ago; they are there a little later. */
-  refreshLabels(): void {
-    this.#labels.refresh(() => this.activity.label());
+  /** Resolves when the labels have been read, or cannot be for the time being. */
+  async untilLabelled(): Promise<void> {
+    await this.#labels.untilKnown(LABELS_TIMEOUT_MS);
   }
 
   /** Returns the status as it is, and sends every update from then on until `removeViewer`. */
   addViewer(viewer: Viewer): Status {
-    // What has changed before is in the status; what the others are still to get, they get now.
-    this.#sendUpdate(this.#history.samples.at(-1));
+    // What has changed is in the status. Others, if there are any, are still to be told of it.
+    if (this.#viewers.size === 0) this.activity.takeChanges();
     this.#viewers.add(viewer);
     return this.status();
   }
@@ -162,21 +164,19 @@ export class Monitor {
     this.#viewers.delete(viewer);
   }
 
+  /** Ends a second. Nothing else does, so that no two samples or values are of the same one. */
   #sample(): void {
     const { received, outcomes, waiting, spooled } = this.#parts.statistics;
     this.activity.digest();
     const sample = this.#history.sample({ received, stored: outcomes.stored, waiting, spooled });
-    this.#sendUpdate(sample);
-  }
-
-  #sendUpdate(sample: Update["sample"] | undefined): void {
-    if (this.#viewers.size === 0 || sample === undefined) return;
-    this.refreshLabels();
-    const { sensorsLeftOut, ...changes } = {
+    if (this.#viewers.size === 0) return;
+    this.#labels.refresh();
+    const update: Update = {
+      ...this.summary(),
+      sample,
       ...this.activity.takeChanges(),
       sensorsLeftOut: this.activity.leftOut,
     };
-    const update = { ...this.summary(), sample, ...changes, sensorsLeftOut };
     for (const viewer of this.#viewers) viewer(update);
   }
 }

@@ -28,6 +28,23 @@ export interface LastRefusal {
   readonly reason: string;
 }
 
+/** Longest topic and reason that are told of: whoever looks gets them anew every second. */
+const MAX_TOPIC = 120;
+const MAX_REASON = 200;
+
+/** What is told of a message that was not stored just now. */
+export function describeRefusal(topic: string, reason: string): LastRefusal {
+  return {
+    timeMs: Date.now(),
+    topic: shorten(topic, MAX_TOPIC),
+    reason: shorten(reason, MAX_REASON),
+  };
+}
+
+function shorten(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
+
 /** Counters from the start of the program. */
 export class Statistics {
   /** Messages that an earlier run left in the spool. */

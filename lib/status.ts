@@ -71,6 +71,13 @@ export interface Sample {
   readonly spooled: number;
 }
 
+/**
+ * Whether the last reading of a sensor was stored, or why not: `unknown` where it is not registered,
+ * `disabled` where it is not enabled. `silent` is a sensor that is registered and enabled, and has
+ * not published since the start of the program.
+ */
+export type SensorState = "stored" | "unknown" | "disabled" | "silent";
+
 /** One sensor since the start of the program. */
 export interface SensorStatus {
   /** With hyphens. */
@@ -80,35 +87,41 @@ export interface SensorStatus {
   readonly label: string | null;
   /** As published; empty where there was none. */
   readonly unit: string;
-  /** Whether its last reading was stored, or why not. */
-  readonly state: "stored" | "unknown" | "disabled";
-  /** Of the last reading: value, as a text since a number need not fit into JSON, … */
+  readonly state: SensorState;
+  /** Of the newest reading: value, as a text since a number need not fit into JSON, … */
   readonly value: string;
-  /** … its timestamp, and when it was stored or found to be of no sensor that is. */
-  readonly timeMs: number;
-  readonly seenMs: number;
+  /** … and its timestamp. Empty and null before the first one. */
+  readonly timeMs: number | null;
+  /** When a reading was last stored, or found not to be; null before the first one. */
+  readonly seenMs: number | null;
   /** Usual time between two readings; null until it is known. */
   readonly intervalMs: number | null;
   /** The last values, oldest first: at most 60, at most one a second; null what is not finite. */
   readonly recent: readonly (number | null)[];
 }
 
-/** Answer of `/api/status`, and first event, `status`, of `/api/events`. */
+/** A sensor, and its index in `Status.sensors`. */
+export type SensorEntry = SensorStatus & { readonly index: number };
+
+/**
+ * Answer of `/api/status`. The same is what `/api/events` begins with: the event `status` without
+ * the sensors, and events `sensors` with some of them each, an array of `SensorEntry`.
+ */
 export interface Status extends Summary {
   /** One for each second, oldest first: the last 15 minutes. */
   readonly history: readonly Sample[];
   readonly sensors: readonly SensorStatus[];
-  /** Sensors that publish but are not in this list, which has 5,000 at most. */
+  /** Sensors that publish but are not in this list, which has 5,000 at most, 1,000 unknown ones. */
   readonly sensorsLeftOut: number;
 }
 
 /** What has changed of a sensor: its index in `Status.sensors`, and the fields of that name. */
 export type SensorChange = readonly [
   index: number,
-  state: SensorStatus["state"],
+  state: SensorState,
   value: string,
-  timeMs: number,
-  seenMs: number,
+  timeMs: number | null,
+  seenMs: number | null,
   intervalMs: number | null,
 ];
 
@@ -116,10 +129,7 @@ export type SensorChange = readonly [
 export interface Update extends Summary {
   readonly sample: Sample;
   readonly changes: readonly SensorChange[];
-  /** Sensors that are new, or whose label or unit has changed; `index` as in `SensorChange`. */
-  readonly sensors: readonly (SensorStatus & { readonly index: number })[];
+  /** Sensors that are new, or whose label or unit has changed. */
+  readonly sensors: readonly SensorEntry[];
   readonly sensorsLeftOut: number;
 }
-
-/** A sensor is stale when its last reading is older than so many of its usual intervals. */
-export const STALE_INTERVALS = 5;

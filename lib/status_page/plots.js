@@ -94,12 +94,17 @@ function short(/** @type {number} */ number) {
   return number >= 1e3 ? `${number / 1e3}k` : String(number);
 }
 
-/** @param {readonly Sample[]} history */
-export function updatePlots(history) {
+/** Draws the lines, and writes beside their names where they end. */
+export function updatePlots(/** @type {readonly Sample[]} */ history) {
   const times = history.map(({ timeMs }) => timeMs / 1000);
   const end = times.at(-1) ?? Date.now() / 1000;
-  for (const { plot, lines } of drawn) {
+  for (const { plot, element, lines } of drawn) {
     const values = lines.map((line) => history.map((sample) => /** @type {any} */ (sample)[line]));
+    const ends = element.parentElement?.querySelectorAll("figcaption b");
+    values.forEach((line, index) => {
+      const end = ends?.[index];
+      if (end) end.textContent = line.at(-1)?.toLocaleString("en") ?? "–";
+    });
     plot.batch(() => {
       plot.setData([times, ...values], false);
       plot.setScale("x", { min: end - SPAN_SECONDS, max: end });

@@ -2,13 +2,26 @@
 import { count, duration, value } from "./words.js";
 
 /** @typedef {import("../status.ts").SensorStatus} SensorStatus */
-/** @typedef {{ sensor: SensorStatus, name: string, ageMs: number, state: string }} Row */
+/** @typedef {{ sensor: SensorStatus, name: string, ageMs: number, state: State }} Row */
+/** @typedef {keyof typeof STATES} State */
 
 /** Rows at a time, so that thousands of sensors do not slow the page down. */
 const PAGE_ROWS = 100;
 
-/** As in `lib/status.ts`. */
+/** A sensor is stale when its last reading is older than so many of its usual intervals. */
 const STALE_INTERVALS = 5;
+
+/** The states in words, and how bad they are. */
+const STATES = {
+  stored: { word: "stored", level: "good" },
+  stale: { word: "stale", level: "warn" },
+  silent: { word: "silent since the start", level: "quiet" },
+  disabled: { word: "not enabled", level: "quiet" },
+  unknown: { word: "not registered", level: "bad" },
+};
+
+/** Made once: that takes longer than to compare thousands of names. */
+const collator = new Intl.Collator("en", { numeric: true });
 
 const body = /** @type {HTMLElement} */ (document.getElementById("sensors"));
 const filter = /** @type {HTMLInputElement} */ (document.getElementById("filter"));
@@ -19,33 +32,34 @@ const headers = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAl
 
 /** @type {Record<string, (row: Row) => string | number>} */
 const KEYS = {
-  name: ({ name }) => name.toLowerCase(),
-  value: ({ sensor }) => Number(sensor.value),
+  name: ({ name }) => name,
+  value: ({ sensor }) => sensor.value === "" ? NaN : Number(sensor.value),
   age: ({ ageMs }) => ageMs,
   interval: ({ sensor }) => sensor.intervalMs ?? Infinity,
-  state: ({ state }) => state,
+  state: ({ state }) => STATES[state].word,
 };
 
 let key = "name";
 let direction = 1;
 let page = 0;
-/** @type {{ sensors: readonly SensorStatus[], nowMs: number, leftOut: number }} */
-let shown = { sensors: [], nowMs: 0, leftOut: 0 };
+/** @type {{ sensors: readonly SensorStatus[], nowMs: number, leftOut: number, isFlowing: boolean }} */
+let shown = { sensors: [], nowMs: 0, leftOut: 0, isFlowing: false };
 
-/** Shows the sensors as they are at a time of the logger's clock. */
+/**
+ * Shows the sensors as they are at a time of the logger's clock. While readings do not flow, no
+ * sensor is to blame for that. Returns how many are in each state.
+ */
 export function updateSensors(/** @type {typeof shown} */ update) {
   shown = update;
-  render();
+  return render();
 }
 
 function render() {
-  const { sensors, nowMs, leftOut } = shown;
-  const rows = sensors.map((sensor) => toRow(sensor, nowMs));
+  const rows = shown.sensors.map(toRow);
+  const states = { stored: 0, stale: 0, silent: 0, disabled: 0, unknown: 0 };
+  for (const { state } of rows) states[state]++;
   const words = filter.value.toLowerCase().split(/\s+/).filter((word) => word !== "");
-  const found = rows.filter(({ sensor, name, state }) => {
-    const text = `${name} ${sensor.uuid} ${sensor.sid} ${sensor.unit} ${state}`.toLowerCase();
-    return words.every((word) => text.includes(word));
-  });
+  const found = words.length === 0 ? rows : rows.filter((row) => isFound(row, words));
   const keyOf = /** @type {(row: Row) => string | number} */ (KEYS[key]);
   found.sort((a, b) => direction * compare(keyOf(a), keyOf(b)) || compare(a.name, b.name));
   const pageCount = Math.max(1, Math.ceil(found.length / PAGE_ROWS));
@@ -54,52 +68,63 @@ function render() {
   while (body.children.length > visible.length) body.lastElementChild?.remove();
   while (body.children.length < visible.length) body.append(createRow());
   visible.forEach((row, index) => fillRow(/** @type {Element} */ (body.children[index]), row));
-  describe({ all: rows, found: found.length, leftOut });
+  describe({ all: rows.length, found: found.length, states });
   pages.hidden = pageCount === 1;
   previous.disabled = page === 0;
   next.disabled = page === pageCount - 1;
   setText(document.getElementById("page-number"), `Page ${page + 1} of ${pageCount}`);
+  return states;
 }
 
 /** @returns {Row} */
-function toRow(/** @type {SensorStatus} */ sensor, /** @type {number} */ nowMs) {
-  const ageMs = Math.max(0, nowMs - sensor.timeMs);
-  const isStale = sensor.intervalMs !== null && ageMs > STALE_INTERVALS * sensor.intervalMs;
-  const state = sensor.state === "unknown"
-    ? "not registered"
-    : sensor.state === "disabled"
-    ? "not enabled"
-    : isStale
-    ? "stale"
-    : "stored";
-  const sid = sensor.sid === 0 ? "" : ` / ${sensor.sid}`;
-  return { sensor, name: sensor.label ?? `${sensor.uuid.slice(0, 8)}…${sid}`, ageMs, state };
+function toRow(/** @type {SensorStatus} */ sensor) {
+  const { nowMs, isFlowing } = shown;
+  const { label, timeMs, seenMs, intervalMs, state } = sensor;
+  // A clock that is ahead does not make a sensor younger than its last message.
+  const lastMs = timeMs === null || seenMs === null ? -Infinity : Math.min(timeMs, seenMs);
+  const ageMs = Math.max(0, nowMs - lastMs);
+  const isStale = state === "stored" && isFlowing && intervalMs !== null &&
+    ageMs > STALE_INTERVALS * intervalMs;
+  const name = label ?? describeId(sensor);
+  return { sensor, name, ageMs, state: isStale ? "stale" : state };
+}
+
+/** As the log has it; the number is not to be left alone in a line. */
+function describeId(/** @type {SensorStatus} */ { uuid, sid }) {
+  return `${uuid} sid\u00a0${sid}`;
+}
+
+/** @param {Row} row @param {readonly string[]} words */
+function isFound({ sensor, name, state }, words) {
+  const { uuid, sid, unit } = sensor;
+  const text = `${name} ${uuid} ${sid} ${unit} ${STATES[state].word}`.toLowerCase();
+  return words.every((word) => text.includes(word));
 }
 
 /** @returns {number} */
 function compare(/** @type {string | number} */ a, /** @type {string | number} */ b) {
   if (typeof a === "string" || typeof b === "string") {
-    return String(a).localeCompare(String(b), "en", { numeric: true });
+    return collator.compare(String(a), String(b));
   }
   // NaN comes last.
   if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
   return a === b ? 0 : a < b ? -1 : 1;
 }
 
-/** @param {{ all: Row[], found: number, leftOut: number }} counts */
-function describe({ all, found, leftOut }) {
-  const stale = all.filter(({ state }) => state === "stale").length;
-  const text = [
-    found === all.length ? count(all.length) : `${count(found)} of ${count(all.length)}`,
-    stale > 0 ? `${count(stale)} stale` : "",
-    leftOut > 0 ? `${count(leftOut)} more are not listed` : "",
-  ].filter((part) => part !== "").join(", ");
-  setText(document.getElementById("sensor-counts"), all.length === 0 ? "" : text);
+/** @param {{ all: number, found: number, states: Record<State, number> }} counts */
+function describe({ all, found, states }) {
+  const { leftOut } = shown;
+  const parts = [found === all ? count(all) : `${count(found)} of ${count(all)}`];
+  for (const state of /** @type {const} */ (["stale", "unknown", "disabled", "silent"])) {
+    if (states[state] > 0) parts.push(`${count(states[state])} ${STATES[state].word}`);
+  }
+  if (leftOut > 0) parts.push(`${count(leftOut)} more are not listed`);
+  setText(document.getElementById("sensor-counts"), all === 0 ? "" : parts.join(", "));
   const none = /** @type {HTMLElement} */ (document.getElementById("no-sensors"));
   none.hidden = found > 0;
   setText(
     none,
-    all.length === 0
+    all === 0
       ? "No reading has reached the database since the logger was started."
       : "No sensor matches the filter.",
   );
@@ -109,37 +134,47 @@ function createRow() {
   const row = document.createElement("tr");
   const name = document.createElement("th");
   name.scope = "row";
-  const cells = ["number", "number", "number wide", "recent", "state"].map((className) => {
-    const cell = document.createElement("td");
-    cell.className = className;
-    return cell;
-  });
+  name.append(...["name", "narrow", "id"].map((className) => create("span", className)));
+  const [value, age, interval, recent, state] = [
+    ...["number value", "number age", "number wide", "wide recent", "wide word"],
+  ].map((className) => create("td", className));
+  value?.append(create("span", "digits"), " ", create("span", "unit"));
   const plot = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   plot.setAttribute("class", "spark");
   plot.setAttribute("viewBox", "0 0 140 26");
   plot.setAttribute("preserveAspectRatio", "none");
   plot.setAttribute("aria-hidden", "true");
   plot.append(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
-  cells[3]?.append(plot);
-  row.append(name, ...cells);
+  recent?.append(plot);
+  for (const cell of [name, value, age, interval, recent, state]) if (cell) row.append(cell);
   return row;
+}
+
+function create(/** @type {string} */ tag, /** @type {string} */ className) {
+  const element = document.createElement(tag);
+  element.className = className;
+  return element;
 }
 
 function fillRow(
   /** @type {Element} */ element,
   /** @type {Row} */ { sensor, name, ageMs, state },
 ) {
-  const [title, number, age, interval, recent, mark] = element.children;
-  setText(title, name);
-  setAttribute(title, "title", `${sensor.uuid} sid ${sensor.sid}`);
-  setText(number, `${value(sensor.value)} ${sensor.unit}`);
-  setText(age, duration(ageMs));
-  setText(interval, sensor.intervalMs === null ? "–" : duration(sensor.intervalMs));
-  setAttribute(recent?.querySelector("polyline"), "points", points(sensor.recent));
-  setText(mark, state);
-  const level = state === "stored" ? "good" : state === "stale" ? "warn" : "bad";
-  setAttribute(mark, "class", `state ${level}`);
-  setAttribute(element, "class", state === "stale" ? "stale" : "");
+  const { label, unit, intervalMs, recent } = sensor;
+  const { word, level } = STATES[state];
+  const fill = (/** @type {string} */ selector, /** @type {string} */ text) =>
+    setText(element.querySelector(selector), text);
+  fill(".name", name);
+  // Where there is no column of states, those are told of that are worth it.
+  fill(".narrow", state === "stored" ? "" : label === null ? word : `${word}, `);
+  fill(".id", label === null ? "" : describeId(sensor));
+  fill(".digits", sensor.value === "" ? "–" : value(sensor.value));
+  fill(".unit", unit);
+  fill(".age", Number.isFinite(ageMs) ? duration(ageMs) : "–");
+  fill(".number.wide", intervalMs === null ? "–" : duration(intervalMs));
+  setAttribute(element.querySelector("polyline"), "points", points(recent));
+  fill(".word", word);
+  setAttribute(element, "class", level);
 }
 
 /** The values as the points of a line in 140 × 26 units. */

@@ -26,39 +26,100 @@ export function bytes(/** @type {number} */ number) {
   return number < 1e9 ? `${(number / 1e6).toFixed(1)} MB` : `${(number / 1e9).toFixed(1)} GB`;
 }
 
-/** The text of a number with at most 7 digits; what is not a number stays as it is. */
+/**
+ * The text of a number with at most 7 digits, or 12 of a whole one; what is not a number stays as it
+ * is.
+ */
 export function value(/** @type {string} */ text) {
   const number = Number(text);
-  return Number.isFinite(number) && text !== "" ? String(Number(number.toPrecision(7))) : text;
+  if (!Number.isFinite(number) || text === "") return text;
+  if (Number.isInteger(number) && Math.abs(number) < 1e12) return String(number);
+  const digits = String(Number(number.toPrecision(7)));
+  return digits.length <= 12 ? digits : number.toExponential(6);
+}
+
+/** A message that waits for longer is told of although the connections work. */
+const LONG_MS = 5000;
+
+/** Whether messages wait that should be stored by now. */
+export function isBehind(
+  /** @type {import("../status.ts").Summary} */ { counts, oldestWaitingMs },
+) {
+  return counts.spooled > 0 || (counts.waiting > 0 && (oldestWaitingMs ?? 0) > LONG_MS);
 }
 
 /**
- * How things stand, in one sentence.
+ * How things stand, in one sentence. `news` is the same without the numbers: it changes only when
+ * something happens.
  *
  * @param {import("../status.ts").Summary} summary
- * @returns {{ level: "good" | "warn" | "bad", text: string }}
+ * @param {{ stale: number, unknown: number }} sensors how many of them are so
+ * @returns {{ level: "good" | "warn" | "bad", text: string, news: string }}
  */
-export function verdict({ problem, broker, database, spool, counts, nowMs }) {
-  if (problem !== null) return { level: "bad", text: `The logger stands still: ${problem}.` };
-  if (spool !== null && spool.problem !== null) {
-    return {
-      level: "bad",
-      text: "The spool takes no more messages: they are left with the broker.",
-    };
+export function verdict(summary, sensors) {
+  const { problem, broker, database, spool, counts, oldestWaitingMs, nowMs } = summary;
+  if (problem !== null) {
+    return bad(`The logger stands still: ${problem}.`, "The logger stands still.");
   }
+  if (spool !== null && spool.problem !== null) {
+    return bad("The spool takes no more messages: they are left with the broker.");
+  }
+  const waiting = counts.spooled + counts.waiting;
   if (!database.connected) {
     const where = spool === null
       ? "What the logger cannot hold stays with the broker."
-      : `${messages(counts.spooled + counts.waiting)} wait; nothing is lost.`;
+      : `${wait(waiting)}; nothing is lost.`;
     const since = duration(nowMs - database.sinceMs);
-    return { level: "bad", text: `The database has been away for ${since}. ${where}` };
+    return bad(`The database has been away for ${since}. ${where}`, "The database is away.");
   }
   if (!broker.connected) {
     const since = duration(nowMs - broker.sinceMs);
-    return { level: "bad", text: `No connection to the broker for ${since}: nothing comes in.` };
+    return bad(
+      `No connection to the broker for ${since}: nothing comes in.`,
+      "No connection to the broker.",
+    );
   }
-  if (counts.spooled > 0) {
-    return { level: "warn", text: `Catching up: ${messages(counts.spooled)} wait on disk.` };
+  const { rejected, dropped } = counts;
+  const { stale, unknown } = sensors;
+  /** @type {[boolean, string, string][]} */
+  const all = [
+    [
+      isBehind(summary),
+      `${wait(waiting)}, the oldest for ${duration(oldestWaitingMs ?? 0)}`,
+      "messages wait",
+    ],
+    [rejected > 0, `${was(rejected, "message")} rejected`, "messages were rejected"],
+    [dropped > 0, `${was(dropped, "message")} dropped`, "messages were dropped"],
+    [unknown > 0, `${is(unknown, "sensor")} not registered`, "sensors are not registered"],
+    [stale > 0, `${is(stale, "sensor")} stale`, "sensors are stale"],
+  ];
+  const problems = all.filter(([isThere]) => isThere);
+  if (problems.length === 0) {
+    const text = "Both connections work, nothing waits.";
+    return { level: "good", text, news: text };
   }
-  return { level: "good", text: "Everything that came in is stored." };
+  const [text = "", news = ""] = [1, 2].map((column) =>
+    `Both connections work, but ${problems.map((words) => words[column]).join(", ")}.`
+  );
+  return { level: "warn", text, news };
+}
+
+/** @returns {ReturnType<typeof verdict>} */
+function bad(/** @type {string} */ text, news = text) {
+  return { level: "bad", text, news };
+}
+
+/** `1 message waits`, `2 messages wait`. */
+function wait(/** @type {number} */ number) {
+  return `${messages(number)} ${number === 1 ? "waits" : "wait"}`;
+}
+
+/** `1 message was`, `2 messages were`. */
+function was(/** @type {number} */ number, /** @type {string} */ thing) {
+  return number === 1 ? `1 ${thing} was` : `${count(number)} ${thing}s were`;
+}
+
+/** `1 sensor is`, `2 sensors are`. */
+function is(/** @type {number} */ number, /** @type {string} */ thing) {
+  return number === 1 ? `1 ${thing} is` : `${count(number)} ${thing}s are`;
 }

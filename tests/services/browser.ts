@@ -1,0 +1,127 @@
+/** A browser for the tests of the status page, and what they look at in it. */
+import assert from "node:assert/strict";
+import axe from "axe-core";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { waitUntil } from "./poll.ts";
+
+const CHROMIUM = "/usr/bin/chromium";
+
+/** Where there is no browser, its tests are left out, except in CI: there they fail. */
+export const withoutBrowser: boolean = !existsSync(CHROMIUM) && Deno.env.get("CI") !== "true";
+
+/** Nothing that a browser does by itself: looking for updates, say. */
+const ARGS = [
+  ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
+  ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+];
+
+export const WIDE = { width: 1280, height: 800 };
+export const NARROW = { width: 390, height: 844 };
+
+/** Pictures of the page, for somebody to look at. */
+const OUTPUT = new URL("../output/", import.meta.url);
+
+/** A page in a window of its own. Whoever opened it disposes it. */
+export interface Tab extends AsyncDisposable {
+  readonly page: Page;
+  /** What the browser complains about. */
+  readonly complaints: string[];
+}
+
+/** Starts a browser before the tests of the calling file, and ends it after them. */
+export function useBrowser(): { openTab(url: string): Promise<Tab> } {
+  let browser: Browser | undefined;
+  Deno.test.beforeAll(async () => {
+    if (withoutBrowser) return;
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
+    Deno.mkdirSync(OUTPUT, { recursive: true });
+  });
+  Deno.test.afterAll(async () => {
+    await browser?.close();
+  });
+  return {
+    async openTab(url): Promise<Tab> {
+      assert.ok(browser);
+      const page = await browser.newPage({ viewport: WIDE, colorScheme: "light" });
+      const complaints: string[] = [];
+      page.on("console", (message) => {
+        if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+      });
+      page.on("pageerror", (error) => complaints.push(error.message));
+      await page.goto(url);
+      return { page, complaints, [Symbol.asyncDispose]: () => page.close() };
+    },
+  };
+}
+
+function existsSync(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
+
+export async function text(page: Page, selector: string): Promise<string> {
+  return await page.locator(selector).innerText();
+}
+
+/** Waits until a part of the page says something that matches. */
+export async function waitForText(page: Page, selector: string, pattern: RegExp): Promise<void> {
+  let last = "";
+  await waitUntil(async () => pattern.test(last = await text(page, selector)), {
+    what: `${pattern} in ${selector}`,
+    timeoutMs: 40_000,
+  }).catch((error) => {
+    throw new Error(`${selector} says '${last}'`, { cause: error });
+  });
+}
+
+/** The names of the sensors in the table, from top to bottom. */
+export async function names(page: Page): Promise<string[]> {
+  return await page.locator("#sensors .name").allInnerTexts();
+}
+
+/** The cells of a sensor in the table, without its name. */
+export async function row(page: Page, name: string): Promise<string[]> {
+  return await page.locator("#sensors tr", { hasText: name }).first().locator("td")
+    .allInnerTexts();
+}
+
+/** Takes pictures of what is to be seen now: wide and narrow, light and dark. */
+export async function takePictures(page: Page, name: string): Promise<void> {
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme });
+    for (const [form, viewport] of Object.entries({ wide: WIDE, narrow: NARROW })) {
+      await page.setViewportSize(viewport);
+      const path = new URL(`${name}_${form}_${colorScheme}.png`, OUTPUT).pathname;
+      await page.screenshot({ path });
+    }
+  }
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize(WIDE);
+}
+
+/** Asserts that nothing is found that keeps people from using the page, light or dark. */
+export async function expectAccessible(page: Page): Promise<void> {
+  await page.evaluate(axe.source);
+  for (const colorScheme of ["dark", "light"] as const) {
+    await page.emulateMedia({ colorScheme });
+    const violations = await page.evaluate(async () => {
+      // deno-lint-ignore no-explicit-any
+      const { violations } = await (globalThis as any).axe.run();
+      // deno-lint-ignore no-explicit-any
+      return violations.map(({ id, nodes }: any) => `${id}: ${nodes[0].html}`);
+    });
+    assert.deepEqual(violations, [], colorScheme);
+  }
+}
+
+/** Asserts that nothing is beyond the edge of the window, where only those find it who look. */
+export async function expectToFit(page: Page): Promise<void> {
+  const beyond = await page.evaluate(`
+    [document.documentElement, ...document.querySelectorAll("body *")]
+      .filter(({ scrollWidth, clientWidth }) => clientWidth > 1 && scrollWidth > clientWidth + 1)
+      .map(({ tagName, id, className }) => tagName + " " + id + " " + className)`);
+  assert.deepEqual(beyond, []);
+}
