@@ -7,15 +7,18 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { withoutMosquitto } from "../program/harness.ts";
 import { TestProcess } from "../services/process.ts";
-import { FAULTS } from "../soak/faults.ts";
-import { parseOptions } from "../soak/options.ts";
+import { printSeed, readSeed } from "../services/readings.ts";
+import { FAULTS, KINDS } from "../soak/faults.ts";
+import { findComplaints } from "../soak/logger_keeper.ts";
+import { HELP, parseOptions } from "../soak/options.ts";
 import { formatSummary, isClean, type Summary } from "../soak/summary.ts";
 
-const SEED = Number(Deno.env.get("KRAKEN_TEST_SEED") ?? Math.floor(Math.random() * 1e9));
+const SEED = readSeed();
 
 const CLEAN: Summary = {
   title: "0.1 minutes",
   faults: new Map([["logger killed", { times: 3, seconds: 1.25 }]]),
+  leftOut: [],
   overlaps: 1,
   published: { readings: 1000, noise: 20, repetitions: 5 },
   loggers: { starts: 4, cleanEnds: 1 },
@@ -78,11 +81,41 @@ Deno.test("soak finds fault with whatever is not in the table exactly once", () 
   assert.match(formatSummary(withProblem), /\nlost +1\n[^]*\nPROBLEMS\n- reading x, lost\n$/);
 });
 
+Deno.test("soak says which faults there are, and which of them this machine does not allow", () => {
+  for (const kind of KINDS) assert.ok(HELP.includes(kind), kind);
+  assert.deepEqual(HELP.split("\n").filter((line) => line.length > 100), []);
+  assert.doesNotMatch(formatSummary(CLEAN), /Left out/);
+  const summary = {
+    ...CLEAN,
+    leftOut: ["clock set (needs libfaketime)", "disk full (needs room)"],
+  };
+  const sentence = /\nLeft out: clock set \(needs libfaketime\); disk full \(needs room\)\n/;
+  assert.match(formatSummary(summary), sentence);
+});
+
+Deno.test("soak notices what a logger must not say, whatever is done to it", () => {
+  const time = "2026-11-23 17:31:56.480";
+  const allowed = [
+    `${time} INFO     40 messages are in the spool from before.`,
+    `${time} ERROR    The spool takes no more messages: database or disk is full.`,
+    `${time} ERROR    Database 'soak' at '127.0.0.1:5432' is not available: timeout.`,
+    `${time} WARNING  Rejected a message on 'sensors/soak/noise': not JSON.`,
+  ];
+  const complaints = [
+    `${time} CRITICAL Cannot use the spool in '/spool': database is locked.`,
+    `${time} ERROR    The spool '/spool.sqlite' is damaged (malformed). It is kept as '/aside'.`,
+    `${time} ERROR    12 messages of the spool could not be read.`,
+    `${time} ERROR    The counts do not add up: 1 messages are in memory.`,
+    `${time} ERROR    Something is wrong. This is a defect of the logger.`,
+    `${time} WARNING  Dropped a QoS 0 message on 'sensors/x': no room.`,
+  ];
+  assert.deepEqual(findComplaints([...allowed, ...complaints]), complaints);
+});
+
 Deno.test("soak injects every fault at least once, and loses nothing", {
   ignore: withoutMosquitto,
-}, async () => {
-  // deno-lint-ignore no-console
-  console.log(`KRAKEN_TEST_SEED=${SEED}`);
+}, async (t) => {
+  printSeed(t, SEED);
   const args = ["--minutes", "0.05", "--rate", "300", "--seed", String(SEED)];
   await using process = startSoak(args);
   assert.equal((await process.finished()).code, 0, process.tail(60));

@@ -1,95 +1,314 @@
-/** Delivery by RabbitMQ's MQTT plugin, which speaks 3.1.1 and grants QoS 1, and hangs up on MQTT 5. */
+/**
+ * Delivery by brokers other than Mosquitto: RabbitMQ's MQTT plugin, which speaks 3.1.1, grants QoS 1
+ * and hangs up on MQTT 5, and Aedes, which speaks 3.1.1 and refuses 5.
+ */
 import assert from "node:assert/strict";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import { startAedes } from "../services/aedes_broker.ts";
+import { type Daemon, startDaemon } from "../services/daemon.ts";
+import {
+  type LoggerEnv,
+  loggerEnv,
+  type LoggerProcess,
+  runLogger,
+  startLogger,
+} from "../services/logger_process.ts";
+import type { BrokerAddress } from "../services/mqtt_client.ts";
+import { waitUntil } from "../services/poll.ts";
+import { startProxy } from "../services/proxy.ts";
 import { publishReadings } from "../services/publisher.ts";
-import { findRabbitMq, type RabbitMqBroker, startRabbitMq } from "../services/rabbitmq.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { publishReadingsFast } from "../services/publisher_process.ts";
+import { type RabbitMqBroker, startRabbitMq, withoutRabbitMq } from "../services/rabbitmq.ts";
+import { expectStored, makeReadings, type Reading, toPayload } from "../services/readings.ts";
+import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import {
+  createSession,
+  expectNothingLeft,
+  linesOf,
+  slowInserts,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "./harness.ts";
 import { startScriptedBroker } from "./scripted_broker.ts";
-import { linesOf, slowInserts, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
 
 const postgres = usePostgres();
 
-/** Where it is missing, its tests are left out, except in CI: there they fail. */
-const ignore = findRabbitMq() === null && Deno.env.get("CI") !== "true";
-
+/** One for all tests, since it takes long to start. */
 let rabbit: RabbitMqBroker | undefined;
 
 Deno.test.beforeAll(async () => {
-  if (!ignore) rabbit = await startRabbitMq();
+  if (!withoutRabbitMq) rabbit = await startRabbitMq();
 });
 Deno.test.afterAll(async () => {
   await rabbit?.[Symbol.asyncDispose]();
 });
 
-function getBroker(): RabbitMqBroker {
+function getRabbitMq(): RabbitMqBroker {
   return rabbit ?? assert.fail("RabbitMQ did not start");
 }
 
-for (const qos of [1, 2] as const) {
-  Deno.test(`run stores what is published to RabbitMQ with QoS ${qos}, killed and started again`, {
+/** A kind of broker that is tested. */
+interface Kind {
+  readonly name: string;
+  readonly ignore: boolean;
+  /** What the logger says of the connection and of what it was granted. */
+  readonly says: readonly string[];
+  /** QoS to publish with. */
+  readonly qos: readonly (1 | 2)[];
+  /** The broker, for one test; what it starts for that, the stack disposes. */
+  open(stack: AsyncDisposableStack): Promise<BrokerAddress>;
+}
+
+const KINDS: readonly Kind[] = [{
+  name: "RabbitMQ",
+  ignore: withoutRabbitMq,
+  says: ["(MQTT 3.1.1, ", "grants QoS 1 for"],
+  qos: [1, 2],
+  open: () => Promise.resolve(getRabbitMq()),
+}, {
+  name: "Aedes",
+  ignore: false,
+  says: ["(MQTT 3.1.1, "],
+  // With QoS 2 it sends again what it has been acknowledged, see `AedesBroker`.
+  qos: [1],
+  open: async (stack) => stack.use(await startAedes()),
+}];
+
+/** What keeps the tests apart that share a broker: client id, filter and topics. */
+interface Names {
+  readonly env: LoggerEnv;
+  readonly session: { readonly clientId: string; readonly filter: string };
+  readonly topic: string;
+}
+
+function namesFor(test: string): Names {
+  const session = { clientId: `kraken-${test}`, filter: `sensors/${test}/#` };
+  const env = { MQTT_CLIENT_ID: session.clientId, MQTT_TOPIC: session.filter };
+  return { env, session, topic: `sensors/${test}/x` };
+}
+
+function countReceived(logger: LoggerProcess): number {
+  return logger.lines.filter((line) => line.includes("Received on")).length;
+}
+
+for (const { name, ignore, says, qos: levels, open } of KINDS) {
+  for (const qos of levels) {
+    Deno.test(`run stores what is published to ${name} with QoS ${qos}, killed and started again`, {
+      ignore,
+    }, async () => {
+      await using stack = new AsyncDisposableStack();
+      const broker = await open(stack);
+      const database = await postgres.createDatabase();
+      // So that the one that is killed has something in hand.
+      await slowInserts(database, 0.1);
+      const { env: names, session, topic } = namesFor(`kill${qos}`);
+      await createSession(broker, session);
+      const env = loggerEnv({ database, broker }, names);
+      const readings = makeReadings({ count: 800 });
+      {
+        await using logger = startLogger(env);
+        for (const text of says) await logger.waitForLine(text);
+        assert.deepEqual(linesOf(logger, "ERROR"), []);
+        const publishing = publishReadings(broker, readings, { qos, topic, rate: 400 });
+        try {
+          await waitForRows(database, 100);
+          await logger.kill();
+          assert.ok(await database.countReadings() < readings.length, "killed too late");
+        } finally {
+          await publishing;
+        }
+      }
+      await using logger = startLogger(env);
+      await logger.waitForLine("(MQTT 3.1.1, session resumed)");
+      await waitForRows(database, readings.length);
+      await expectStored(database, readings);
+      assert.ok((await stopCleanly(logger)).stored > 0);
+      await using again = startLogger(env);
+      await expectNothingLeft(again, broker, topic);
+    });
+  }
+
+  Deno.test(`run takes over from ${name} while PostgreSQL is away, and stores it afterwards`, {
     ignore,
   }, async () => {
-    const broker = getBroker();
+    await using stack = new AsyncDisposableStack();
+    const broker = await open(stack);
+    using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();
-    // So that the one that is killed has something in hand.
-    await slowInserts(database, 0.1);
-    const env = loggerEnv({ database, broker }, {
-      MQTT_CLIENT_ID: `kraken-qos-${qos}`,
-      MQTT_TOPIC: `sensors/qos${qos}/#`,
-    });
-    const readings = makeReadings({ count: 800 });
-    const topic = `sensors/qos${qos}/x`;
-    {
-      await using logger = startLogger(env);
-      await logger.waitForLine("(MQTT 3.1.1, ");
-      await logger.waitForLine("grants QoS 1 for");
-      assert.deepEqual(linesOf(logger, "ERROR"), []);
-      const publishing = publishReadings(broker, readings, { qos, topic, rate: 400 });
-      try {
-        await waitForRows(database, 100);
-        await logger.kill();
-        assert.ok(await database.countReadings() < readings.length, "killed too late");
-      } finally {
-        await publishing;
-      }
+    const { env: names, session, topic } = namesFor("away");
+    await createSession(broker, session);
+    const env = loggerEnv({ database, broker }, { ...names, SPOOL_DIRECTORY: directory.path });
+    // More than the logger has in memory, and than the broker hands over without acknowledgement.
+    const readings = makeReadings({ count: 12_000 });
+    await postgres.server.stop();
+    try {
+      await using logger = startLogger({ ...env, APPLICATION_LOG_LEVEL: "DEBUG" });
+      await logger.waitForLine("Connected to MQTT broker");
+      await logger.waitForLine(/Database .* is not available/);
+      await publishReadingsFast(broker, readings, { topic, qos: 1 });
+      await waitUntil(() => countReceived(logger) >= readings.length, {
+        what: "all readings to be handed over",
+        intervalMs: 250,
+        timeoutMs: 60_000,
+      });
+      const { received, spooled } = await stopCleanly(logger);
+      assert.deepEqual([received, spooled], [readings.length, readings.length]);
+    } finally {
+      await postgres.server.start();
     }
-    await using again = startLogger(env);
-    await again.waitForLine("(MQTT 3.1.1, session resumed)");
+    assert.equal(await database.countReadings(), 0);
+    await using logger = startLogger(env);
     await waitForRows(database, readings.length);
     await expectStored(database, readings);
-    assert.ok((await stopCleanly(again)).stored > 0);
+    const { found, stored, spooled } = await stopCleanly(logger);
+    assert.deepEqual([found, stored, spooled], [readings.length, readings.length, 0]);
+    await using again = startLogger(env);
+    await expectNothingLeft(again, broker, topic);
+  });
+
+  Deno.test(`run keeps every reading when the network to ${name} is cut`, { ignore }, async () => {
+    await using stack = new AsyncDisposableStack();
+    const broker = await open(stack);
+    const database = await postgres.createDatabase();
+    const { env: names, session, topic } = namesFor("cut");
+    await createSession(broker, session);
+    const readings = makeReadings({ count: 4_000 });
+    await publishReadingsFast(broker, readings.slice(0, 3_500), { topic, qos: 1 });
+    await using proxy = await startProxy(broker);
+    // A message has some 200 bytes and its acknowledgement 4: all cuts together let no more than
+    // 700 messages pass.
+    const cuts = [
+      { bytes: 20_000, direction: "toClient" },
+      { bytes: 400, direction: "toServer" },
+      { bytes: 100_000, direction: "toClient" },
+    ] as const;
+    const cut = ({ bytes, direction }: (typeof cuts)[number]): Promise<void> =>
+      proxy.cutAfter(bytes, direction);
+    let next = cut(cuts[0]);
+    await using logger = startLogger(loggerEnv({ database, broker: proxy }, names));
+    for (const following of cuts.slice(1)) {
+      await next;
+      next = cut(following);
+    }
+    await next;
+    await waitForRows(database, 3_500);
+    // Now for as long as it takes to publish something.
+    await proxy.refuse();
+    const from = logger.lines.length;
+    proxy.reset();
+    await publishReadings(broker, readings.slice(3_500), { topic, qos: 1 });
+    assert.equal(proxy.openConnections, 0);
+    assert.equal(await database.countReadings(), 3_500);
+    await proxy.allow();
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    await logger.waitForLine(/MQTT broker .* is available again/, { from });
+    assert.equal((await stopCleanly(logger)).stored, readings.length);
+    await using again = startLogger(loggerEnv({ database, broker }, names));
+    await expectNothingLeft(again, broker, topic);
   });
 }
 
-Deno.test(
-  "run goes on when RabbitMQ was restarted, with what it has kept",
-  { ignore },
-  async () => {
-    const broker = getBroker();
-    const database = await postgres.createDatabase();
-    const env = loggerEnv({ database, broker }, {
-      MQTT_CLIENT_ID: "kraken-restart",
-      MQTT_TOPIC: "sensors/restart/#",
-    });
-    await using logger = startLogger(env);
-    await logger.waitForLine("grants QoS 1 for");
-    const readings = makeReadings({ count: 200 });
-    const topic = "sensors/restart/x";
-    await publishReadings(broker, readings.slice(0, 100), { topic, qos: 1 });
-    await waitForRows(database, 100);
-    await broker.stop();
-    await logger.waitForLine("is not available");
-    await broker.start();
-    await logger.waitForLine("is available again", { timeoutMs: 60_000 });
-    await publishReadings(broker, readings.slice(100), { topic, qos: 1 });
-    await waitForRows(database, readings.length);
-    await expectStored(database, readings);
-    await stopCleanly(logger);
-    const { code, stdout } = await runLogger(["check"], env);
-    assert.match(stdout, /connected with MQTT 3\.1\.1/);
-    assert.equal(code, 0, stdout);
-  },
-);
+/** Publishes readings of its own with each QoS, as long as the test takes. */
+interface Load extends AsyncDisposable {
+  /** Readings that the broker has confirmed. */
+  readonly confirmed: number;
+  /** Publishes what is due until the broker has confirmed all of it; returns what that is. */
+  finish(): Promise<readonly Reading[]>;
+}
+
+function startDaemons(broker: BrokerAddress, topic: string): Load {
+  const parts = ([1, 2] as const).map((qos) => {
+    // Years apart.
+    const startTimeUs = BigInt(qos) * 1_000_000_000_000_000n;
+    const readings = makeReadings({ count: 60_000, startTimeUs, seed: qos });
+    const message: Parameters<typeof startDaemon>[1]["message"] = (index) => {
+      const reading = readings[index] ?? assert.fail("the test takes too long for its readings");
+      return { topic, payload: toPayload(reading) };
+    };
+    const daemon: Daemon = startDaemon(broker, { qos, rate: 500, message });
+    return { daemon, readings };
+  });
+  return {
+    get confirmed(): number {
+      return parts.reduce((sum, { daemon }) => sum + daemon.acknowledged, 0);
+    },
+    finish: async () => {
+      const published = parts.map(async ({ daemon, readings }) =>
+        readings.slice(0, await daemon.finish())
+      );
+      return (await Promise.all(published)).flat();
+    },
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(parts.map(({ daemon }) => daemon[Symbol.asyncDispose]()));
+    },
+  };
+}
+
+Deno.test("run stores all that RabbitMQ has confirmed to the publishers when RabbitMQ is killed", {
+  ignore: withoutRabbitMq,
+}, async () => {
+  const broker = getRabbitMq();
+  const database = await postgres.createDatabase();
+  const { env: names, session, topic } = namesFor("crash");
+  await createSession(broker, session);
+  const env = loggerEnv({ database, broker }, names);
+  await using lock = await database.connect();
+  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+  await using logger = startLogger({ ...env, APPLICATION_LOG_LEVEL: "DEBUG" });
+  await logger.waitForLine("Connected to MQTT broker");
+  await using load = startDaemons(broker, topic);
+  await waitUntil(() => load.confirmed >= 2_500, {
+    what: "RabbitMQ to confirm",
+    timeoutMs: 30_000,
+  });
+  await broker.kill();
+  const { confirmed } = load;
+  await logger.waitForLine(/MQTT broker .* is not available/);
+  const received = countReceived(logger);
+  assert.ok(received > 0 && received < confirmed, `${received} of ${confirmed} were handed over`);
+  // What is in hand does not wait for the broker.
+  await lock.query("ROLLBACK");
+  await waitForRows(database, received);
+  assert.equal(await database.countReadings(), received);
+  await broker.start();
+  await logger.waitForLine(/MQTT broker .* is available again/, { timeoutMs: 60_000 });
+  await waitForRows(database, confirmed + 100);
+  const readings = await load.finish();
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  assert.equal((await stopCleanly(logger)).stored, readings.length);
+  assert.deepEqual(linesOf(logger, "WARNING").filter((line) => line.includes("session")), []);
+  await using again = startLogger(env);
+  await expectNothingLeft(again, broker, topic);
+});
+
+Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
+  ignore: withoutRabbitMq,
+}, async () => {
+  const broker = getRabbitMq();
+  const database = await postgres.createDatabase();
+  const { env: names, topic } = namesFor("restart");
+  const env = loggerEnv({ database, broker }, names);
+  await using logger = startLogger(env);
+  await logger.waitForLine("grants QoS 1 for");
+  const readings = makeReadings({ count: 200 });
+  await publishReadings(broker, readings.slice(0, 100), { topic, qos: 1 });
+  await waitForRows(database, 100);
+  await broker.stop();
+  await logger.waitForLine("is not available");
+  await broker.start();
+  await logger.waitForLine("is available again", { timeoutMs: 60_000 });
+  await publishReadings(broker, readings.slice(100), { topic, qos: 1 });
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+  const { code, stdout } = await runLogger(["check"], env);
+  assert.match(stdout, /connected with MQTT 3\.1\.1/);
+  assert.equal(code, 0, stdout);
+  await using again = startLogger(env);
+  await expectNothingLeft(again, broker, topic);
+});
 
 Deno.test("a broker that hangs up on MQTT 5 is asked for it again at the next connection", async () => {
   const database = await postgres.createDatabase();

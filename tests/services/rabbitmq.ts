@@ -1,5 +1,9 @@
-/** A real RabbitMQ with its MQTT plugin for tests, on free ports, with its store in a temporary directory. */
+/**
+ * A real RabbitMQ with its MQTT plugin for tests, on free ports, with its store in a temporary
+ * directory and the settings that the README recommends.
+ */
 import { connect } from "node:net";
+import { fileURLToPath } from "node:url";
 import type { BrokerAddress } from "./mqtt_client.ts";
 import { waitUntil } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
@@ -20,6 +24,9 @@ export function findRabbitMq(): string | null {
     return null; // Not installed.
   }
 }
+
+/** Where it is missing, its tests are left out, except in CI: there they fail. */
+export const withoutRabbitMq: boolean = findRabbitMq() === null && Deno.env.get("CI") !== "true";
 
 /** Starts RabbitMQ and waits until it accepts connections. The caller disposes it. */
 export async function startRabbitMq(): Promise<RabbitMqBroker> {
@@ -45,7 +52,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
   readonly #daemonPort: number = findFreePort();
   #process: TestProcess | undefined;
 
-  /** Starts for the first time, or again after `stop`, with all that it has kept. */
+  /** Starts for the first time, or again after `stop` or `kill`, with all that it has kept. */
   async start(): Promise<void> {
     const program = findRabbitMq();
     if (program === null) throw new Error("Starting RabbitMQ: not installed");
@@ -59,6 +66,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
         "mqtt.allow_anonymous = true",
         "log.console = true",
         "log.file = false",
+        ...readRecommendedSettings(),
       ].join("\n") + "\n",
     );
     this.#process = TestProcess.start(program, {
@@ -91,6 +99,12 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
     await this.#process?.exited;
   }
 
+  /** Kills it with SIGKILL: what has reached its disk is kept, and what it has confirmed must have. */
+  async kill(): Promise<void> {
+    await this.#process?.killTree("SIGKILL");
+    await this.#process?.finished();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     await this.#process?.[Symbol.asyncDispose]();
@@ -103,6 +117,19 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
     await daemon[Symbol.asyncDispose]();
     this.#directory[Symbol.dispose]();
   }
+}
+
+/**
+ * What the README tells those who use RabbitMQ to set.
+ *
+ * @throws {Error} when it says nothing of the kind any more.
+ */
+function readRecommendedSettings(): string[] {
+  const path = fileURLToPath(new URL("../../README.md", import.meta.url));
+  const blocks = Deno.readTextFileSync(path).matchAll(/^```ini\n([^]*?)^```$/gm);
+  const settings = [...blocks].map(([, text = ""]) => text).find((text) => text.includes("mqtt."));
+  if (settings === undefined) throw new Error("the README has no settings for RabbitMQ");
+  return settings.trimEnd().split("\n");
 }
 
 function isListening(host: string, port: number): Promise<boolean> {

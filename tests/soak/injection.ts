@@ -1,18 +1,17 @@
 /**
- * Which faults come when: every kind in each round, in another order, with pauses in between; from
- * the second round on also with the end of the logger on top of another fault.
+ * Which faults come when: every kind in each round, in another order, with pauses in between, and
+ * now and then with the end of the logger on top of another fault.
  */
 import { delay } from "../services/poll.ts";
 import { createRandom } from "../services/readings.ts";
-import { type EndFault, type Fault, FAULTS } from "./faults.ts";
+import type { EndFault, Fault } from "./fault.ts";
+import { FAULTS } from "./faults.ts";
 import { heal, type Stage } from "./stage.ts";
 
 /** How {@linkcode injectFaults} injects them. */
 export interface InjectionOptions {
   readonly minutes: number;
   readonly seed: number;
-  /** Ends it between two faults, or in the middle of one, which is ended first. */
-  readonly signal: AbortSignal;
 }
 
 /** So often one kind of fault was injected, and how long that lasted in all. */
@@ -64,25 +63,29 @@ export class Injection {
     return this.#overlaps;
   }
 
-  /** Resolves when the time is over and each kind has had its turn, or the signal is aborted. */
+  /**
+   * Resolves when the time is over and each kind has had its turn, when something cannot be healed
+   * any more, or when the soak is interrupted: in the middle of a fault, that is ended first.
+   */
   async run(): Promise<void> {
-    const { minutes, signal } = this.#options;
-    const endMs = performance.now() + minutes * 60_000;
+    const endMs = performance.now() + this.#options.minutes * 60_000;
     for (let round = 0; round === 0 || performance.now() < endMs; round++) {
       for (const fault of this.#shuffle(FAULTS)) {
         if (round > 0 && performance.now() >= endMs) return;
         await this.#pause(PAUSE_MS_PER_MINUTE, MAX_PAUSE_MS);
-        if (signal.aborted) return;
-        await this.#inject(fault, { withOverlap: round > 0 && this.#random() < OVERLAP });
+        if (this.#stage.signal.aborted) return;
+        await this.#inject(fault, { withOverlap: this.#random() < OVERLAP });
+        if (!await this.#heal(fault)) return;
       }
     }
   }
 
   async #inject(fault: Fault, { withOverlap }: { withOverlap: boolean }): Promise<void> {
+    const { signal } = this.#stage;
     try {
       await this.#hold(fault, async () => {
         await this.#pause(HOLD_MS_PER_MINUTE, MAX_HOLD_MS);
-        if (!withOverlap || fault.isLogger || this.#options.signal.aborted) return;
+        if (!withOverlap || fault.isLogger || fault.isAlone || signal.aborted) return;
         const ends = FAULTS.filter(({ isLogger }) => isLogger);
         const end = this.#shuffle(ends)[0] as Fault;
         await this.#hold(end, () => this.#pause(HOLD_MS_PER_MINUTE / 4, MAX_HOLD_MS / 4));
@@ -91,10 +94,22 @@ export class Injection {
       });
     } catch (error) {
       // A Ctrl-C ends the services, too: then nothing is as it should be.
-      if (!this.#options.signal.aborted) this.problems.push(`${fault.kind}: ${error}`);
+      if (!signal.aborted) this.problems.push(`${fault.kind}: ${error}`);
     } finally {
       this.#current = undefined;
-      await heal(this.#stage, { isInterrupted: this.#options.signal.aborted });
+    }
+  }
+
+  /** Returns whether everything is well again. */
+  async #heal({ kind }: Fault): Promise<boolean> {
+    try {
+      for (const service of await heal(this.#stage)) {
+        this.problems.push(`After '${kind}': ${service} has ended by itself`);
+      }
+      return true;
+    } catch (error) {
+      this.problems.push(`After '${kind}': ${error}`);
+      return false;
     }
   }
 
@@ -116,11 +131,12 @@ export class Injection {
 
   /** Waits for a random time, most often a short one, which the signal ends. */
   async #pause(msPerMinute: number, maxMs: number): Promise<void> {
-    const { minutes, signal } = this.#options;
+    const { minutes } = this.#options;
+    const { signal } = this.#stage;
     const durationMs = this.#random() ** 2 * Math.min(maxMs, minutes * msPerMinute);
     const endMs = performance.now() + durationMs;
     while (!signal.aborted && performance.now() < endMs) {
-      await delay(Math.min(100, endMs - performance.now()));
+      await delay(Math.min(100, Math.max(0, endMs - performance.now())));
     }
   }
 

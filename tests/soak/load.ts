@@ -19,6 +19,9 @@ export interface LoadOptions {
   readonly rate: number;
 }
 
+/** Waits for a condition, which the text describes. */
+export type Wait = (condition: () => boolean, what: string) => Promise<void>;
+
 /** Readings in a stretch of time that has no others, for the comparison with the table. */
 export interface Chunk {
   readonly readings: readonly Reading[];
@@ -93,9 +96,11 @@ export function startLoad(broker: BrokerAddress, options: LoadOptions): Load {
 export class Load implements AsyncDisposable {
   readonly #sources: readonly { readonly source: Source; readonly daemon: Daemon }[];
   readonly #noise: Daemon;
+  readonly #rate: number;
 
   /** Use {@linkcode startLoad}. */
   constructor(broker: BrokerAddress, { seed, rate }: LoadOptions) {
+    this.#rate = rate;
     this.#sources = ([1, 2] as const).map((qos) => {
       const source = new Source(qos, seed);
       const message = (index: number): DaemonMessage => source.message(index);
@@ -106,6 +111,11 @@ export class Load implements AsyncDisposable {
       rate: rate * NOISE_PERCENT / 100,
       message: makeNoise,
     });
+  }
+
+  /** Readings a second. */
+  get rate(): number {
+    return this.#rate;
   }
 
   /** Readings that have fallen due, which they do at any time. */
@@ -132,6 +142,39 @@ export class Load implements AsyncDisposable {
   /** Messages that were published again after the loss of a connection. */
   get repetitions(): number {
     return this.#daemons.reduce((sum, { repetitions }) => sum + repetitions, 0);
+  }
+
+  get isPaused(): boolean {
+    return this.#daemons.some((daemon) => daemon.isPaused);
+  }
+
+  /** Pauses what is not to be stored; resolves when the broker has taken over what there was of it. */
+  async pauseNoise(wait: Wait): Promise<void> {
+    this.#noise.pause();
+    await wait(() => this.#noise.open === 0, "the broker to take over what is not to be stored");
+  }
+
+  /**
+   * Pauses everything, while readings still fall due; resolves when the broker has taken over what
+   * was published, readings of each QoS last.
+   */
+  async pause(wait: Wait): Promise<void> {
+    await this.pauseNoise(wait);
+    const daemons = this.#sources.map(({ daemon }) => ({ daemon, due: daemon.due }));
+    await wait(
+      () => daemons.every(({ daemon, due }) => daemon.acknowledged > due),
+      "readings behind what is not to be stored",
+    );
+    for (const { daemon } of daemons) daemon.pause();
+    await wait(
+      () => daemons.every(({ daemon }) => daemon.open === 0),
+      "the broker to take over all readings",
+    );
+  }
+
+  /** Goes on, beginning with what has fallen due meanwhile. */
+  resume(): void {
+    for (const daemon of this.#daemons) daemon.resume();
   }
 
   /** Ends the publishing; resolves when the broker has taken everything over. */

@@ -8,6 +8,15 @@ import { type LoggerEnv, type LoggerProcess, startLogger } from "../services/log
 /** Sums over the loggers that ended when they were asked to, from their last lines. */
 export type LoggerSums = Pick<Counts, "received" | "duplicates" | "redelivered" | "found">;
 
+/** What a logger never says, whatever is killed, cut or full. */
+const NEVER_SAID =
+  /CRITICAL|defect|do not add up|is damaged|could not be read|Dropped a|were dropped/;
+
+/** The lines of a logger that tell of something that must not happen. */
+export function findComplaints(lines: readonly string[]): string[] {
+  return lines.filter((line) => NEVER_SAID.test(line));
+}
+
 /** Keeps a logger. The caller disposes it. */
 export class LoggerKeeper implements AsyncDisposable {
   readonly env: LoggerEnv;
@@ -39,16 +48,26 @@ export class LoggerKeeper implements AsyncDisposable {
     return this.#logger?.isRunning ?? false;
   }
 
-  /** Starts the next one; resolves at once. */
-  start(): void {
+  /** Lines of the one that runs, so far. */
+  get lineCount(): number {
+    return this.#current().lines.length;
+  }
+
+  /** Starts the next one, with further variables of its own; resolves at once. */
+  start(env: LoggerEnv = {}): void {
     if (this.isRunning) throw new Error("Starting the logger: it runs already");
-    this.#logger = startLogger(this.env);
+    this.#logger = startLogger({ ...this.env, ...env });
     this.#starts++;
   }
 
-  /** Waits for a line of the one that runs. */
-  async waitForLine(pattern: string | RegExp): Promise<void> {
-    await this.#current().waitForLine(pattern, { timeoutMs: 60_000 });
+  /** Waits for a line of the one that runs, among all of its lines or those from a number on. */
+  async waitForLine(pattern: string | RegExp, { from = 0 } = {}): Promise<void> {
+    await this.#current().waitForLine(pattern, { timeoutMs: 60_000, from });
+  }
+
+  /** Whether the last one of the lines that match `topic` matches `statement` too. */
+  lastSays(statement: RegExp, topic: RegExp): boolean {
+    return statement.test(this.#current().lines.findLast((line) => topic.test(line)) ?? "");
   }
 
   /** @throws {Error} when it had ended by itself before. */
@@ -103,7 +122,7 @@ export class LoggerKeeper implements AsyncDisposable {
   async #finish(logger: LoggerProcess): Promise<void> {
     this.#logger = undefined;
     await logger[Symbol.asyncDispose]();
-    const complaints = logger.lines.filter((line) => /CRITICAL|defect/.test(line));
+    const complaints = findComplaints(logger.lines);
     this.problems.push(...complaints.map((line) => `The logger said: ${line}`));
   }
 }

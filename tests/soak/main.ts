@@ -5,6 +5,7 @@
 import { findMosquitto } from "../services/mosquitto.ts";
 import { within } from "../services/poll.ts";
 import { drainAndCompare } from "./comparison.ts";
+import { LEFT_OUT } from "./faults.ts";
 import { Injection } from "./injection.ts";
 import { HELP, parseOptions, type SoakOptions } from "./options.ts";
 import { heal, openStage, type Stage } from "./stage.ts";
@@ -24,12 +25,12 @@ async function soak({ minutes, seed, rate, binary }: SoakOptions): Promise<boole
   progress(`Starting; --seed ${seed} gives the same faults again`);
   await using resources = new AsyncDisposableStack();
   const { signal } = interruption;
-  const stage = await openStage(resources, { seed, rate }).catch((error) => {
+  const stage = await openStage(resources, { seed, rate, signal }).catch((error) => {
     // The services do not outlive a Ctrl-C that finds them starting.
     throw signal.aborted ? new Error("interrupted before anything was published") : error;
   });
   progress("Publishing, and injecting faults");
-  const injection = new Injection(stage, { minutes, seed, signal });
+  const injection = new Injection(stage, { minutes, seed });
   const timer = setInterval(() => {
     reportProgress(stage, { injection, progress }).catch((error) => progress(String(error)));
   }, PROGRESS_MS);
@@ -39,7 +40,7 @@ async function soak({ minutes, seed, rate, binary }: SoakOptions): Promise<boole
     clearInterval(timer);
   }
   progress(`${signal.aborted ? "Interrupted" : "No more faults"}: waiting for the last readings`);
-  await heal(stage, { isInterrupted: signal.aborted });
+  await heal(stage);
   const faultMinutes = ((performance.now() - startMs) / 60_000).toFixed(1);
   const outcome = await drainAndCompare(stage);
   const { load, logger, postgres } = stage;
@@ -47,6 +48,7 @@ async function soak({ minutes, seed, rate, binary }: SoakOptions): Promise<boole
     title: `${faultMinutes} minutes, ${rate} readings/s, seed ${seed}, ` +
       `${describeLogger()}, PostgreSQL ${postgres.version}`,
     faults: injection.counts,
+    leftOut: LEFT_OUT,
     overlaps: injection.overlaps,
     published: { readings: load.readings, noise: load.noise, repetitions: load.repetitions },
     loggers: logger,

@@ -2,6 +2,7 @@
  * The command line of the soak.
  */
 import { parseArgs } from "node:util";
+import { KINDS } from "./faults.ts";
 
 /** How to soak. */
 export interface SoakOptions {
@@ -15,6 +16,9 @@ export interface SoakOptions {
   readonly binary: string | undefined;
 }
 
+/** Characters of a line of the help. */
+const MAX_LINE_LENGTH = 99;
+
 export const HELP = `deno task soak [options]
 
 Runs the logger between a Mosquitto and a PostgreSQL of its own under a steady load, injects faults
@@ -27,8 +31,39 @@ early, with the comparison.
   --binary PATH   soak this compiled logger, not the sources; as KRAKEN_LOGGER_BINARY
   --help          this text
 
-Exit status: 0 when every reading is there once, 1 otherwise.
+Exit status: 0 when every reading is there once and nothing else went wrong, 1 otherwise.
+
+Faults, one after the other in another order in each round, with pauses in between. Each of them has
+to show before it is held for a while; a soak of any length has at least one round. Some of them
+last while the logger is killed or stopped, too.
+
+${formatKinds(KINDS)}
+
+Where libfaketime is missing, the clock is left alone, and without the right to mount the spool's
+disk; the summary says so.
+
+Left out, each with a test of its own in tests/faults:
+
+  The broker killed or robbed of its store with messages that it has acknowledged and not handed
+  over: Mosquitto saves its store now and then only, and would lose them itself. The load pauses
+  until there are none of that kind.
+  The disk of the database full: it would have to be both small enough to be filled and large enough
+  for a long soak.
+  Little memory, hostile payloads, damaged files of the spool, a second logger with the same client
+  id or the same spool directory: how the logger must behave then is more than losing nothing.
 `;
+
+/** A list, as many to a line as fit. */
+function formatKinds(kinds: readonly string[]): string {
+  const lines = [""];
+  for (const [index, kind] of kinds.entries()) {
+    const text = index < kinds.length - 1 ? `${kind};` : kind;
+    const line = lines.at(-1) ?? "";
+    if (line !== "" && line.length + text.length > MAX_LINE_LENGTH) lines.push(`  ${text}`);
+    else lines[lines.length - 1] = `${line === "" ? " " : line} ${text}`;
+  }
+  return lines.join("\n");
+}
 
 /**
  * @returns the options, or null when help is asked for.

@@ -10,6 +10,8 @@ export interface Summary {
   /** `30 minutes, seed 7, logger from the sources, …`. */
   readonly title: string;
   readonly faults: ReadonlyMap<string, FaultCount>;
+  /** Kinds of faults that this machine does not allow, and why. */
+  readonly leftOut: readonly string[];
   /** Times that the logger was ended while another fault lasted. */
   readonly overlaps: number;
   readonly published: {
@@ -32,13 +34,14 @@ export function isClean({ outcome, problems }: Pick<Summary, "outcome" | "proble
 
 /** The summary as text. */
 export function formatSummary(summary: Summary): string {
-  const { title, faults, overlaps, published, loggers, sums, outcome } = summary;
+  const { title, faults, leftOut, overlaps, published, loggers, sums, outcome } = summary;
   const problems = [...summary.problems, ...outcome.problems];
   const sections = [
     formatColumns(["fault", "times", "seconds"], [
       ...[...faults].map(([kind, { times, seconds }]) => [kind, count(times), seconds.toFixed(1)]),
       ["ends of the logger during another fault", count(overlaps), ""],
     ]),
+    ...leftOut.length === 0 ? [] : [`Left out: ${leftOut.join("; ")}`],
     formatColumns(["messages", "count"], [
       ["readings published", count(published.readings)],
       ["others published, which are not to be stored", count(published.noise)],

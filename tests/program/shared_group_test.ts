@@ -1,0 +1,97 @@
+/**
+ * Shared groups at brokers that know shared subscriptions and at such that take them for topics,
+ * where `check` finds out and `run` warns.
+ */
+import assert from "node:assert/strict";
+import { startAedes } from "../services/aedes_broker.ts";
+import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
+import { startMosquitto } from "../services/mosquitto.ts";
+import type { BrokerAddress } from "../services/mqtt_client.ts";
+import { startProxy } from "../services/proxy.ts";
+import { publishReadings } from "../services/publisher.ts";
+import { startRabbitMq, withoutRabbitMq } from "../services/rabbitmq.ts";
+import { makeReadings } from "../services/readings.ts";
+import { linesOf, stopCleanly, usePostgres, withoutMosquitto } from "./harness.ts";
+
+const postgres = usePostgres();
+
+interface Kind {
+  readonly name: string;
+  readonly ignore: boolean;
+  readonly knowsSharing: boolean;
+  readonly start: () => Promise<BrokerAddress & AsyncDisposable>;
+}
+
+const KINDS: readonly Kind[] = [
+  { name: "Mosquitto", ignore: withoutMosquitto, knowsSharing: true, start: startMosquitto },
+  { name: "RabbitMQ", ignore: withoutRabbitMq, knowsSharing: false, start: startRabbitMq },
+  { name: "Aedes", ignore: false, knowsSharing: false, start: startAedes },
+];
+
+/** What `check` finds about the group, with its exit status, while readings are published or not. */
+async function check(
+  env: LoggerEnv,
+  broker: BrokerAddress,
+  { isPublishing }: { readonly isPublishing: boolean },
+): Promise<{ readonly code: number; readonly findings: readonly string[] }> {
+  const enough = new AbortController();
+  const publishing = isPublishing
+    ? publishReadings(broker, makeReadings({ count: 10_000 }), {
+      rate: 50,
+      signal: enough.signal,
+    })
+    : Promise.resolve(0);
+  try {
+    const { code, stdout } = await runLogger(["check"], env);
+    assert.match(
+      stdout,
+      isPublishing ? /^ok {7}Messages: \d+ within/m : /^note {5}Messages: none/m,
+    );
+    const findings = stdout.split("\n").filter((line) => /Shared group|^PROBLEM/.test(line));
+    return { code, findings };
+  } finally {
+    enough.abort();
+    await publishing;
+  }
+}
+
+for (const { name, ignore, knowsSharing, start } of KINDS) {
+  const finds = knowsSharing ? "knows" : "does not know";
+
+  Deno.test(`check finds that ${name} ${finds} shared subscriptions, and run tells`, {
+    ignore,
+  }, async () => {
+    const database = await postgres.createDatabase();
+    await using broker = await start();
+    const env = loggerEnv({ database, broker }, { MQTT_SHARED_GROUP: "loggers" });
+    const silent = await check(env, broker, { isPublishing: false });
+    assert.equal(silent.code, 0);
+    assert.match(silent.findings.join("\n"), /^note {5}Shared group: with no messages it cannot /);
+    assert.equal(silent.findings.length, 1);
+    const { code, findings } = await check(env, broker, { isPublishing: true });
+    assert.deepEqual([code, findings.length], [knowsSharing ? 0 : 1, 1]);
+    const problem = "PROBLEM  Shared group: nothing comes by a shared subscription, which this " +
+      "broker does not seem to know. Unset MQTT_SHARED_GROUP, with which the logger would receive " +
+      "nothing.";
+    const ok = "ok       Shared group: the broker knows shared subscriptions.";
+    assert.deepEqual(findings, [knowsSharing ? ok : problem]);
+
+    await using proxy = await startProxy(broker);
+    await using logger = startLogger({ ...env, MQTT_PORT: String(proxy.port) });
+    await logger.waitForLine("Connected to MQTT broker");
+    for (let round = 0; round < 2; round++) {
+      const from = logger.lines.length;
+      assert.equal(proxy.reset(), 1);
+      await logger.waitForLine("is available again", { from });
+    }
+    await stopCleanly(logger);
+    const warnings = linesOf(logger, "WARNING").filter((line) => /shared|group/i.test(line));
+    assert.equal(warnings.length, knowsSharing ? 0 : 1, warnings.join("\n"));
+    for (const warning of warnings) {
+      assert.match(
+        warning,
+        /^MQTT 3\.1\.1 does not tell whether the broker knows shared subscript/,
+      );
+    }
+  });
+}
