@@ -1,13 +1,14 @@
 /** Numbers and states in words. */
 
-/** `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days` for a time in ms. */
+/** `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days`, `55 years` for a time in ms. */
 export function duration(/** @type {number} */ ms) {
   const seconds = Math.max(0, ms) / 1000;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 100) return `${Math.round(seconds)} s`;
   if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${(seconds / 3600).toFixed(1)} h`;
-  return `${Math.round(seconds / 86400)} days`;
+  const days = seconds / 86400;
+  return days < 1000 ? `${Math.round(days)} days` : `${Math.round(days / 365.25)} years`;
 }
 
 /** `1,234,567`, the same whatever the language of the browser. */

@@ -119,9 +119,13 @@ export async function expectAccessible(page: Page): Promise<void> {
 
 /** Asserts that nothing is beyond the edge of the window, where only those find it who look. */
 export async function expectToFit(page: Page): Promise<void> {
-  const beyond = await page.evaluate(`
-    [document.documentElement, ...document.querySelectorAll("body *")]
-      .filter(({ scrollWidth, clientWidth }) => clientWidth > 1 && scrollWidth > clientWidth + 1)
-      .map(({ tagName, id, className }) => tagName + " " + id + " " + className)`);
-  assert.deepEqual(beyond, []);
+  let beyond: unknown;
+  // The plots follow a change of the window.
+  await waitUntil(async () => {
+    beyond = await page.evaluate(`
+      [document.documentElement, ...document.querySelectorAll("body *")]
+        .filter(({ scrollWidth, clientWidth }) => clientWidth > 1 && scrollWidth > clientWidth + 1)
+        .map(({ tagName, id, className }) => tagName + " " + id + " " + className)`);
+    return (beyond as string[]).length === 0;
+  }, { timeoutMs: 5_000 }).catch(() => assert.deepEqual(beyond, []));
 }
