@@ -104,38 +104,21 @@ export class TestDatabase {
     await this.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD ${quoteText(password)}`);
   }
 
-  /**
-   * Takes all connections that the server has for others than superusers, those of the logger
-   * among them. The caller gives them back by disposing them.
-   */
-  async takeAllConnections(): Promise<TakenConnections> {
-    const taken = new TakenConnections(this.logger);
-    try {
-      // A logger that comes in between finds a place free before it is taken.
-      for (let found = true; found;) {
-        await taken.takeFree();
-        const rows = await this.query(
-          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-           WHERE application_name = 'kraken-logger' AND datname = current_database()`,
-        );
-        found = rows.length > 0;
-      }
-      return taken;
-    } catch (error) {
-      await taken[Symbol.asyncDispose]();
-      throw error;
-    }
+  /** Connections that others take from the logger, none yet. The caller disposes them. */
+  takeConnections(): TakenConnections {
+    return new TakenConnections(this);
   }
 }
 
-/** Connections that do nothing but keep others out; see {@linkcode TestDatabase.takeAllConnections}. */
+/** Connections that do nothing but keep the logger out. */
 export class TakenConnections implements AsyncDisposable {
-  readonly #target: SqlTarget;
+  readonly #database: TestDatabase;
   readonly #connections = new AsyncDisposableStack();
   #refusals = 0;
 
-  constructor(target: SqlTarget) {
-    this.#target = target;
+  /** Use `TestDatabase.takeConnections`. */
+  constructor(database: TestDatabase) {
+    this.#database = database;
   }
 
   /** How often the server has refused one of these, and told of it in its log. */
@@ -143,19 +126,33 @@ export class TakenConnections implements AsyncDisposable {
     return this.#refusals;
   }
 
-  /** Takes what there is, until the server refuses. */
-  async takeFree(): Promise<void> {
-    try {
-      while (true) this.#connections.use(await SqlConnection.open(this.#target));
-    } catch (error) {
-      // too_many_connections
-      if ((error as { code?: string }).code !== "53300") throw error;
-      this.#refusals++;
+  /**
+   * Takes all that the server has for others than superusers, those that the logger has among them,
+   * apart from one that it is just opening: that one it keeps until the next call.
+   */
+  async takeAll(): Promise<void> {
+    for (let found = true; found;) {
+      await this.#takeFree();
+      const rows = await this.#database.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'kraken-logger' AND datname = current_database()`,
+      );
+      found = rows.length > 0;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#connections.disposeAsync();
+  }
+
+  async #takeFree(): Promise<void> {
+    try {
+      while (true) this.#connections.use(await SqlConnection.open(this.#database.logger));
+    } catch (error) {
+      // too_many_connections
+      if ((error as { code?: string }).code !== "53300") throw error;
+      this.#refusals++;
+    }
   }
 }
 

@@ -5,6 +5,11 @@ import { waitForBlockedInsert } from "../program/harness.ts";
 import { expectSilence, type Fault, waitFor } from "./fault.ts";
 import type { Stage } from "./stage.ts";
 
+const TOO_MANY = /too many clients|connection slots are reserved/;
+
+/** What is waited for. */
+const REFUSAL = "the database to refuse the logger";
+
 export const DATABASE_FAULTS: readonly Fault[] = [
   {
     kind: "database stopped",
@@ -39,14 +44,15 @@ export const DATABASE_FAULTS: readonly Fault[] = [
   {
     kind: "database connections all taken by others",
     begin: async (stage) => {
-      const from = stage.postgres.logLines.length;
-      const others = await stage.database.takeAllConnections();
+      const { database, postgres } = stage;
+      const from = postgres.logLines.length;
+      const others = database.takeConnections();
       try {
-        await waitForRefusal(stage, /too many clients|connection slots are reserved/, {
-          from,
-          // Those of the others themselves.
-          count: others.refusals + 1,
-        });
+        await waitFor(stage, async () => {
+          await others.takeAll();
+          // The server tells of those of the others, too.
+          return countRefusals(stage, TOO_MANY, from) > others.refusals;
+        }, REFUSAL);
       } catch (error) {
         await others[Symbol.asyncDispose]();
         throw error;
@@ -60,9 +66,11 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       const { database, postgres } = stage;
       const from = postgres.logLines.length;
       await database.setLoggerPassword("another one");
-      // None, where it has just lost them for another reason.
-      await database.terminateLogger();
-      await waitForRefusal(stage, /password authentication failed/, { from });
+      await waitFor(stage, async () => {
+        // None, where it has lost them for another reason, or is just opening one.
+        await database.terminateLogger();
+        return countRefusals(stage, /password authentication failed/, from) > 0;
+      }, REFUSAL);
       return async () => await database.setLoggerPassword();
     },
   },
@@ -74,7 +82,8 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       const from = postgres.logLines.length;
       await database.query(`${alter} SET default_transaction_read_only = on`);
       await terminateLogger(stage);
-      await waitForRefusal(stage, /cannot execute \w+ in a read-only transaction/, { from });
+      const reason = /cannot execute \w+ in a read-only transaction/;
+      await waitFor(stage, () => countRefusals(stage, reason, from) > 0, REFUSAL);
       return async () => {
         await postgres.query(`${alter} RESET default_transaction_read_only`);
       };
@@ -103,20 +112,7 @@ async function terminateLogger(stage: Stage): Promise<void> {
   await waitFor(stage, async () => await database.terminateLogger() > 0, what);
 }
 
-interface RefusalOptions {
-  /** Lines in the log of the server that do not count. */
-  readonly from: number;
-  /** Once by default. */
-  readonly count?: number;
-}
-
-/** Waits until the server has refused something for such a reason. */
-async function waitForRefusal(
-  stage: Stage,
-  reason: RegExp,
-  { from, count = 1 }: RefusalOptions,
-): Promise<void> {
-  const hasRefused = (): boolean =>
-    stage.postgres.logLines.slice(from).filter((line) => reason.test(line)).length >= count;
-  await waitFor(stage, hasRefused, "the database to refuse the logger");
+/** Counts the lines about refusals for such a reason in the log of the server, from a line on. */
+function countRefusals({ postgres }: Stage, reason: RegExp, from: number): number {
+  return postgres.logLines.slice(from).filter((line) => reason.test(line)).length;
 }
