@@ -117,20 +117,22 @@ export class Monitor {
   /** Told by the writer. */
   readonly onInserted: InsertListener = (batch, result) => {
     const nowMs = Date.now();
+    const notStored = result.unknown.length + result.disabled.length === 0
+      ? undefined
+      : new Set([...result.unknown, ...result.disabled]);
     const timesMs = new Float64Array(batch.length);
+    const latenciesMs = new Float64Array(batch.length);
+    let count = 0;
     for (let index = 0; index < batch.length; index++) {
-      timesMs[index] = Number((batch[index] as Decoded<Delivery>).reading.timeMicros) / 1000;
+      const timeMs = Number((batch[index] as Decoded<Delivery>).reading.timeMicros) / 1000;
+      timesMs[index] = timeMs;
+      if (!notStored?.has(index)) latenciesMs[count++] = Math.max(0, nowMs - timeMs);
     }
     this.activity.note(batch, result, { nowMs, timesMs });
     this.#histograms.noteBatch(batch.length, result.durationMs);
     if (result.stored === 0) return;
-    const notStored = new Set([...result.unknown, ...result.disabled]);
-    const storedMs = notStored.size === 0
-      ? timesMs
-      : timesMs.filter((_, index) => !notStored.has(index));
-    const latenciesMs = storedMs.map((timeMs) => Math.max(0, nowMs - timeMs));
-    this.#history.note(latenciesMs);
-    this.#histograms.note(latenciesMs);
+    this.#history.note(latenciesMs.subarray(0, count));
+    this.#histograms.note(latenciesMs.subarray(0, count));
   };
 
   summary(): Summary {

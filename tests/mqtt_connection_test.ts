@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import type { IPublishPacket, Packet } from "mqtt-packet";
 import type { Delivery } from "../lib/delivery.ts";
 import {
+  type Held,
   MqttConnection,
   type MqttConnectionOptions,
   MqttRefusedError,
@@ -172,6 +173,48 @@ Deno.test("the broker's own keepalive is kept, and its silence is noticed", asyn
   assert.equal(await within(client.connection.closed, 1), undefined, "the other goes on");
 });
 
+/** Intervals that go off only when a test says so, in place of `setInterval`. */
+class FakeIntervals implements Disposable {
+  readonly #real = globalThis.setInterval;
+  readonly #intervals: { readonly everyMs: number; readonly callback: () => void }[] = [];
+  #nowMs = 0;
+
+  constructor() {
+    globalThis.setInterval = ((callback: () => void, everyMs: number): number => {
+      this.#intervals.push({ everyMs, callback });
+      // Never given to a timer, so that clearing it does nothing.
+      return 0;
+    }) as unknown as typeof setInterval;
+  }
+
+  /** Lets time pass, and calls back for every interval that ends in it. */
+  pass(durationMs: number): void {
+    const endMs = this.#nowMs + durationMs;
+    for (const { everyMs, callback } of this.#intervals) {
+      const times = Math.floor(endMs / everyMs) - Math.floor(this.#nowMs / everyMs);
+      for (let time = 0; time < times; time++) callback();
+    }
+    this.#nowMs = endMs;
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.setInterval = this.#real;
+  }
+}
+
+Deno.test("a broker that asks for a keepalive of an hour is pinged every 15 s", async () => {
+  await using broker = await FakeBroker.start({
+    connack: { properties: { serverKeepAlive: 3600 } },
+  });
+  using intervals = new FakeIntervals();
+  await using _ = await Client.open(broker);
+  for (let pings = 1; pings <= 3; pings++) {
+    intervals.pass(15_000);
+    await broker.waitFor("pingreq", pings);
+    assert.equal(broker.of("pingreq").length, pings);
+  }
+});
+
 Deno.test("a backlog without end is read no further than there is room, pings go on", async () => {
   const total = 40_000;
   await using broker = await FakeBroker.start({ connack: { properties: { serverKeepAlive: 1 } } });
@@ -193,6 +236,49 @@ Deno.test("a backlog without end is read no further than there is room, pings go
   const ids = broker.of("puback").map(({ messageId }) => messageId);
   assert.ok(ids.every((id, index) => id === index + 1), "acknowledged in order");
 });
+
+for (
+  const { what, held, less, little } of [
+    {
+      what: "messages",
+      held: { count: RECEIVE_MAXIMUM + 1, bytes: 0 },
+      less: { count: RECEIVE_MAXIMUM - 1, bytes: 0 },
+      little: { count: 100, bytes: 0 },
+    },
+    {
+      what: "bytes",
+      held: { count: 1, bytes: 65 * 2 ** 20 },
+      less: { count: 1, bytes: 63 * 2 ** 20 },
+      little: { count: 1, bytes: 2 ** 20 },
+    },
+  ]
+) {
+  Deno.test(`what earlier connections hold takes room, too, in ${what}`, async () => {
+    await using broker = await FakeBroker.start({
+      connack: { sessionPresent: true, properties: { serverKeepAlive: 1 } },
+      behindConnack: [publish(1)],
+    });
+    let before: Held = held;
+    await using client = await Client.open(broker, { heldBefore: () => before });
+    await client.waitForCount(1);
+    broker.send(publish(2), publish(3));
+    // They would long be there.
+    await broker.waitFor("pingreq", 2);
+    assert.equal(client.deliveries.length, 1);
+    // Some room is not enough to begin again with.
+    before = less;
+    client.connection.resumeWithRoom();
+    await broker.waitFor("pingreq", 4);
+    assert.equal(client.deliveries.length, 1);
+    before = little;
+    client.connection.resumeWithRoom();
+    await client.waitForCount(3);
+    assert.deepEqual(client.deliveries.map(({ payload }) => payload.toString()), ["1", "2", "3"]);
+    // From now on it is read as it comes.
+    broker.send(publish(4));
+    await client.waitForCount(4);
+  });
+}
 
 Deno.test("what is not MQTT is said to be so", async () => {
   const http = Buffer.from("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");

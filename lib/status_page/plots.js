@@ -1,4 +1,5 @@
 /** The plots of the last 15 minutes. */
+import { count, shortDuration } from "./words.js";
 
 /** The library is a script of its own, which runs before this one. */
 const { uPlot } = /** @type {any} */ (globalThis);
@@ -8,14 +9,26 @@ const { uPlot } = /** @type {any} */ (globalThis);
 const HEIGHT = 150;
 const SPAN_SECONDS = 15 * 60;
 
-/** Each plot: its element, and the two lines in it. */
+/**
+ * Each plot: its element, the two lines in it, and their values in words, in the axis and in full.
+ *
+ * @typedef {{ id: string, lines: string[], mark: Words, words: Words }} Plot
+ * @typedef {(value: number) => string} Words
+ */
+
+/** @type {Plot[]} */
 const PLOTS = [
-  { id: "rates", lines: ["received", "stored"] },
-  { id: "latency", lines: ["latencyMs", "latencyMaxMs"] },
-  { id: "waiting", lines: ["waiting", "spooled"] },
+  { id: "rates", lines: ["received", "stored"], mark: short, words: count },
+  {
+    id: "latency",
+    lines: ["latencyMs", "latencyMaxMs"],
+    mark: shortDuration,
+    words: shortDuration,
+  },
+  { id: "waiting", lines: ["waiting", "spooled"], mark: short, words: count },
 ];
 
-/** @type {{ plot: any, element: HTMLElement, lines: string[] }[]} */
+/** @type {(Plot & { plot: any, element: HTMLElement })[]} */
 let drawn = [];
 
 /** Draws anew what the plots consist of: at the beginning, and when the colours have changed. */
@@ -23,7 +36,8 @@ export function setUpPlots() {
   for (const { plot } of drawn) plot.destroy();
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
-  drawn = PLOTS.map(({ id, lines }) => {
+  drawn = PLOTS.map((kind) => {
+    const { id, lines, mark } = kind;
     const element = /** @type {HTMLElement} */ (document.getElementById(id));
     const axis = {
       stroke: colour("--quiet"),
@@ -62,16 +76,16 @@ export function setUpPlots() {
           },
           {
             ...axis,
-            size: 48,
+            size: 54,
             space: 30,
-            values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(short),
+            values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(mark),
           },
         ],
       },
       [[], [], []],
       element,
     );
-    return { plot, element, lines };
+    return { ...kind, plot, element };
   });
 }
 
@@ -98,12 +112,13 @@ function short(/** @type {number} */ number) {
 export function updatePlots(/** @type {readonly Sample[]} */ history) {
   const times = history.map(({ timeMs }) => timeMs / 1000);
   const end = times.at(-1) ?? Date.now() / 1000;
-  for (const { plot, element, lines } of drawn) {
+  for (const { plot, element, lines, words } of drawn) {
     const values = lines.map((line) => history.map((sample) => /** @type {any} */ (sample)[line]));
     const ends = element.parentElement?.querySelectorAll("figcaption b");
     values.forEach((line, index) => {
+      const last = line.at(-1) ?? null;
       const end = ends?.[index];
-      if (end) end.textContent = line.at(-1)?.toLocaleString("en") ?? "–";
+      if (end) end.textContent = last === null ? "–" : words(last);
     });
     plot.batch(() => {
       plot.setData([times, ...values], false);

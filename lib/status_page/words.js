@@ -1,14 +1,26 @@
 /** Numbers and states in words. */
 
-/** `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days`, `55 years` for a time in ms. */
+/** `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days`, `55 years` for a time in ms, never in two lines. */
 export function duration(/** @type {number} */ ms) {
   const seconds = Math.max(0, ms) / 1000;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 100) return `${Math.round(seconds)} s`;
-  if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 48 * 3600) return `${(seconds / 3600).toFixed(1)} h`;
   const days = seconds / 86400;
-  return days < 1000 ? `${Math.round(days)} days` : `${Math.round(days / 365.25)} years`;
+  const text = seconds < 10
+    ? `${seconds.toFixed(1)} s`
+    : seconds < 100
+    ? `${Math.round(seconds)} s`
+    : seconds < 6000
+    ? `${Math.round(seconds / 60)} min`
+    : days < 2
+    ? `${(seconds / 3600).toFixed(1)} h`
+    : days < 1000
+    ? `${Math.round(days)} days`
+    : `${Math.round(days / 365.25)} years`;
+  return text.replace(" ", "\u00a0");
+}
+
+/** `3.2 ms`, and from a second on as `duration`. */
+export function shortDuration(/** @type {number} */ ms) {
+  return ms < 1000 ? `${Number(ms.toPrecision(3))}\u00a0ms` : duration(ms);
 }
 
 /** `1,234,567`, the same whatever the language of the browser. */

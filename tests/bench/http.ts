@@ -6,6 +6,7 @@ import { loggerEnv, startLogger } from "../services/logger_process.ts";
 import { findFreePort } from "../services/ports.ts";
 import { type Drain, measureProcess } from "./drain.ts";
 import { clearTable, createSession, openBroker, publishBacklog, type Stage } from "./stage.ts";
+import { formatCount } from "./table.ts";
 
 /** Sensors that publish: the number that the status page is to be fast with. */
 export const HTTP_SENSORS = 2_000;
@@ -71,18 +72,33 @@ async function view(port: number, signal: AbortSignal): Promise<number> {
   return bytes;
 }
 
-/** The medians, as shares of what there is without HTTP. */
+/** Median, least and greatest, and the median as a share of what it is without HTTP. */
 export function formatHttpCost(cost: HttpCost): string {
-  const rate = (variant: Variant): number =>
-    median(cost[variant].map((drain) => drain.messagesPerSecond));
-  const seconds = (variant: Variant): number => median(cost[variant].map(({ cpu }) => cpu.program));
-  const line = (variant: Variant, words: string): string =>
-    `${words.padEnd(34)} ${Math.round(rate(variant)).toLocaleString("en").padStart(9)}/s ` +
-    `${(rate(variant) / rate("off")).toFixed(2).padStart(6)} × ` +
-    `${seconds(variant).toFixed(2).padStart(8)} s ` +
-    `${(seconds(variant) / seconds("off")).toFixed(2).padStart(6)} ×\n`;
-  return "HTTP, QoS 1, 2,000 sensors; medians      rows          processor time\n" +
+  const rates = (variant: Variant): number[] =>
+    cost[variant].map(({ messagesPerSecond }) => messagesPerSecond);
+  const seconds = (variant: Variant): number[] => cost[variant].map(({ cpu }) => cpu.program);
+  const line = (variant: Variant, words: string): string => {
+    const columns = [
+      describeSpread(rates(variant), (value) => formatCount(Math.round(value))),
+      `${(median(rates(variant)) / median(rates("off"))).toFixed(2)} ×`,
+      describeSpread(seconds(variant), (value) => value.toFixed(2)),
+      `${(median(seconds(variant)) / median(seconds("off"))).toFixed(2)} ×`,
+    ];
+    const [rate = "", rateShare = "", time = "", timeShare = ""] = columns;
+    return `${words.padEnd(18)} ${rate.padEnd(26)} ${rateShare.padEnd(8)} ` +
+      `${time.padEnd(20)} ${timeShare}\n`;
+  };
+  return "QoS 1, 2,000 sensors: median (least – greatest)\n" +
+    `${"HTTP".padEnd(18)} ${"rows/s".padEnd(35)} processor time, s\n` +
     line("off", "off") + line("on", "on, nobody looks") + line("viewers", "ten viewers");
+}
+
+function describeSpread(
+  values: readonly number[],
+  format: (value: number) => string,
+): string {
+  const ends = [Math.min(...values), Math.max(...values)].map(format);
+  return `${format(median(values))} (${ends.join(" – ")})`;
 }
 
 function median(values: readonly number[]): number {

@@ -106,8 +106,22 @@ Deno.test("metrics and status tell what became of each message", async () => {
   const seen = [...metrics].filter(([name]) => name.startsWith("kraken_sensor_last_seen"));
   assert.equal(seen.length, SENSORS.length);
   assert.ok(seen.every(([, seconds]) => Math.abs(seconds - Date.now() / 1000) < 120));
+  const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
+  const families = [...metrics.keys()].map((name) =>
+    name.replace(/_(bucket|count|sum)\b.*| .*/, "")
+  );
+  const undocumented = [...namesIn(status), ...families.filter((name) => /^kraken_/.test(name))]
+    .filter((name) => !readme.includes(`\`${name}\``) && !readme.includes(`\`${name}{`));
+  assert.deepEqual(undocumented, []);
   await stopCleanly(logger);
 });
+
+/** The names of all fields of an answer. */
+function namesIn(value: unknown): string[] {
+  if (typeof value !== "object" || value === null) return [];
+  const names = Array.isArray(value) ? [] : Object.keys(value);
+  return [...names, ...Object.values(value).flatMap(namesIn)];
+}
 
 Deno.test("readiness follows broker and database, health does not", async () => {
   using directory = withTemporaryDirectory();

@@ -170,6 +170,8 @@ for (const { name, ignore, says, qos: levels, open } of KINDS) {
     await using stack = new AsyncDisposableStack();
     const broker = await open(stack);
     const database = await postgres.createDatabase();
+    // So that something is in hand when a connection ends, and comes again.
+    await slowInserts(database, 0.3);
     const { env: names, session, topic } = namesFor("cut");
     await createSession(broker, session);
     const readings = makeReadings({ count: 4_000 });
@@ -203,7 +205,9 @@ for (const { name, ignore, says, qos: levels, open } of KINDS) {
     await waitForRows(database, readings.length);
     await expectStored(database, readings);
     await logger.waitForLine(/MQTT broker .* is available again/, { from });
-    assert.equal((await stopCleanly(logger)).stored, readings.length);
+    const { stored, redelivered } = await stopCleanly(logger);
+    assert.equal(stored, readings.length);
+    assert.ok(redelivered > 0, "nothing in hand came again");
     await using again = startLogger(loggerEnv({ database, broker }, names));
     await expectNothingLeft(again, broker, topic);
   });

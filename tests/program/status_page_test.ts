@@ -180,7 +180,7 @@ Deno.test("the status page says what is away, and finds the logger again after i
     );
     await waitForText(page, "#spool .state", /^5 messages, the oldest for /);
     assert.match(await text(page, "#database .state"), /^Not connected for/);
-    const [first] = /for \S+ s/.exec(await text(page, "#verdict")) ?? [];
+    const [first] = /for \S+\ss/.exec(await text(page, "#verdict")) ?? [];
     await waitUntil(async () => !(await text(page, "#verdict")).includes(String(first)), {
       what: "the time to go on",
     });
