@@ -5,8 +5,8 @@
  */
 
 import metadata from "./deno.json" with { type: "json" };
-import { check } from "./lib/check.ts";
-import { type Command, HELP, parseCommandLine, UsageError } from "./lib/command_line.ts";
+import { check } from "./lib/commands/check/check.ts";
+import { type Command, HELP, parseCommandLine, UsageError } from "./lib/commands/command_line.ts";
 import {
   type Config,
   parseConfig,
@@ -14,21 +14,21 @@ import {
   parseHttpConfig,
   parseSpoolConfig,
   parseStorageConfig,
-} from "./lib/config.ts";
-import { describeEndpoint } from "./lib/endpoint.ts";
-import { readEnvironment, readTextFile } from "./lib/environment.ts";
-import { healthcheck } from "./lib/healthcheck.ts";
-import { HttpError } from "./lib/http_server.ts";
-import { init } from "./lib/init.ts";
-import { configureLog, isJournal, log } from "./lib/log.ts";
+} from "./lib/config/config.ts";
+import { describeEndpoint } from "./lib/common/endpoint.ts";
+import { readEnvironment, readTextFile } from "./lib/config/environment.ts";
+import { healthcheck } from "./lib/commands/healthcheck.ts";
+import { HttpError } from "./lib/http/server.ts";
+import { init } from "./lib/commands/init.ts";
+import { configureLog, isJournal, log } from "./lib/common/log.ts";
 import { Logger } from "./lib/logger.ts";
-import { listRejected, retryRejected } from "./lib/rejected.ts";
-import { report } from "./lib/report.ts";
-import { ConfigError } from "./lib/settings.ts";
-import { formatScript, grantStatements, schemaStatements } from "./lib/schema.ts";
-import { SpoolError } from "./lib/spool_database.ts";
-import { ServiceManager } from "./lib/systemd.ts";
-import { listUnknown } from "./lib/unknown.ts";
+import { listRejected, retryRejected } from "./lib/commands/rejected.ts";
+import { report } from "./lib/commands/report/report.ts";
+import { ConfigError } from "./lib/config/settings.ts";
+import { formatScript, grantStatements, schemaStatements } from "./lib/database/schema.ts";
+import { SpoolError } from "./lib/spool/file.ts";
+import { ServiceManager } from "./lib/monitoring/systemd.ts";
+import { listUnknown } from "./lib/commands/unknown.ts";
 
 const SUCCESS = 0;
 const FAILURE = 1;

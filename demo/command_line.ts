@@ -1,7 +1,7 @@
 /** The command line of the demonstration. */
 
 import { parseArgs } from "node:util";
-import type { Endpoint } from "../lib/endpoint.ts";
+import type { Endpoint } from "../lib/common/endpoint.ts";
 
 /** What the user asked for. */
 export interface Options {

@@ -1,7 +1,7 @@
 /** MQTT connections of the demonstration, other than the logger's own. */
 
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
-import type { MqttConfig } from "../lib/config.ts";
+import type { MqttConfig } from "../lib/config/config.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 

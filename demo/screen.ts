@@ -3,7 +3,7 @@
  * line a second without control sequences.
  */
 
-import type { Statistics } from "../lib/statistics.ts";
+import type { Statistics } from "../lib/pipeline/statistics.ts";
 
 /** A sensor as the database knows it; null before its first reading. */
 export interface SensorView {

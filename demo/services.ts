@@ -3,8 +3,8 @@
 import { PGlite } from "@electric-sql/pglite";
 import { Aedes } from "aedes";
 import { createServer, type Socket } from "node:net";
-import type { Endpoint } from "../lib/endpoint.ts";
-import { schemaStatements } from "../lib/schema.ts";
+import type { Endpoint } from "../lib/common/endpoint.ts";
+import { schemaStatements } from "../lib/database/schema.ts";
 import { listen } from "./listen.ts";
 import { servePGlite } from "./pglite_server.ts";
 import type { Sensor } from "./sensors.ts";

@@ -2,25 +2,25 @@
  * The logger: subscriber, inbox, spool and writer joined, started and stopped in the right order.
  */
 
-import type { Config } from "./config.ts";
-import type { Delivery } from "./delivery.ts";
-import { Inbox } from "./inbox.ts";
-import { Health } from "./health.ts";
-import { StoreHistograms } from "./histograms.ts";
-import { HttpServer } from "./http_server.ts";
-import { FloodGuard, log } from "./log.ts";
-import { Metrics } from "./metrics.ts";
-import { Monitor, type MonitoredParts, summarize } from "./monitor.ts";
-import { MqttSubscriber } from "./mqtt_subscriber.ts";
-import { Overflow } from "./overflow.ts";
-import { shortenPayload } from "./reading.ts";
-import { sleep } from "./retry.ts";
-import { Spool } from "./spool.ts";
-import { SpoolDatabase } from "./spool_database.ts";
-import { Statistics } from "./statistics.ts";
-import type { Summary } from "./status.ts";
-import { SubscriptionRecord } from "./subscription_record.ts";
-import { Writer } from "./writer.ts";
+import type { Config } from "./config/config.ts";
+import type { Delivery } from "./message/delivery.ts";
+import { Inbox } from "./pipeline/inbox.ts";
+import { Health } from "./monitoring/health.ts";
+import { StoreHistograms } from "./monitoring/histograms.ts";
+import { HttpServer } from "./http/server.ts";
+import { FloodGuard, log } from "./common/log.ts";
+import { Metrics } from "./http/metrics.ts";
+import { Monitor, type MonitoredParts, summarize } from "./monitoring/monitor.ts";
+import { MqttSubscriber } from "./mqtt/subscriber.ts";
+import { Overflow } from "./pipeline/overflow.ts";
+import { shortenPayload } from "./message/reading.ts";
+import { sleep } from "./common/retry.ts";
+import { Spool } from "./spool/spool.ts";
+import { SpoolDatabase } from "./spool/file.ts";
+import { Statistics } from "./pipeline/statistics.ts";
+import type { Summary } from "./monitoring/status.ts";
+import { SubscriptionRecord } from "./spool/subscription_record.ts";
+import { Writer } from "./pipeline/writer.ts";
 
 /** Time to commit and acknowledge what is in hand when the logger is told to stop. */
 const DRAIN_TIMEOUT_MS = 10_000;

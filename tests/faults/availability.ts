@@ -2,7 +2,7 @@
  * Availability as it was reported for the Python logger: the part of the minutes of a period in
  * which a sensor with one reading a second has at least one reading in the table.
  */
-import type { TestDatabase } from "../services/postgres_database.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
 
 /** The sensor and its period. */
 export interface AvailabilityQuery {

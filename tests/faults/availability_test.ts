@@ -3,13 +3,13 @@
  * whose time runs fast, while logger, database and broker are killed in turn.
  */
 import assert from "node:assert/strict";
-import { type Daemon, startDaemon } from "../services/daemon.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
-import { waitUntil } from "../services/poll.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { expectStored, type Reading, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { type Daemon, startDaemon } from "../support/daemon.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
+import { waitUntil } from "../support/poll.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { expectStored, type Reading, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createSession,
   SENSORS,
@@ -18,7 +18,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { type AvailabilityRow, formatAvailability, queryAvailability } from "./availability.ts";
 
 /** Seconds of the sensor in a second of the test: three hours take some twenty seconds. */

@@ -4,13 +4,13 @@
  * and replaced by something that is no broker.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import { withoutSources } from "../program/broken_sources.ts";
-import { waitUntil } from "../services/poll.ts";
-import { startProxy, type TcpProxy } from "../services/proxy.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, formatSeconds, makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { waitUntil } from "../support/poll.ts";
+import { startProxy, type TcpProxy } from "../support/proxy.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, formatSeconds, makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createSession,
   slowInserts,
@@ -21,7 +21,7 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import {
   ENDED,
   expectOutages,
@@ -31,7 +31,7 @@ import {
   startLoad,
   waitForOutageEnds,
 } from "./broker_load.ts";
-import { type Misbehaviour, startMisbehavingBroker } from "./misbehaving_broker.ts";
+import { type Misbehaviour, startMisbehavingBroker } from "../fakes/misbehaving_broker.ts";
 
 const postgres = usePostgres();
 

@@ -4,17 +4,17 @@
  * fault.
  */
 import assert from "node:assert/strict";
-import { type Daemon, startDaemon } from "../services/daemon.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import type { MosquittoBroker, MosquittoOptions } from "../services/mosquitto.ts";
-import type { BrokerAddress } from "../services/mqtt_client.ts";
-import { waitUntil } from "../services/poll.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { type ProxyTarget, startProxy, type TcpProxy } from "../services/proxy.ts";
-import { expectStored, makeReadings, type Reading, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { type Daemon, startDaemon } from "../support/daemon.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
+import type { BrokerAddress } from "../support/mqtt_client.ts";
+import { waitUntil } from "../support/poll.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { type ProxyTarget, startProxy, type TcpProxy } from "../support/proxy.ts";
+import { expectStored, makeReadings, type Reading, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import { startTakeoverTeller } from "./takeover_teller.ts";
-import { breakSources, type BrokenSources } from "../program/broken_sources.ts";
+import { breakSources, type BrokenSources } from "../support/broken_sources.ts";
 import {
   type Counts,
   createSession,
@@ -22,7 +22,7 @@ import {
   startTellingMosquitto,
   stopCleanly,
   waitForRows,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 
 /** Readings that a daemon has at most: more than any of these tests takes. */
 const MAX_READINGS = 20_000;
@@ -44,12 +44,12 @@ export const ENDED = /shutting down|closed|reset|aborted/;
  * Two seconds of silence are still more than a busy machine brings about.
  */
 export function shortenTimeouts(): BrokenSources {
-  const file = "lib/mqtt_connection.ts";
+  const file = "lib/mqtt/connection.ts";
   return breakSources([
     { file, find: "KEEPALIVE_SECONDS = 30;", replace: "KEEPALIVE_SECONDS = 2;" },
     { file, find: "KEEPALIVE_SECONDS) * 500;", replace: "KEEPALIVE_SECONDS) * 375;" },
     { file, find: "CONNECT_TIMEOUT_MS = 10_000;", replace: "CONNECT_TIMEOUT_MS = 1_000;" },
-    { file: "lib/retry.ts", find: "MAX_DELAY_MS = 15_000;", replace: "MAX_DELAY_MS = 400;" },
+    { file: "lib/common/retry.ts", find: "MAX_DELAY_MS = 15_000;", replace: "MAX_DELAY_MS = 400;" },
   ]);
 }
 

@@ -5,19 +5,19 @@
  * `KRAKEN_TEST_SEED` gives the resets of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { withoutSources } from "../program/broken_sources.ts";
-import { waitUntil } from "../services/poll.ts";
-import { startProxy } from "../services/proxy.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { waitUntil } from "../support/poll.ts";
+import { startProxy } from "../support/proxy.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
 import {
   createRandom,
   expectStored,
   makeReadings,
   printSeed,
   readSeed,
-} from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+} from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createSession,
   expectNothingLeft,
@@ -25,7 +25,7 @@ import {
   stopWhenDrained,
   usePostgres,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import {
   expectOutages,
   outagesOf,

@@ -4,13 +4,13 @@
  * another kind, which gives it up in the end.
  */
 import assert from "node:assert/strict";
-import { breakSources, type BrokenSources, withoutSources } from "../program/broken_sources.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
-import { closeClient, openClient } from "../services/mqtt_client.ts";
-import { waitUntil } from "../services/poll.ts";
-import { expectStored, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { breakSources, type BrokenSources, withoutSources } from "../support/broken_sources.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
+import { closeClient, openClient } from "../support/mqtt_client.ts";
+import { waitUntil } from "../support/poll.ts";
+import { expectStored, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   CLIENT_ID,
   linesOf,
@@ -20,7 +20,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import {
   countRecoveries,
   findMissing,
@@ -85,7 +85,7 @@ function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained:
 /** The sources with the time shortened after which a connection is taken for the last one. */
 function shortenDoubt(): BrokenSources {
   return breakSources([{
-    file: "lib/reconnection.ts",
+    file: "lib/mqtt/reconnect_policy.ts",
     find: "TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;",
     replace: "TAKEOVER_DOUBT_MS = 2_000;",
   }]);

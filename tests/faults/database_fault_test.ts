@@ -3,15 +3,15 @@
  * what the database cannot take goes to the spool, and in the end everything is stored once.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { withoutSources } from "../program/broken_sources.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { startBroker } from "../support/broker.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createSession,
   linesOf,
@@ -23,7 +23,7 @@ import {
   waitForBlockedInsert,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import {
   countDrops,
   MORE_THAN_NARROW_HOLDS,

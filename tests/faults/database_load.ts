@@ -4,14 +4,14 @@
  * each of them.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import { breakSources, type BrokenSources } from "../program/broken_sources.ts";
-import type { MosquittoBroker, MosquittoOptions } from "../services/mosquitto.ts";
-import { waitUntil } from "../services/poll.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { type BrokerAddress, publishReadings } from "../services/publisher.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { expectStored, makeReadings, type Reading } from "../services/readings.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import { breakSources, type BrokenSources } from "../support/broken_sources.ts";
+import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
+import { waitUntil } from "../support/poll.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { type BrokerAddress, publishReadings } from "../support/publisher.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { expectStored, makeReadings, type Reading } from "../support/readings.ts";
 import {
   type Counts,
   createSession,
@@ -19,7 +19,7 @@ import {
   startTellingMosquitto,
   stopCleanly,
   waitForRows,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { countSpooled } from "./spool_file.ts";
 
 /** How {@linkcode startLoad} sets the scene. */
@@ -58,7 +58,7 @@ export const MORE_THAN_NARROW_HOLDS = 1800;
  * all of them have passed takes the real ones three quarters of a minute.
  */
 export function shortenTimeouts(): BrokenSources {
-  const file = "lib/database.ts";
+  const file = "lib/database/connection.ts";
   return breakSources([
     { file, find: "CONNECT_TIMEOUT_MS = 10_000;", replace: "CONNECT_TIMEOUT_MS = 700;" },
     { file, find: "STATEMENT_TIMEOUT_MS = 30_000;", replace: "STATEMENT_TIMEOUT_MS = 2_000;" },

@@ -5,11 +5,11 @@
  * `KRAKEN_TEST_SEED` gives the cuts of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { waitUntil } from "../services/poll.ts";
-import { withoutSources } from "../program/broken_sources.ts";
-import { startProxy } from "../services/proxy.ts";
-import { createRandom, printSeed, readSeed } from "../services/readings.ts";
-import { slowInserts, usePostgres, withoutMosquitto } from "../program/harness.ts";
+import { waitUntil } from "../support/poll.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { startProxy } from "../support/proxy.ts";
+import { createRandom, printSeed, readSeed } from "../support/readings.ts";
+import { slowInserts, usePostgres, withoutMosquitto } from "../support/harness.ts";
 import {
   MORE_THAN_NARROW_HOLDS,
   NARROW,

@@ -2,7 +2,7 @@
  * Payloads that no daemon sends, and among them some that daemons do send, from a seed.
  */
 import { Buffer } from "node:buffer";
-import { createRandom, makeReadings, type Reading, toPayload } from "../services/readings.ts";
+import { createRandom, makeReadings, type Reading, toPayload } from "../support/readings.ts";
 
 /** A message of the mixture. */
 export interface FuzzMessage {

@@ -5,13 +5,13 @@
  * `KRAKEN_TEST_SEED` gives the messages of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { startMosquitto } from "../services/mosquitto.ts";
-import { publishPayloadsFast } from "../services/payload_publisher.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { waitUntil } from "../services/poll.ts";
-import { expectStored, printSeed, type Reading, readSeed } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { startMosquitto } from "../support/mosquitto.ts";
+import { publishPayloadsFast } from "../support/payload_publisher.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { waitUntil } from "../support/poll.ts";
+import { expectStored, printSeed, type Reading, readSeed } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   type Counts,
   createSession,
@@ -20,8 +20,8 @@ import {
   stopCleanly,
   usePostgres,
   withoutMosquitto,
-} from "../program/harness.ts";
-import { peakMemoryBytes } from "../bench/usage.ts";
+} from "../support/harness.ts";
+import { peakMemoryBytes } from "../../bench/usage.ts";
 import { judge, type Verdict } from "./fuzz_oracle.ts";
 import { type FuzzMessage, makeFuzz, makeTargets } from "./fuzz_payloads.ts";
 

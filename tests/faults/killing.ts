@@ -3,10 +3,10 @@
  * the end with what was sent.
  */
 import assert from "node:assert/strict";
-import type { LoggerProcess } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { createRandom, expectStored } from "../services/readings.ts";
-import { expectNothingLeft, type SharedPostgres, stopWhenDrained } from "../program/harness.ts";
+import type { LoggerProcess } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { createRandom, expectStored } from "../support/readings.ts";
+import { expectNothingLeft, type SharedPostgres, stopWhenDrained } from "../support/harness.ts";
 import { isTransactionOpen, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { type Scene, setScene } from "./spool_scene.ts";
 import { Storm, type Weather } from "./storm.ts";

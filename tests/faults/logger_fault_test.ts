@@ -5,23 +5,23 @@
  * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { delay } from "../services/poll.ts";
-import { publishReadings } from "../services/publisher.ts";
+import { delay } from "../support/poll.ts";
+import { publishReadings } from "../support/publisher.ts";
 import {
   createRandom,
   expectStored,
   makeReadings,
   printSeed,
   readSeed,
-} from "../services/readings.ts";
+} from "../support/readings.ts";
 import {
   type Counts,
   stopCleanly,
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
-import { createFakeClock, withoutFakeClock } from "./fake_clock.ts";
+} from "../support/harness.ts";
+import { createFakeClock, withoutFakeClock } from "../support/fake_clock.ts";
 import { expectNothingBroken } from "./killing.ts";
 import { countSpooled, waitForSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";

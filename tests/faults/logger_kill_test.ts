@@ -5,14 +5,14 @@
  * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { printSeed, readSeed } from "../services/readings.ts";
+import { printSeed, readSeed } from "../support/readings.ts";
 import {
   ACKNOWLEDGED_BEFORE_COMMIT,
   ACKNOWLEDGED_BEFORE_DISK,
   breakSources,
   withoutSources,
-} from "../program/broken_sources.ts";
-import { usePostgres, withoutMosquitto } from "../program/harness.ts";
+} from "../support/broken_sources.ts";
+import { usePostgres, withoutMosquitto } from "../support/harness.ts";
 import { killUnderLoad, sumRuns } from "./killing.ts";
 
 const SEED = readSeed();

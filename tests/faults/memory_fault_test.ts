@@ -5,17 +5,17 @@
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { LoggerProcess } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import type { LoggerProcess } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   createSession,
   stopCleanly,
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { limitMemory, readPeakBytes } from "./memory_limit.ts";
 import { countSpooled, SPOOL_FILE } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";

@@ -3,9 +3,9 @@
  * the broker where there is none, before the deadline that is promised.
  */
 import assert from "node:assert/strict";
-import { waitUntil } from "../services/poll.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { waitUntil } from "../support/poll.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   linesOf,
   readCounts,
@@ -14,7 +14,7 @@ import {
   waitForBlockedInsert,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { countSpooled, expectSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
 

@@ -2,7 +2,7 @@
  * A file system so small that a test can fill it, for a disk that is full. It needs the right to
  * mount, which root has, in a container only where it was given.
  */
-import { runSuccessfully } from "../services/process.ts";
+import { runSuccessfully } from "../support/process.ts";
 
 /** CAP_SYS_ADMIN, see capabilities(7). */
 const MOUNT_CAPABILITY = 1n << 21n;

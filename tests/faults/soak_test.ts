@@ -5,9 +5,9 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { withoutMosquitto } from "../program/harness.ts";
-import { TestProcess } from "../services/process.ts";
-import { printSeed, readSeed } from "../services/readings.ts";
+import { withoutMosquitto } from "../support/harness.ts";
+import { TestProcess } from "../support/process.ts";
+import { printSeed, readSeed } from "../support/readings.ts";
 import { FAULTS, KINDS } from "../soak/faults.ts";
 import { findComplaints } from "../soak/logger_keeper.ts";
 import { HELP, parseOptions } from "../soak/options.ts";

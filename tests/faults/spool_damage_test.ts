@@ -3,18 +3,18 @@
  * in hand is not lost with it.
  */
 import assert from "node:assert/strict";
-import { waitUntil } from "../services/poll.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
 import {
   createRandom,
   expectStored,
   makeReadings,
   type Reading,
   toPayload,
-} from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { breakSources, withoutSources } from "../program/broken_sources.ts";
+} from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
 import {
   linesOf,
   onlyLine,
@@ -22,7 +22,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { mountSmallDisk, withoutMount } from "./small_disk.ts";
 import { expectSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";
@@ -186,7 +186,7 @@ Deno.test("run loses nothing of a damaged spool for want of room for another one
   ignore: withoutMosquitto || withoutMount || withoutSources,
 }, async (t) => {
   using sources = breakSources([{
-    file: "lib/spool_database.ts",
+    file: "lib/spool/file.ts",
     find: "RESCUE_RETRY_MS = 60_000;",
     replace: "RESCUE_RETRY_MS = 500;",
   }]);

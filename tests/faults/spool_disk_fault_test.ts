@@ -3,12 +3,12 @@
  * broker, and what is in it comes out all the same.
  */
 import assert from "node:assert/strict";
-import { waitUntil } from "../services/poll.ts";
-import { runSuccessfully } from "../services/process.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { waitUntil } from "../support/poll.ts";
+import { runSuccessfully } from "../support/process.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   CLIENT_ID,
   onlyLine,
@@ -16,7 +16,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { mountSmallDisk, withoutMount } from "./small_disk.ts";
 import { countSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";

@@ -3,12 +3,12 @@
  * logger loses nothing of it. A full disk and a damaged file have tests of their own.
  */
 import assert from "node:assert/strict";
-import { waitUntil } from "../services/poll.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings, type Reading } from "../services/readings.ts";
-import { breakSources, withoutSources } from "../program/broken_sources.ts";
+import { waitUntil } from "../support/poll.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings, type Reading } from "../support/readings.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
 import {
   linesOf,
   onlyLine,
@@ -17,7 +17,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "../program/harness.ts";
+} from "../support/harness.ts";
 import { countFreePages, countSpooled, expectSpooled, waitForSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
 
@@ -83,7 +83,7 @@ Deno.test("run without a spool drops what it cannot hold of QoS 0, and says how 
 }, async () => {
   using sources = breakSources([
     {
-      file: "lib/inbox.ts",
+      file: "lib/pipeline/inbox.ts",
       find: "_UNACKNOWLEDGED = 100_000;",
       replace: "_UNACKNOWLEDGED = 1000;",
     },
@@ -186,7 +186,7 @@ Deno.test("a second logger does not use the spool of another one, until that one
 Deno.test("run tells how the spool empties, where that takes long", {
   ignore: withoutMosquitto || withoutSources,
 }, async () => {
-  const file = "lib/spool_progress.ts";
+  const file = "lib/spool/progress.ts";
   using sources = breakSources([
     { file, find: "QUIET_MS = 5_000;", replace: "QUIET_MS = 300;" },
     { file, find: "REPORT_MS = 10_000;", replace: "REPORT_MS = 600;" },

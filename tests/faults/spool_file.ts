@@ -3,8 +3,8 @@
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { waitUntil } from "../services/poll.ts";
-import { type Reading, toPayload } from "../services/readings.ts";
+import { waitUntil } from "../support/poll.ts";
+import { type Reading, toPayload } from "../support/readings.ts";
 
 /** What the file is called. */
 export const SPOOL_FILE = "spool.sqlite";

@@ -3,10 +3,10 @@
  * payload; and a retry says what became of each.
  */
 import assert from "node:assert/strict";
-import { runLogger } from "../services/logger_process.ts";
-import { publishPayloads } from "../services/publisher.ts";
-import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
-import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../program/harness.ts";
+import { runLogger } from "../support/logger_process.ts";
+import { publishPayloads } from "../support/publisher.ts";
+import { expectStored, makeReadings, toPayload } from "../support/readings.ts";
+import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
 import { setScene } from "./spool_scene.ts";
 
 const postgres = usePostgres();

@@ -2,12 +2,12 @@
  * What the tests of the spool have in common: a database behind a proxy, so that it can be away for
  * one logger at once and without the cost of a restart, a broker and a directory for the spool.
  */
-import type { MosquittoBroker, MosquittoOptions } from "../services/mosquitto.ts";
-import { loggerEnv, type LoggerOptions } from "../services/logger_process.ts";
-import { type LoggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { startProxy, type TcpProxy } from "../services/proxy.ts";
-import { createSession, type SharedPostgres, startTellingMosquitto } from "../program/harness.ts";
+import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
+import { loggerEnv, type LoggerOptions } from "../support/logger_process.ts";
+import { type LoggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { startProxy, type TcpProxy } from "../support/proxy.ts";
+import { createSession, type SharedPostgres, startTellingMosquitto } from "../support/harness.ts";
 
 /** What the logger says when the disk has no room for the spool. */
 export const SPOOL_DISK_FULL = /ERROR {4}The spool takes no more messages: .*\bdisk is full/;

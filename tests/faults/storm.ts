@@ -2,9 +2,9 @@
  * A storm: readings that keep coming while the database is away for half of the time, or all of it.
  */
 import assert from "node:assert/strict";
-import { delay } from "../services/poll.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { makeReadings, type Reading } from "../services/readings.ts";
+import { delay } from "../support/poll.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { makeReadings, type Reading } from "../support/readings.ts";
 import type { Scene } from "./spool_scene.ts";
 
 /** Numbers from 0 to below 1, the same for the same seed. */

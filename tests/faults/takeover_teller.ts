@@ -4,8 +4,8 @@
  */
 import { Buffer } from "node:buffer";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { LOOPBACK } from "../services/ports.ts";
-import type { ProxyTarget } from "../services/proxy.ts";
+import { LOOPBACK } from "../support/ports.ts";
+import type { ProxyTarget } from "../support/proxy.ts";
 
 /** DISCONNECT with the reason code "session taken over" and no properties. */
 const TAKEN_OVER = Buffer.from([0xe0, 2, 0x8e, 0]);

@@ -2,11 +2,11 @@
  * The account that the logger gives of all messages every hour, and at its end.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { breakSources, withoutSources } from "./broken_sources.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -14,7 +14,7 @@ import {
   usePostgres,
   waitForBlockedInsert,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

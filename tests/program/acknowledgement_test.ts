@@ -3,11 +3,17 @@
  * brought the message.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { expectStored, makeReadings, type Reading, toPayload } from "../services/readings.ts";
-import { linesOf, stopCleanly, usePostgres, waitForBlockedInsert, waitForRows } from "./harness.ts";
-import { startScriptedBroker } from "./scripted_broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { expectStored, makeReadings, type Reading, toPayload } from "../support/readings.ts";
+import {
+  linesOf,
+  stopCleanly,
+  usePostgres,
+  waitForBlockedInsert,
+  waitForRows,
+} from "../support/harness.ts";
+import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 

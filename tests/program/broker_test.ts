@@ -2,15 +2,15 @@
  * Brokers that restart, are away, refuse or speak an older protocol.
  */
 import assert from "node:assert/strict";
-import { startAedes } from "../services/aedes_broker.ts";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { startMosquitto } from "../services/mosquitto.ts";
-import { waitUntil } from "../services/poll.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { startProxy } from "../services/proxy.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startAedes } from "../support/aedes_broker.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { startMosquitto } from "../support/mosquitto.ts";
+import { waitUntil } from "../support/poll.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { startProxy } from "../support/proxy.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   countConnections,
   createSession,
@@ -23,7 +23,7 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

@@ -3,12 +3,12 @@
  * do about it; and the check itself disturbs nobody.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { startMosquitto } from "../services/mosquitto.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { startMosquitto } from "../support/mosquitto.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   linesOf,
   onlyLine,
@@ -18,8 +18,8 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
-import { startScriptedBroker } from "./scripted_broker.ts";
+} from "../support/harness.ts";
+import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 

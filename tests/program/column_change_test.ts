@@ -1,11 +1,11 @@
 /** Columns whose type is changed while the logger runs. */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { delay } from "../services/poll.ts";
-import { publishPayloads } from "../services/publisher.ts";
-import { makeReadings, toPayload } from "../services/readings.ts";
-import { createSession, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { delay } from "../support/poll.ts";
+import { publishPayloads } from "../support/publisher.ts";
+import { makeReadings, toPayload } from "../support/readings.ts";
+import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 
 const postgres = usePostgres();
 

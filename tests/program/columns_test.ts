@@ -2,11 +2,11 @@
  * Tables of different laboratories: what their columns hold, and what they refuse.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   createSession,
   linesOf,
@@ -15,7 +15,7 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

@@ -3,10 +3,10 @@
  * returns as exit status.
  */
 import assert from "node:assert/strict";
-import { type LoggerEnv, runLogger } from "../services/logger_process.ts";
-import { LOGGER_PASSWORD, LOGGER_ROLE } from "../services/postgres_database.ts";
-import { runSql, type SqlTarget } from "../services/sql.ts";
-import { usePostgres } from "./harness.ts";
+import { type LoggerEnv, runLogger } from "../support/logger_process.ts";
+import { LOGGER_PASSWORD, LOGGER_ROLE } from "../support/postgres_database.ts";
+import { runSql, type SqlTarget } from "../support/sql.ts";
+import { usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 let databases = 0;

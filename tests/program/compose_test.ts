@@ -5,25 +5,25 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
-import { parseConfig } from "../../lib/config.ts";
-import { type LoggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { startPostgres } from "../services/postgres.ts";
-import { TestDatabase } from "../services/postgres_database.ts";
-import { runSuccessfully, TestProcess } from "../services/process.ts";
-import { findProgram } from "../services/programs.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { parseConfig } from "../../lib/config/config.ts";
+import { type LoggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { startPostgres } from "../support/postgres.ts";
+import { TestDatabase } from "../support/postgres_database.ts";
+import { runSuccessfully, TestProcess } from "../support/process.ts";
+import { findProgram } from "../support/programs.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   findServiceUser,
   makeServiceDirectory,
   type ServiceUser,
   writePrivateFile,
-} from "../services/service_user.ts";
-import { runSql, type SqlTarget } from "../services/sql.ts";
-import { subscribe } from "../services/subscriber.ts";
-import { SENSORS, withoutMosquitto } from "./harness.ts";
+} from "../support/service_user.ts";
+import { runSql, type SqlTarget } from "../support/sql.ts";
+import { subscribe } from "../support/subscriber.ts";
+import { SENSORS, withoutMosquitto } from "../support/harness.ts";
 
 const COMPOSE = fileURLToPath(new URL("../../deploy/compose", import.meta.url));
 const README = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));

@@ -2,8 +2,8 @@
  * The configuration of the whole program: where it comes from, and what is said when it is wrong.
  */
 import assert from "node:assert/strict";
-import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
+import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
 
 const SECRET = "s3cr3t";
 

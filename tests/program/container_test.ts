@@ -4,21 +4,21 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { loggerEnv } from "../services/logger_process.ts";
-import { LOGGER_PASSWORD } from "../services/postgres_database.ts";
-import { type ProcessEnd, runProgram, runSuccessfully, TestProcess } from "../services/process.ts";
-import { findProgram } from "../services/programs.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { findFreePort } from "../services/ports.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { loggerEnv } from "../support/logger_process.ts";
+import { LOGGER_PASSWORD } from "../support/postgres_database.ts";
+import { type ProcessEnd, runProgram, runSuccessfully, TestProcess } from "../support/process.ts";
+import { findProgram } from "../support/programs.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { findFreePort } from "../support/ports.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   startTellingMosquitto,
   usePostgres,
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const BINARY = Deno.env.get("KRAKEN_LOGGER_BINARY");
 const isCi = Deno.env.get("CI") === "true";

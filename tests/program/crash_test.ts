@@ -4,16 +4,16 @@
  * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
 import {
   createRandom,
   expectStored,
   makeReadings,
   printSeed,
   readSeed,
-} from "../services/readings.ts";
+} from "../support/readings.ts";
 import {
   createSession,
   expectNothingLeft,
@@ -23,7 +23,7 @@ import {
   usePostgres,
   waitForRows,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const SEED = readSeed();
 

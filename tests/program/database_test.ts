@@ -2,13 +2,13 @@
  * Databases that stop, crash, refuse and come back: everything waits, and is stored once.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import { delay } from "../services/poll.ts";
-import { LOGGER_PASSWORD, LOGGER_ROLE } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import { delay } from "../support/poll.ts";
+import { LOGGER_PASSWORD, LOGGER_ROLE } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   createSession,
   linesOf,
@@ -17,7 +17,7 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

@@ -3,15 +3,15 @@
  * not, and what the log and `check` say of it.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import type { Certificate } from "../services/certificates.ts";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { type PostgresOptions, type PostgresServer, startPostgres } from "../services/postgres.ts";
-import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
-import { waitUntil } from "../services/poll.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { withoutSources } from "./broken_sources.ts";
-import { SENSORS, stopCleanly, usePostgres } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import type { Certificate } from "../support/certificates.ts";
+import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { type PostgresOptions, type PostgresServer, startPostgres } from "../support/postgres.ts";
+import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
+import { waitUntil } from "../support/poll.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { SENSORS, stopCleanly, usePostgres } from "../support/harness.ts";
 import {
   authority,
   type Case,

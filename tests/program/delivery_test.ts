@@ -2,13 +2,13 @@
  * From the broker to the table: every reading once, exact to the bit and to the microsecond.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   countConnections,
   createSession,
@@ -21,7 +21,7 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

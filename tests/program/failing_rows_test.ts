@@ -3,12 +3,12 @@
  * tried again, and nobody else waits for them, unless the whole table is at fault.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { breakSources, withoutSources } from "./broken_sources.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -16,7 +16,7 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 
@@ -42,7 +42,7 @@ Deno.test("a row that fails keeps nobody waiting, and is stored when it can be",
   await createSession(broker);
   await publishReadings(broker, [...OLD, ...RECENT], { qos: 1 });
   using hasty = breakSources([{
-    file: "lib/inbox.ts",
+    file: "lib/pipeline/inbox.ts",
     find: "POSTPONED_MS = 10_000;",
     replace: "POSTPONED_MS = 500;",
   }]);

@@ -5,16 +5,16 @@
  */
 import assert from "node:assert/strict";
 import { parse, stringify } from "yaml";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { runSuccessfully, TestProcess } from "../services/process.ts";
-import { findProgram } from "../services/programs.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { runSuccessfully, TestProcess } from "../support/process.ts";
+import { findProgram } from "../support/programs.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   type Ask,
   askTable,
@@ -26,7 +26,13 @@ import {
   rules,
   targets,
 } from "./grafana_files.ts";
-import { createSession, SENSORS, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
+import {
+  createSession,
+  SENSORS,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 const isCi = Deno.env.get("CI") === "true";

@@ -1,8 +1,8 @@
 /** What Grafana is provisioned with, and what it would make of it: macros, and the states of rules. */
 import assert from "node:assert/strict";
 import { parse } from "yaml";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { runSql, type SqlRow, type SqlTarget } from "../services/sql.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { runSql, type SqlRow, type SqlTarget } from "../support/sql.ts";
 
 // deno-lint-ignore no-explicit-any
 export type Document = any;

@@ -4,10 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { parse } from "yaml";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { runProgram } from "../services/process.ts";
-import { runSql, type SqlRow, type SqlTarget } from "../services/sql.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { runProgram } from "../support/process.ts";
+import { runSql, type SqlRow, type SqlTarget } from "../support/sql.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createGrafanaRole,
   dashboards,
@@ -19,7 +19,7 @@ import {
   sources,
   targets,
 } from "./grafana_files.ts";
-import { SENSORS, usePostgres } from "./harness.ts";
+import { SENSORS, usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 

@@ -3,20 +3,20 @@
  * a program in which the guarantee is broken on purpose.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, type LoggerOptions, startLogger } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, type LoggerOptions, startLogger } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   ACKNOWLEDGED_BEFORE_COMMIT,
   ACKNOWLEDGED_BEFORE_DISK,
   type Breakage,
   breakSources,
   withoutSources,
-} from "./broken_sources.ts";
+} from "../support/broken_sources.ts";
 import {
   countConnections,
   createSession,
@@ -28,8 +28,8 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
-import { startScriptedBroker } from "./scripted_broker.ts";
+} from "../support/harness.ts";
+import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 
@@ -136,7 +136,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a message that leaves the spool before it is stored",
   breakages: [{
-    file: "lib/inbox.ts",
+    file: "lib/pipeline/inbox.ts",
     find: "return spooled && new Batch(spooled.deliveries, spooled.ids);",
     replace: "if (spooled) this.#spool.remove(spooled.ids);\n" +
       "return spooled && new Batch(spooled.deliveries, []);",
@@ -160,7 +160,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a subscription that is not renewed",
   breakages: [{
-    file: "lib/mqtt_subscriber.ts",
+    file: "lib/mqtt/subscriber.ts",
     find: "this.#subscribing = this.#subscribe(connection, signal);",
     replace: "this.#subscribing = globalThis.once ??= this.#subscribe(connection, signal);",
   }],
@@ -184,7 +184,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a batch that is not split",
   breakages: [{
-    file: "lib/store_readings.ts",
+    file: "lib/database/storing.ts",
     find: "    const [first] = items;",
     replace: "throw error;",
   }],
@@ -216,15 +216,15 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "an acknowledgement on another connection",
   breakages: [{
-    file: "lib/mqtt_connection.ts",
+    file: "lib/mqtt/connection.ts",
     find: "(bytes) => this.#write(bytes),",
     replace: "(bytes) => globalThis.connection.#write(bytes),",
   }, {
-    file: "lib/mqtt_connection.ts",
+    file: "lib/mqtt/connection.ts",
     find: "this.#socket = socket;",
     replace: "globalThis.connection = this; this.#socket = socket;",
   }, {
-    file: "lib/mqtt_subscriber.ts",
+    file: "lib/mqtt/subscriber.ts",
     find: "this.#adoptLater(connection.abandon());",
     replace: "",
   }],
@@ -254,7 +254,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a handover that begins before the last one of its packet id is done",
   breakages: [{
-    file: "lib/delivery.ts",
+    file: "lib/message/delivery.ts",
     find: " || this.#halfDone.has(packetId)) break;",
     replace: ") break;",
   }],
@@ -278,7 +278,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a whole backlog of handovers that are half done",
   breakages: [{
-    file: "lib/delivery.ts",
+    file: "lib/message/delivery.ts",
     find: "this.#halfDone.size >= MAX_HALF_DONE || ",
     replace: "",
   }],
@@ -297,7 +297,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "an outcome that is counted twice",
   breakages: [{
-    file: "lib/writer.ts",
+    file: "lib/pipeline/writer.ts",
     find: "outcomes.stored += result.stored;",
     replace: "outcomes.stored += 2 * result.stored;",
   }],
@@ -315,7 +315,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "an outcome that is not counted",
   breakages: [{
-    file: "lib/writer.ts",
+    file: "lib/pipeline/writer.ts",
     find: "this.#statistics.outcomes.rejected++;",
     replace: "",
   }],

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { createSession, usePostgres } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { createSession, usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 

@@ -1,13 +1,20 @@
 /** What the logger tells of itself over HTTP, while real services come and go. */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { linesOf, SENSORS, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
-import { addressOf, getMetrics, getStatus, getText, statusCode, withHttp } from "./http_client.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { linesOf, SENSORS, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import {
+  addressOf,
+  getMetrics,
+  getStatus,
+  getText,
+  statusCode,
+  withHttp,
+} from "../support/http_client.ts";
 
 const postgres = usePostgres();
 

@@ -4,10 +4,10 @@
  * can be in states that the real one is seldom in. `timescale_test.ts` has the real one.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { type LoggerEnv, loggerEnv, runLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { usePostgres } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import { type LoggerEnv, loggerEnv, runLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 

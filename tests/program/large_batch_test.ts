@@ -2,12 +2,12 @@
  * Batches that are too much for the database at once are stored in parts.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
-import { breakSources, withoutSources } from "./broken_sources.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -16,7 +16,7 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 
@@ -58,7 +58,7 @@ Deno.test("run stores in parts what takes the database too long", {
   const readings = makeReadings({ count: 500 });
   await publishReadings(broker, readings, { qos: 1 });
   using impatient = breakSources([{
-    file: "lib/database.ts",
+    file: "lib/database/connection.ts",
     find: "STATEMENT_TIMEOUT_MS = 30_000;",
     replace: "STATEMENT_TIMEOUT_MS = 1_000;",
   }]);
@@ -104,7 +104,7 @@ Deno.test("run tells of every unknown sensor once, some at a time", {
   await using broker = await startBroker();
   await createSession(broker);
   using quick = breakSources([{
-    file: "lib/log.ts",
+    file: "lib/common/log.ts",
     find: "FLOOD_INTERVAL_MS = 60_000;",
     replace: "FLOOD_INTERVAL_MS = 500;",
   }]);

@@ -2,11 +2,17 @@
  * The log as text and as JSON: its form, what DEBUG adds, and what must never be in it.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { createSession, linesOf, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import {
+  createSession,
+  linesOf,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "../support/harness.ts";
 
 const TEXT =
   /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) {1,6}\S.*\.$/;

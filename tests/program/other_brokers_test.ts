@@ -3,23 +3,23 @@
  * and hangs up on MQTT 5, and Aedes, which speaks 3.1.1 and refuses 5.
  */
 import assert from "node:assert/strict";
-import { startAedes } from "../services/aedes_broker.ts";
-import { type Daemon, startDaemon } from "../services/daemon.ts";
+import { startAedes } from "../support/aedes_broker.ts";
+import { type Daemon, startDaemon } from "../support/daemon.ts";
 import {
   type LoggerEnv,
   loggerEnv,
   type LoggerProcess,
   runLogger,
   startLogger,
-} from "../services/logger_process.ts";
-import type { BrokerAddress } from "../services/mqtt_client.ts";
-import { waitUntil } from "../services/poll.ts";
-import { startProxy } from "../services/proxy.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { type RabbitMqBroker, startRabbitMq, withoutRabbitMq } from "../services/rabbitmq.ts";
-import { expectStored, makeReadings, type Reading, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+} from "../support/logger_process.ts";
+import type { BrokerAddress } from "../support/mqtt_client.ts";
+import { waitUntil } from "../support/poll.ts";
+import { startProxy } from "../support/proxy.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { type RabbitMqBroker, startRabbitMq, withoutRabbitMq } from "../support/rabbitmq.ts";
+import { expectStored, makeReadings, type Reading, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   createSession,
   expectNothingLeft,
@@ -28,8 +28,8 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
-import { startScriptedBroker } from "./scripted_broker.ts";
+} from "../support/harness.ts";
+import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 

@@ -2,13 +2,13 @@
  * Payloads, one by one, through the whole program: what becomes a row, and what is refused why.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishPayloads } from "../services/publisher.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { createSession, linesOf, stopCleanly, usePostgres } from "./harness.ts";
-import { createRandom } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishPayloads } from "../support/publisher.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { createSession, linesOf, stopCleanly, usePostgres } from "../support/harness.ts";
+import { createRandom } from "../support/readings.ts";
 
 const UUID = "c4ca4238-a0b9-4382-8dcc-509a6f75849b";
 

@@ -2,28 +2,25 @@
  * What is not stored is recorded, and can be looked at and sent again while the logger runs.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
+import { startBroker } from "../support/broker.ts";
 import {
   type LoggerEnv,
   loggerEnv,
   type LoggerServices,
   runLogger,
   startLogger,
-} from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
+} from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import {
   expectStored,
   makeReadings,
   makeSensors,
   type Reading,
   toPayload,
-} from "../services/readings.ts";
-import { createSession, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
-import {
-  type TemporaryDirectory,
-  withTemporaryDirectory,
-} from "../services/temporary_directory.ts";
+} from "../support/readings.ts";
+import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { type TemporaryDirectory, withTemporaryDirectory } from "../support/temporary_directory.ts";
 
 const postgres = usePostgres();
 

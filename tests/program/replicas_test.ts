@@ -1,15 +1,15 @@
 /** Several loggers that share one stream: each reading is stored once, whoever of them is killed. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { loggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { runSuccessfully } from "../services/process.ts";
-import { findProgram } from "../services/programs.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { compareStored, expectStored, makeReadings, type Reading } from "../services/readings.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { runSuccessfully } from "../support/process.ts";
+import { findProgram } from "../support/programs.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { compareStored, expectStored, makeReadings, type Reading } from "../support/readings.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   slowInserts,
   startTellingMosquitto,
@@ -18,7 +18,7 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 const GROUP = "$share/lab/sensors/#";

@@ -1,7 +1,7 @@
 /** What the tests of `kraken-logger report` have in common: readings, and what it says of them. */
 import assert from "node:assert/strict";
-import { type LoggerEnv, runLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
+import { type LoggerEnv, runLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
 
 /** All that the report needs to know. */
 export function databaseEnv({ logger }: Pick<TestDatabase, "logger">): LoggerEnv {

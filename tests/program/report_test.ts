@@ -1,11 +1,11 @@
 /** The report on availability: the same numbers as counting them one by one, and by the index alone. */
 import assert from "node:assert/strict";
-import { runLogger, startLogger } from "../services/logger_process.ts";
-import { LOGGER_ROLE, type TestDatabase } from "../services/postgres_database.ts";
-import { waitUntil } from "../services/poll.ts";
-import { createRandom, makeSensors, printSeed, readSeed } from "../services/readings.ts";
-import { breakSources, withoutSources } from "./broken_sources.ts";
-import { usePostgres } from "./harness.ts";
+import { runLogger, startLogger } from "../support/logger_process.ts";
+import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
+import { waitUntil } from "../support/poll.ts";
+import { createRandom, makeSensors, printSeed, readSeed } from "../support/readings.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { usePostgres } from "../support/harness.ts";
 import {
   databaseEnv,
   insertAt,
@@ -184,7 +184,7 @@ Deno.test({
     ["FIRST_PART_BINS", "500"],
     ["MAX_PART_BINS", "20_000"],
   ].map(([name, value]) => ({
-    file: "lib/availability.ts",
+    file: "lib/commands/report/availability.ts",
     find: `const ${name} = ${value};`,
     replace: `const ${name} = 1e9;`,
   })));
@@ -205,7 +205,7 @@ Deno.test({
     ["QUIET_MS", "5_000"],
     ["FIRST_INTERVAL_MS", "5_000"],
   ].map(([name, value]) => ({
-    file: "lib/report_progress.ts",
+    file: "lib/commands/report/progress.ts",
     find: `const ${name} = ${value};`,
     replace: `const ${name} = 0;`,
   })));

@@ -1,9 +1,9 @@
 /** What the report on availability says: as text, JSON and CSV, and where something is wrong. */
 import assert from "node:assert/strict";
-import { runLogger } from "../services/logger_process.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { makeSensors } from "../services/readings.ts";
-import { SENSORS, usePostgres } from "./harness.ts";
+import { runLogger } from "../support/logger_process.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { makeSensors } from "../support/readings.ts";
+import { SENSORS, usePostgres } from "../support/harness.ts";
 import { databaseEnv, insertAt, type Report, reportJson, withoutProgress } from "./report_scene.ts";
 
 const postgres = usePostgres();

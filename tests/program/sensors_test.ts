@@ -2,10 +2,10 @@
  * Sensors that are not registered or not enabled, and become so while the logger runs.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   createSession,
   linesOf,
@@ -14,7 +14,7 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const postgres = usePostgres();
 

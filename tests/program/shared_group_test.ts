@@ -3,15 +3,15 @@
  * where `check` finds out and `run` warns.
  */
 import assert from "node:assert/strict";
-import { startAedes } from "../services/aedes_broker.ts";
-import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { startMosquitto } from "../services/mosquitto.ts";
-import type { BrokerAddress } from "../services/mqtt_client.ts";
-import { startProxy } from "../services/proxy.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { startRabbitMq, withoutRabbitMq } from "../services/rabbitmq.ts";
-import { makeReadings } from "../services/readings.ts";
-import { linesOf, stopCleanly, usePostgres, withoutMosquitto } from "./harness.ts";
+import { startAedes } from "../support/aedes_broker.ts";
+import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { startMosquitto } from "../support/mosquitto.ts";
+import type { BrokerAddress } from "../support/mqtt_client.ts";
+import { startProxy } from "../support/proxy.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { startRabbitMq, withoutRabbitMq } from "../support/rabbitmq.ts";
+import { makeReadings } from "../support/readings.ts";
+import { linesOf, stopCleanly, usePostgres, withoutMosquitto } from "../support/harness.ts";
 
 const postgres = usePostgres();
 

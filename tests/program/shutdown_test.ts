@@ -2,13 +2,13 @@
  * Signals: what is in hand is finished, what cannot be finished stays with the broker.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { delay, waitUntil } from "../services/poll.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { publishReadingsFast } from "../services/publisher_process.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { delay, waitUntil } from "../support/poll.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { publishReadingsFast } from "../support/publisher_process.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
 import {
   createSession,
   linesOf,
@@ -20,7 +20,7 @@ import {
   waitForBlockedInsert,
   waitForRows,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
 

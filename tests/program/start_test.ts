@@ -2,21 +2,21 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { RUN_FLAGS } from "../../deploy/run_flags.ts";
-import { type LoggerEnv, startLogger } from "../services/logger_process.ts";
-import { startPostgres } from "../services/postgres.ts";
-import { TestDatabase } from "../services/postgres_database.ts";
-import { runSuccessfully } from "../services/process.ts";
-import { findProgram } from "../services/programs.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { type LoggerEnv, startLogger } from "../support/logger_process.ts";
+import { startPostgres } from "../support/postgres.ts";
+import { TestDatabase } from "../support/postgres_database.ts";
+import { runSuccessfully } from "../support/process.ts";
+import { findProgram } from "../support/programs.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   startTellingMosquitto,
   stopCleanly,
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
+} from "../support/harness.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const README = Deno.readTextFileSync(`${ROOT}/README.md`);

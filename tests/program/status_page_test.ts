@@ -1,6 +1,6 @@
 /** The status page in a browser: what it shows, and that it goes on showing it. */
 import assert from "node:assert/strict";
-import { startBroker, type TestBroker } from "../services/broker.ts";
+import { startBroker, type TestBroker } from "../support/broker.ts";
 import {
   expectAccessible,
   expectToFit,
@@ -13,16 +13,16 @@ import {
   waitForText,
   WIDE,
   withoutBrowser as ignore,
-} from "../services/browser.ts";
-import { startDaemon } from "../services/daemon.ts";
-import { type LoggerEnv, loggerEnv, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { findFreePort } from "../services/ports.ts";
-import type { TestDatabase } from "../services/postgres_database.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { SENSORS, stopCleanly, usePostgres } from "./harness.ts";
+} from "../support/browser.ts";
+import { startDaemon } from "../support/daemon.ts";
+import { type LoggerEnv, loggerEnv, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { findFreePort } from "../support/ports.ts";
+import type { TestDatabase } from "../support/postgres_database.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { SENSORS, stopCleanly, usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 const browser = useBrowser();

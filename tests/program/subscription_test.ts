@@ -3,13 +3,13 @@
  * shared groups, refusals, lower QoS, retained messages.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { startProxy } from "../services/proxy.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings, toPayload } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { startProxy } from "../support/proxy.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings, toPayload } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import {
   CLIENT_ID,
   linesOf,
@@ -21,8 +21,8 @@ import {
   waitForRows,
   waitForSubscription,
   withoutMosquitto,
-} from "./harness.ts";
-import { startScriptedBroker } from "./scripted_broker.ts";
+} from "../support/harness.ts";
+import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 

@@ -1,20 +1,20 @@
 /** What systemd is told, by way of a socket of the test's. */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
+import { startBroker } from "../support/broker.ts";
 import {
   loggerCommand,
   type LoggerEnv,
   loggerEnv,
   startLogger,
-} from "../services/logger_process.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { waitUntil } from "../services/poll.ts";
-import { TestProcess } from "../services/process.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { breakSources, withoutSources } from "./broken_sources.ts";
-import { createSession, stopCleanly, usePostgres, waitForRows } from "./harness.ts";
+} from "../support/logger_process.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { waitUntil } from "../support/poll.ts";
+import { TestProcess } from "../support/process.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 
 const postgres = usePostgres();
 
@@ -110,13 +110,13 @@ async function getStuck(hasSpool: boolean): Promise<void> {
   using sources = breakSources([
     // Waits for ever for an insert that the database has committed.
     {
-      file: "lib/writer.ts",
+      file: "lib/pipeline/writer.ts",
       find: "outcome = await this.#process(batch, { connection, catalogue });",
       replace: "outcome = await this.#process(batch, { connection, catalogue }); " +
         "await new Promise(() => {});",
     },
     {
-      file: "lib/health.ts",
+      file: "lib/monitoring/health.ts",
       find: "MAX_STANDSTILL_MS = 90_000;",
       replace: "MAX_STANDSTILL_MS = 3_000;",
     },

@@ -3,14 +3,14 @@
  * with the rights of the logger, and what `check` and `report` say.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { LOGGER_ROLE } from "../services/postgres_database.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { expectStored, makeReadings, type Reading } from "../services/readings.ts";
-import { startTimescale, type TimescaleDatabase } from "../services/timescale.ts";
-import { createSession, SENSORS, stopCleanly } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { LOGGER_ROLE } from "../support/postgres_database.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { expectStored, makeReadings, type Reading } from "../support/readings.ts";
+import { startTimescale, type TimescaleDatabase } from "../support/timescale.ts";
+import { createSession, SENSORS, stopCleanly } from "../support/harness.ts";
 import { databaseEnv, withoutProgress } from "./report_scene.ts";
 
 /** The version of the package, which deploy/scaling.md tells of. */

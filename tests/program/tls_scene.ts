@@ -1,8 +1,8 @@
 /** Certificates of a laboratory, good ones and bad ones, and what is said of them. */
-import { type Certificate, CertificateAuthority, signItself } from "../services/certificates.ts";
-import type { LoggerEnv } from "../services/logger_process.ts";
-import { LOGGER_ROLE } from "../services/postgres_database.ts";
-import { withoutSources } from "./broken_sources.ts";
+import { type Certificate, CertificateAuthority, signItself } from "../support/certificates.ts";
+import type { LoggerEnv } from "../support/logger_process.ts";
+import { LOGGER_ROLE } from "../support/postgres_database.ts";
+import { withoutSources } from "../support/broken_sources.ts";
 
 export const authority = new CertificateAuthority();
 export const stranger = new CertificateAuthority("Somebody else's CA");

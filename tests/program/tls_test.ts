@@ -3,16 +3,16 @@
  * `check` say of it.
  */
 import assert from "node:assert/strict";
-import { startBroker } from "../services/broker.ts";
-import type { Certificate } from "../services/certificates.ts";
-import { loggerEnv, runLogger, startLogger } from "../services/logger_process.ts";
-import { type MosquittoBroker, startMosquitto } from "../services/mosquitto.ts";
-import { findFreePort, LOOPBACK } from "../services/ports.ts";
-import { publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
-import { withoutSources } from "./broken_sources.ts";
-import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "./harness.ts";
+import { startBroker } from "../support/broker.ts";
+import type { Certificate } from "../support/certificates.ts";
+import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { type MosquittoBroker, startMosquitto } from "../support/mosquitto.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
+import { withoutSources } from "../support/broken_sources.ts";
+import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
 import {
   authority,
   type Case,

@@ -1,15 +1,15 @@
 /** Those who look at the logger over HTTP, one beside the other, until it ends. */
 import assert from "node:assert/strict";
-import type { Status, Update } from "../../lib/status.ts";
-import { startBroker } from "../services/broker.ts";
-import { startDaemon } from "../services/daemon.ts";
-import { EventReader } from "../services/event_reader.ts";
-import { loggerEnv, startLogger } from "../services/logger_process.ts";
-import { waitUntil } from "../services/poll.ts";
-import { publishPayloads, publishReadings } from "../services/publisher.ts";
-import { makeReadings } from "../services/readings.ts";
-import { createSession, SENSORS, stopCleanly, usePostgres } from "./harness.ts";
-import { addressOf, getStatus, getText, statusCode, withHttp } from "./http_client.ts";
+import type { Status, Update } from "../../lib/monitoring/status.ts";
+import { startBroker } from "../support/broker.ts";
+import { startDaemon } from "../support/daemon.ts";
+import { EventReader } from "../support/event_reader.ts";
+import { loggerEnv, startLogger } from "../support/logger_process.ts";
+import { waitUntil } from "../support/poll.ts";
+import { publishPayloads, publishReadings } from "../support/publisher.ts";
+import { makeReadings } from "../support/readings.ts";
+import { createSession, SENSORS, stopCleanly, usePostgres } from "../support/harness.ts";
+import { addressOf, getStatus, getText, statusCode, withHttp } from "../support/http_client.ts";
 
 const postgres = usePostgres();
 

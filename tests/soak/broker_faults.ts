@@ -2,8 +2,8 @@
  * Faults of the broker. What it has acknowledged and not handed over is its own to lose: where it
  * would, the load pauses before until there is nothing of that kind.
  */
-import { CLIENT_ID } from "../program/harness.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
+import { CLIENT_ID } from "../support/harness.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
 import { expectSilence, type Fault, waitFor } from "./fault.ts";
 import { takeDown } from "./link_faults.ts";
 import { hadSession, SessionThief } from "./silent_client.ts";

@@ -2,9 +2,9 @@
  * The end of the soak: waits until everything has come through, and compares it with what was
  * published, in pieces, so that no number of readings is too large.
  */
-import { runLogger } from "../services/logger_process.ts";
-import { delay } from "../services/poll.ts";
-import { compareStored } from "../services/readings.ts";
+import { runLogger } from "../support/logger_process.ts";
+import { delay } from "../support/poll.ts";
+import { compareStored } from "../support/readings.ts";
 import type { Stage } from "./stage.ts";
 
 /** What the comparison found. */

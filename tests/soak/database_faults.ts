@@ -1,7 +1,7 @@
 /**
  * Faults of the database.
  */
-import { waitForBlockedInsert } from "../program/harness.ts";
+import { waitForBlockedInsert } from "../support/harness.ts";
 import { expectSilence, type Fault, waitFor } from "./fault.ts";
 import type { Stage } from "./stage.ts";
 

@@ -1,7 +1,7 @@
 /**
  * What a fault of the soak is, and how it shows.
  */
-import { waitUntil } from "../services/poll.ts";
+import { waitUntil } from "../support/poll.ts";
 import type { Stage } from "./stage.ts";
 
 /** Ends a fault; what is left of it then, `heal` sees to. */

@@ -2,8 +2,8 @@
  * Which faults come when: every kind in each round, in another order, with pauses in between, and
  * now and then with the end of the logger on top of another fault.
  */
-import { delay } from "../services/poll.ts";
-import { createRandom } from "../services/readings.ts";
+import { delay } from "../support/poll.ts";
+import { createRandom } from "../support/readings.ts";
 import type { EndFault, Fault } from "./fault.ts";
 import { FAULTS } from "./faults.ts";
 import { heal, type Stage } from "./stage.ts";

@@ -1,7 +1,7 @@
 /**
  * Faults of the network between the logger and a service, brought about by a proxy.
  */
-import type { ProxyDirection, TcpProxy } from "../services/proxy.ts";
+import type { ProxyDirection, TcpProxy } from "../support/proxy.ts";
 import { expectSilence, type Fault, waitFor } from "./fault.ts";
 import type { Stage } from "./stage.ts";
 

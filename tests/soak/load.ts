@@ -2,15 +2,15 @@
  * The load of the soak: a daemon for each QoS, and one whose messages are not to be stored. All
  * that they publish follows from a number, so that noting it takes no memory however long it lasts.
  */
-import { type Daemon, type DaemonMessage, startDaemon } from "../services/daemon.ts";
-import type { BrokerAddress } from "../services/mqtt_client.ts";
+import { type Daemon, type DaemonMessage, startDaemon } from "../support/daemon.ts";
+import type { BrokerAddress } from "../support/mqtt_client.ts";
 import {
   createRandom,
   formatSeconds,
   makeSensors,
   type Reading,
   toPayload,
-} from "../services/readings.ts";
+} from "../support/readings.ts";
 
 /** How {@linkcode startLoad} publishes. */
 export interface LoadOptions {

@@ -1,7 +1,7 @@
 /**
  * Faults of the logger itself.
  */
-import { type FakeClock, withoutFakeClock } from "../faults/fake_clock.ts";
+import { type FakeClock, withoutFakeClock } from "../support/fake_clock.ts";
 import { type Fault, waitFor } from "./fault.ts";
 import type { LoggerKeeper } from "./logger_keeper.ts";
 

@@ -2,8 +2,8 @@
  * The logger of the soak: one process after the other with the same settings, and what became of
  * them.
  */
-import { type Counts, stopCleanly } from "../program/harness.ts";
-import { type LoggerEnv, type LoggerProcess, startLogger } from "../services/logger_process.ts";
+import { type Counts, stopCleanly } from "../support/harness.ts";
+import { type LoggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
 
 /** Sums over the loggers that ended when they were asked to, from their last lines. */
 export type LoggerSums = Pick<Counts, "received" | "duplicates" | "redelivered" | "found">;

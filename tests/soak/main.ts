@@ -2,15 +2,15 @@
  * `deno task soak`: the logger under a steady load and random faults, for as long as one likes, and
  * the comparison of the table with what was published.
  */
-import { findMosquitto } from "../services/mosquitto.ts";
-import { within } from "../services/poll.ts";
+import { findMosquitto } from "../support/mosquitto.ts";
+import { within } from "../support/poll.ts";
 import { drainAndCompare } from "./comparison.ts";
 import { LEFT_OUT } from "./faults.ts";
 import { Injection } from "./injection.ts";
 import { HELP, parseOptions, type SoakOptions } from "./options.ts";
 import { heal, openStage, type Stage } from "./stage.ts";
 import { formatSummary, isClean } from "./summary.ts";
-import { print, printError } from "../services/output.ts";
+import { print, printError } from "../support/output.ts";
 
 /** Time between two lines about the progress. */
 const PROGRESS_MS = 10_000;

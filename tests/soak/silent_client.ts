@@ -5,8 +5,8 @@
 import { Buffer } from "node:buffer";
 import { connect } from "node:net";
 import { generate, type Packet, parser as createParser } from "mqtt-packet";
-import type { BrokerAddress } from "../services/mqtt_client.ts";
-import { delay, waitUntil } from "../services/poll.ts";
+import type { BrokerAddress } from "../support/mqtt_client.ts";
+import { delay, waitUntil } from "../support/poll.ts";
 
 /** As whom to connect. */
 export interface ClientIdentity {

@@ -4,7 +4,7 @@
 import { DatabaseSync } from "node:sqlite";
 import { mountSmallDisk } from "../faults/small_disk.ts";
 import { SPOOL_FILE } from "../faults/spool_file.ts";
-import { runSuccessfully } from "../services/process.ts";
+import { runSuccessfully } from "../support/process.ts";
 
 /** Room for what comes during the longest fault, and for as many rejected messages as are kept. */
 const SIZE = "64M";

@@ -2,16 +2,16 @@
  * What the soak runs on: real services, a proxy in front of each of the two that the logger talks
  * to, the logger, and the load.
  */
-import { createFakeClock, type FakeClock, withoutFakeClock } from "../faults/fake_clock.ts";
+import { createFakeClock, type FakeClock, withoutFakeClock } from "../support/fake_clock.ts";
 import { withoutMount } from "../faults/small_disk.ts";
-import { createSession, startTellingMosquitto, waitForSubscription } from "../program/harness.ts";
-import { loggerEnv } from "../services/logger_process.ts";
-import type { MosquittoBroker } from "../services/mosquitto.ts";
-import { waitUntil } from "../services/poll.ts";
-import { type PostgresServer, startPostgres, type TestDatabase } from "../services/postgres.ts";
-import { startProxy, type TcpProxy } from "../services/proxy.ts";
-import { subscribe } from "../services/subscriber.ts";
-import { withTemporaryDirectory } from "../services/temporary_directory.ts";
+import { createSession, startTellingMosquitto, waitForSubscription } from "../support/harness.ts";
+import { loggerEnv } from "../support/logger_process.ts";
+import type { MosquittoBroker } from "../support/mosquitto.ts";
+import { waitUntil } from "../support/poll.ts";
+import { type PostgresServer, startPostgres, type TestDatabase } from "../support/postgres.ts";
+import { startProxy, type TcpProxy } from "../support/proxy.ts";
+import { subscribe } from "../support/subscriber.ts";
+import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import { type Load, LOAD_SENSORS, type LoadOptions, startLoad } from "./load.ts";
 import { LoggerKeeper } from "./logger_keeper.ts";
 import { mountSpoolDisk, type SpoolDisk } from "./spool_disk.ts";

@@ -1,0 +1,224 @@
+/**
+ * The drain of a backlog: how fast, and what it costs, for the logger, for a receiver that only
+ * acknowledges, and for a logger with one INSERT for each message.
+ */
+import { loggerEnv, type LoggerProcess, startLogger } from "../tests/support/logger_process.ts";
+import type { MosquittoBroker } from "../tests/support/mosquitto.ts";
+import { delay } from "../tests/support/poll.ts";
+import { withTemporaryDirectory } from "../tests/support/temporary_directory.ts";
+import { type CpuUse, readCpuUse, subtractCpuUse } from "./cpu_use.ts";
+import { readResult, startProgram } from "./program.ts";
+import type { TestProcess } from "../tests/support/process.ts";
+import type { ReceiverJob, ReceiverResult } from "./receiver_program.ts";
+import type { SingleInsertJob } from "./single_insert_program.ts";
+import {
+  clearTable,
+  createSession,
+  openBroker,
+  publishBacklog,
+  type Stage,
+  TIMEOUT_MS,
+} from "./stage.ts";
+import { cpuSeconds, findChild, peakMemoryBytes } from "./usage.ts";
+
+/** Who drains a backlog, by the client id of its session. */
+export type Drainer = "logger" | "logger-with-spool" | "receiver" | "single-insert";
+
+/** A drained backlog. */
+export interface Drain {
+  /** To the last row; for the receiver to the last handover. */
+  readonly messagesPerSecond: number;
+  /** To the end of the last handover, which for QoS 2 comes two packets after the row. */
+  readonly handoversPerSecond: number;
+  /** From the start of the process to the first row; undefined for the receiver. */
+  readonly startSeconds?: number;
+  readonly cpu: CpuUse;
+  readonly peakMemoryBytes: number;
+}
+
+/** What to drain, and by whom. */
+export interface DrainPlan<Who extends Drainer> {
+  readonly qos: 1 | 2;
+  readonly count: number;
+  /** In this order. */
+  readonly drainers: readonly Who[];
+}
+
+/** Without a new row for so long, the drain has failed. */
+const STALL_MS = 30_000;
+
+/** Processes that have done nothing for so long have nothing to do. */
+const QUIET_MS = 300;
+
+/** Publishes one backlog into a session for each drainer, and lets them drain it in turn. */
+export async function measureDrains<Who extends Drainer>(
+  stage: Stage,
+  { qos, count, drainers }: DrainPlan<Who>,
+): Promise<Record<Who, Drain>> {
+  const broker = await openBroker(stage);
+  for (const clientId of drainers) {
+    const protocolVersion = clientId === "single-insert" ? 4 : 5;
+    await createSession(broker, { clientId, qos, protocolVersion });
+  }
+  await publishBacklog(stage, broker, { qos, count });
+  const drains: Partial<Record<Who, Drain>> = {};
+  for (const drainer of drainers) {
+    stage.progress(`Draining ${count} messages of QoS ${qos}: ${drainer}`);
+    await clearTable(stage);
+    const drain = { stage, broker, qos, count };
+    drains[drainer] = drainer === "receiver" ? await drainEmpty(drain) : await drainToTable(
+      drain,
+      drainer,
+    );
+  }
+  await stage.scope.close(broker);
+  return drains as Record<Who, Drain>;
+}
+
+/** A process that drains. */
+export type BenchProcess = LoggerProcess | TestProcess;
+
+/** What is drained. */
+export interface DrainContext {
+  readonly stage: Stage;
+  readonly broker: MosquittoBroker;
+  readonly qos: 1 | 2;
+  readonly count: number;
+}
+
+async function drainEmpty({ stage, broker, count }: DrainContext): Promise<Drain> {
+  const { scope } = stage;
+  const { host, port } = broker;
+  const cpuBefore = readCpuUse(stage);
+  const job: ReceiverJob = { host, port, clientId: "receiver", count };
+  const process = await scope.open(() => startProgram("receiver_program", job));
+  const { seconds } = await readResult<ReceiverResult>(process, TIMEOUT_MS);
+  const drain = {
+    messagesPerSecond: count / seconds,
+    handoversPerSecond: count / seconds,
+    cpu: subtractCpuUse(readCpuUse(stage, process.pid), cpuBefore),
+    peakMemoryBytes: peakMemoryBytes(process.pid),
+  };
+  await scope.close(process);
+  return drain;
+}
+
+async function drainToTable(
+  { stage, broker, qos, count }: DrainContext,
+  clientId: Exclude<Drainer, "receiver">,
+): Promise<Drain> {
+  const { database } = stage;
+  const { host, port } = broker;
+  if (clientId === "single-insert") {
+    const job = { broker: { host, port }, clientId, qos, database: database.logger };
+    const start = (): BenchProcess =>
+      startProgram("single_insert_program", job satisfies SingleInsertJob);
+    return await measureProcess({ stage, broker, qos, count }, start);
+  }
+  using directory = withTemporaryDirectory();
+  const env = loggerEnv({ database, broker }, {
+    MQTT_CLIENT_ID: clientId,
+    MQTT_QOS: `${qos}`,
+    ...(clientId === "logger-with-spool" && { SPOOL_DIRECTORY: directory.path }),
+  });
+  return await measureProcess({ stage, broker, qos, count }, () => startLogger(env));
+}
+
+/** Starts a process that drains the backlog, and measures it until it has. */
+export async function measureProcess(
+  { stage, count }: DrainContext,
+  start: () => BenchProcess,
+): Promise<Drain> {
+  const { scope } = stage;
+  const cpuBefore = readCpuUse(stage);
+  const startMs = Date.now();
+  const process = await scope.open(start);
+  await waitForRows(stage, { count, process });
+  const quietMs = await waitForQuiet([process.pid, findChild("mosquitto")]);
+  const used = {
+    cpu: subtractCpuUse(readCpuUse(stage, process.pid), cpuBefore),
+    peakMemoryBytes: peakMemoryBytes(process.pid),
+  };
+  for (const line of process.lines) if (!line.includes(" INFO ")) stage.progress(line);
+  await scope.close(process);
+  const { firstMs, lastMs, firstRows } = await readCommits(stage);
+  const rows = count - firstRows;
+  return {
+    messagesPerSecond: rows * 1000 / (lastMs - firstMs),
+    handoversPerSecond: rows * 1000 / (Math.max(lastMs, quietMs) - firstMs),
+    startSeconds: (firstMs - startMs) / 1000,
+    ...used,
+  };
+}
+
+/** Waits until the table has so many rows, asking for nothing expensive while it grows. */
+export async function waitForRows(
+  { sql }: Stage,
+  { count, process }: {
+    readonly count: number;
+    readonly process: { readonly isRunning: boolean; readonly lines: readonly string[] };
+  },
+): Promise<void> {
+  let bytes = "0";
+  let rows = 0;
+  let growthMs = performance.now();
+  while (rows < count) {
+    if (!process.isRunning || performance.now() - growthMs > STALL_MS) {
+      const state = process.isRunning ? "no more come" : "the process has ended";
+      throw new Error(
+        `Draining: ${rows} of ${count} rows, ${state}, output:\n${process.lines.join("\n")}`,
+      );
+    }
+    await delay(100);
+    const [size] = await sql.query<{ bytes: string }>(
+      "SELECT pg_relation_size('sensor_data') AS bytes",
+    );
+    if (size?.bytes !== bytes) {
+      bytes = size?.bytes ?? "0";
+      growthMs = performance.now();
+    } else if (bytes !== "0") {
+      const [row] = await sql.query<{ rows: number }>(
+        "SELECT count(*)::int AS rows FROM sensor_data",
+      );
+      rows = row?.rows ?? 0;
+    }
+  }
+}
+
+/**
+ * Waits until the processes have nothing more to do, which is when all handovers are done; neither
+ * says so itself.
+ *
+ * @returns when that was, in milliseconds since 1970.
+ */
+export async function waitForQuiet(pids: readonly number[]): Promise<number> {
+  let busyMs = Date.now();
+  let before = NaN;
+  while (Date.now() - busyMs < QUIET_MS) {
+    const used = pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+    // One tick of the kernel's clock is what an idle process may use, too.
+    if (!(used - before < 0.015)) busyMs = Date.now();
+    before = used;
+    await delay(50);
+  }
+  return busyMs;
+}
+
+/** When the rows were committed, by the server's own record. */
+export async function readCommits({ sql }: Stage): Promise<{
+  readonly firstMs: number;
+  readonly lastMs: number;
+  /** Rows of the first commit, whose beginning is not known. */
+  readonly firstRows: number;
+}> {
+  const [row] = await sql.query<{ first_ms: number; last_ms: number; first_rows: number }>(`
+    WITH commits AS (
+      SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 * 1000 AS ms, count(*)
+      FROM sensor_data GROUP BY xmin
+    )
+    SELECT min(ms) AS first_ms, max(ms) AS last_ms,
+           (array_agg(count ORDER BY ms))[1]::int AS first_rows
+    FROM commits`);
+  if (row === undefined) throw new Error("Reading the commit times: no row");
+  return { firstMs: row.first_ms, lastMs: row.last_ms, firstRows: row.first_rows };
+}

@@ -1,0 +1,39 @@
+/**
+ * The benchmark's own programs, each in a process of its own, so that it neither slows down what
+ * is measured nor is mistaken for it.
+ */
+import { fileURLToPath } from "node:url";
+import { TestProcess } from "../tests/support/process.ts";
+
+/** The file names of the programs. */
+export type BenchProgram = "backlog_program" | "receiver_program" | "single_insert_program";
+
+/** Starts a program with one argument, which it reads with {@linkcode readJob}. */
+export function startProgram(program: BenchProgram, job: unknown): TestProcess {
+  const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
+  const args = ["run", "--allow-all", "--quiet", "--no-check", "--config", path("../deno.json")];
+  return TestProcess.start(Deno.execPath(), {
+    args: [...args, path(`./${program}.ts`), JSON.stringify(job)],
+  });
+}
+
+/** The argument that the program was started with. */
+export function readJob<Job>(): Job {
+  return JSON.parse(Deno.args[0] ?? "null") as Job;
+}
+
+/** Prints what the program has to say, as a line of JSON. */
+export function printResult(result: unknown): void {
+  const bytes = new TextEncoder().encode(`${JSON.stringify(result)}\n`);
+  for (let written = 0; written < bytes.length;) {
+    written += Deno.stdout.writeSync(bytes.subarray(written));
+  }
+}
+
+/** Waits for the line that {@linkcode printResult} prints. */
+export async function readResult<Result>(
+  process: TestProcess,
+  timeoutMs: number,
+): Promise<Result> {
+  return JSON.parse(await process.waitForLine(/^[{\d]/, { timeoutMs })) as Result;
+}

@@ -1,0 +1,69 @@
+/**
+ * A receiver that does nothing but acknowledge: what the broker can hand over at most. It is the
+ * logger's own MQTT connection, which copes with what Mosquitto 2.0 does after a backlog, without
+ * anything behind it.
+ */
+import { MqttConnection } from "../lib/mqtt/connection.ts";
+import type { Delivery } from "../lib/message/delivery.ts";
+import { printResult, readJob } from "./program.ts";
+
+/** What to receive, and from whom. */
+export interface ReceiverJob {
+  readonly host: string;
+  readonly port: number;
+  readonly clientId: string;
+  readonly count: number;
+}
+
+/** What it took. */
+export interface ReceiverResult {
+  /** From the first message to the end of the last handover. */
+  readonly seconds: number;
+}
+
+async function receive({ host, port, clientId, count }: ReceiverJob): Promise<ReceiverResult> {
+  const received = Promise.withResolvers<void>();
+  let deliveries: Delivery[] = [];
+  let startMs: number | undefined;
+  let rest = count;
+  const settleAll = (): void => {
+    const settled = deliveries;
+    deliveries = [];
+    for (const delivery of settled) delivery.settle();
+    rest -= settled.length;
+    if (rest === 0) received.resolve();
+  };
+  const connection = await MqttConnection.open({
+    endpoint: { host, port },
+    tls: undefined,
+    protocolVersion: 5,
+    clientId,
+    persistent: true,
+    user: undefined,
+    password: undefined,
+    heldBefore: () => ({ count: 0, bytes: 0 }),
+    onDelivery: (delivery) => {
+      startMs ??= performance.now();
+      // At once, but not before it is noted what is owed for it.
+      if (deliveries.length === 0) queueMicrotask(settleAll);
+      deliveries.push(delivery);
+      return delivery;
+    },
+    signal: new AbortController().signal,
+  });
+  const closed = connection.closed.then((reason) => {
+    throw new Error(`Receiving: ${reason}, ${rest} messages were still to come`);
+  });
+  await Promise.race([received.promise, closed]);
+  closed.catch(() => {
+    // Disconnected below, on purpose.
+  });
+  await connection.disconnect();
+  return { seconds: (performance.now() - (startMs ?? 0)) / 1000 };
+}
+
+if (import.meta.main) {
+  printResult(await receive(readJob<ReceiverJob>()));
+  // The process stays, so that its CPU time can be read.
+  await new Promise((resolve) => setTimeout(resolve, 60_000));
+}

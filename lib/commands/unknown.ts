@@ -1,0 +1,110 @@
+/** `kraken-logger unknown`: lists the sensors that publish and are not registered. */
+
+import type { DatabaseConfig, StorageConfig } from "../config/config.ts";
+import { DatabaseConnection } from "../database/connection.ts";
+import { DatabaseError } from "../database/errors.ts";
+import { escapeControls, formatTime } from "../common/log.ts";
+import { describeError } from "../common/retry.ts";
+import { registrationSql } from "../database/schema.ts";
+import { SpoolDatabase } from "../spool/file.ts";
+import { type UnknownSensor, UnknownSensors } from "../spool/unknown_sensors.ts";
+
+export interface UnknownOptions {
+  /** One JSON object a line. */
+  readonly json: boolean;
+  /** The statements that register them. */
+  readonly sql: boolean;
+  readonly print: (text: string) => void;
+  /** For what is not part of the list. */
+  readonly printNote: (text: string) => void;
+}
+
+/**
+ * Prints the sensors, those seen last first. Those that have been registered since are left out
+ * and forgotten, as far as the database can be asked.
+ *
+ * @throws {SpoolError} when there is no spool, or it cannot be read.
+ */
+export async function listUnknown(config: StorageConfig, options: UnknownOptions): Promise<void> {
+  const { json, sql, print, printNote } = options;
+  using database = SpoolDatabase.attach(config.spool);
+  const record = new UnknownSensors(database);
+  const seen = record.list();
+  const registered = seen.length === 0
+    ? new Set()
+    : await readRegistered(config.database, printNote);
+  const isRegistered = ({ uuid, sid }: UnknownSensor): boolean => registered.has(`${uuid} ${sid}`);
+  record.delete(seen.filter(isRegistered));
+  const sensors = seen.filter((sensor) => !isRegistered(sensor));
+  if (json) print(sensors.map(formatJson).join(""));
+  else if (sql) print(sensors.map(formatSql).join(""));
+  else print(sensors.length === 0 ? "No unknown sensors.\n" : formatTable(sensors));
+}
+
+/** The registered sensors as `uuid sid`; none where the database cannot be asked. */
+async function readRegistered(
+  config: DatabaseConfig,
+  printNote: (text: string) => void,
+): Promise<Set<string>> {
+  let connection: DatabaseConnection | undefined;
+  try {
+    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    const rows = await connection.query<{ sensor: string }>(
+      "SELECT uuid || ' ' || sensor_sid AS sensor FROM sensors",
+    );
+    return new Set(rows.map(({ sensor }) => sensor));
+  } catch (error) {
+    if (!(error instanceof DatabaseError)) throw error;
+    printNote(
+      `The database cannot be asked which of them are registered by now: ${
+        describeError(error)
+      }.\n`,
+    );
+    return new Set();
+  } finally {
+    await connection?.close();
+  }
+}
+
+const HEADINGS = ["uuid", "sid", "topic", "last value", "readings", "first seen", "last seen"];
+
+function formatTable(sensors: readonly UnknownSensor[]): string {
+  const rows = sensors.map((sensor) => [
+    sensor.uuid,
+    String(sensor.sid),
+    escapeControls(sensor.topic),
+    formatValue(sensor),
+    String(sensor.count),
+    formatTime(sensor.firstMs),
+    formatTime(sensor.lastMs),
+  ]);
+  const widths = HEADINGS.map((heading, column) =>
+    Math.max(...[heading, ...rows.map((row) => row[column] ?? "")].map(({ length }) => length))
+  );
+  const formatRow = (row: readonly string[]): string =>
+    `${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()}\n`;
+  return [HEADINGS, ...rows].map(formatRow).join("");
+}
+
+/** The statement, under a comment that says what it is about. */
+function formatSql(sensor: UnknownSensor): string {
+  const { topic, count, lastMs } = sensor;
+  const comment =
+    `${escapeControls(topic)}, last value ${formatValue(sensor)}, ${count} readings, ` +
+    `last seen ${formatTime(lastMs)}`;
+  return `-- ${comment}\n${registrationSql(sensor)}\n`;
+}
+
+function formatJson({ firstMs, lastMs, ...sensor }: UnknownSensor): string {
+  return `${
+    JSON.stringify({
+      ...sensor,
+      firstSeen: new Date(firstMs).toISOString(),
+      lastSeen: new Date(lastMs).toISOString(),
+    })
+  }\n`;
+}
+
+function formatValue({ value, unit }: UnknownSensor): string {
+  return escapeControls(`${value} ${unit}`.trimEnd());
+}

@@ -1,0 +1,376 @@
+/**
+ * The configuration: from environment variables to one frozen object.
+ *
+ * `parseConfig` is pure. It either returns a configuration in which every value has been checked,
+ * or throws one `ConfigError` that lists everything that is wrong. A malformed value is never
+ * replaced by a default; the one exception is the log level, which must not keep a logger from
+ * starting, and is answered by a warning.
+ */
+
+import { isKeyOf, ruleForCertificates, ruleForKey } from "../common/certificates.ts";
+import type { Endpoint } from "../common/endpoint.ts";
+import { findMisspelt } from "./setting_names.ts";
+import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "./settings.ts";
+import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
+
+/** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support"), less the deprecated `allow`. */
+export type SslMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
+
+/** PEM texts with which TLS identifies both sides. */
+export interface Certificates {
+  /** The certificate authorities to trust; the system's where it is not set. */
+  readonly ca: string | undefined;
+  /** A client certificate and its key, both or none. */
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+}
+
+/** How to reach the database. */
+export interface DatabaseConfig extends Certificates {
+  readonly endpoint: Endpoint;
+  readonly user: string;
+  readonly password: string;
+  readonly name: string;
+  readonly sslMode: SslMode;
+  /** Connections that insert at the same time. */
+  readonly connections: number;
+}
+
+export type QoS = 0 | 1 | 2;
+
+/** MQTT 3.1.1 calls itself protocol level 4. */
+export type ProtocolVersion = 4 | 5;
+
+/** How to reach the broker and what to ask it for. */
+export interface MqttConfig {
+  /** At least one; tried in this order, for ever. */
+  readonly endpoints: readonly Endpoint[];
+  /** Set: a persistent session. Not set: a random id and a session that ends with the connection. */
+  readonly clientId: string | undefined;
+  readonly user: string | undefined;
+  readonly password: string | undefined;
+  /** At least one topic filter, as configured (without `$share/…`). */
+  readonly filters: readonly string[];
+  readonly qos: QoS;
+  /** Not set: 5, and 4 where the broker refuses 5. */
+  readonly protocolVersion: ProtocolVersion | undefined;
+  readonly sharedGroup: string | undefined;
+  /** Not set: plain TCP. */
+  readonly tls: Certificates | undefined;
+}
+
+export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
+export type LogFormat = "text" | "json";
+
+/** Where the log goes and how much of it. */
+export interface LogConfig {
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+}
+
+/** Where messages wait on disk. */
+export interface SpoolConfig {
+  readonly directory: string;
+  /** What the file may take of the disk. */
+  readonly maxBytes: number;
+}
+
+/** The part of the configuration that is about where readings are kept. */
+export interface StorageConfig {
+  readonly database: DatabaseConfig;
+  readonly spool: SpoolConfig;
+}
+
+/** Where the logger tells of itself. */
+export interface HttpConfig {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Everything the logger can be told. */
+export interface Config {
+  readonly database: DatabaseConfig;
+  readonly mqtt: MqttConfig;
+  readonly log: LogConfig;
+  /** Not set: nothing is kept on disk. */
+  readonly spool: SpoolConfig | undefined;
+  /** Not set: nowhere. */
+  readonly http: HttpConfig | undefined;
+  /** What is odd but does not keep the logger from running, one sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Checks the environment and returns the configuration, frozen.
+ *
+ * An empty value counts as not set. `readFile` is called for the variables that name a file.
+ *
+ * @throws {ConfigError} when anything is wrong, with all of it.
+ */
+export function parseConfig(env: Environment, readFile: ReadFile): Config {
+  const settings = new Settings(env, readFile);
+  const database = parseDatabase(settings);
+  const mqtt = parseMqtt(settings);
+  const log = parseLog(settings);
+  const spool = parseSpool(settings);
+  const http = parseHttp(settings);
+  const typos = findMisspelt(env);
+  settings.throwProblems(typos);
+  return deepFreeze({
+    database,
+    mqtt,
+    log,
+    spool,
+    http,
+    warnings: [...settings.warnings, ...typos],
+  });
+}
+
+/**
+ * As `parseConfig`, for the command that asks a running logger.
+ *
+ * @throws {ConfigError} when the logger does not tell of itself, or its settings are wrong.
+ */
+export function parseHttpConfig(env: Environment, readFile: ReadFile): HttpConfig {
+  const settings = new Settings(env, readFile);
+  const http = parseHttp(settings);
+  if (http === undefined && settings.text("HTTP_PORT") === undefined) {
+    settings.problem("HTTP_PORT", "must be set: it is where the logger is asked");
+  }
+  settings.throwProblems(findMisspelt(env));
+  return deepFreeze(http as HttpConfig);
+}
+
+function parseHttp(settings: Settings): HttpConfig | undefined {
+  const host = settings.listeningHost("HTTP_HOST", { portVariable: "HTTP_PORT" });
+  const port = settings.integer("HTTP_PORT", { min: 1, max: 65535 });
+  if (port !== undefined) return { host: host ?? "127.0.0.1", port };
+  if (host !== undefined) settings.warnings.push("HTTP_HOST has no effect without HTTP_PORT.");
+  return undefined;
+}
+
+/**
+ * As `parseConfig`, for the commands that need only the database.
+ *
+ * @throws {ConfigError} when anything in the database's part is wrong.
+ */
+export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
+  const settings = new Settings(env, readFile);
+  const database = parseDatabase(settings);
+  settings.throwProblems(findMisspelt(env));
+  return deepFreeze(database);
+}
+
+/**
+ * As `parseConfig`, for the commands that look into the spool.
+ *
+ * @throws {ConfigError} when there is no spool, or its settings are wrong.
+ */
+export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolConfig {
+  const settings = new Settings(env, readFile);
+  const spool = parseMandatorySpool(settings);
+  settings.throwProblems(findMisspelt(env));
+  return deepFreeze(spool);
+}
+
+/**
+ * As `parseConfig`, for the commands that go by the spool and need the database.
+ *
+ * @throws {ConfigError} when anything in these two parts is wrong, or there is no spool.
+ */
+export function parseStorageConfig(env: Environment, readFile: ReadFile): StorageConfig {
+  const settings = new Settings(env, readFile);
+  const config = { database: parseDatabase(settings), spool: parseMandatorySpool(settings) };
+  settings.throwProblems(findMisspelt(env));
+  return deepFreeze(config);
+}
+
+function parseDatabase(settings: Settings): DatabaseConfig {
+  const defaultPort = settings.integer("DATABASE_PORT", { min: 1, max: 65535 }) ?? 5432;
+  const host = settings.mandatory("DATABASE_HOST");
+  const endpoint = host === undefined
+    ? undefined
+    : settings.endpoint(host, { variable: "DATABASE_HOST", defaultPort, zeroIsDefault: false });
+  const sslMode = settings.choice("DATABASE_SSLMODE", {
+    disable: "disable",
+    prefer: "prefer",
+    require: "require",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+  }) ?? "prefer";
+  // Without the host name, any certificate of the many authorities of a system would do.
+  if (sslMode === "verify-ca" && settings.text("DATABASE_CA_FILE") === undefined) {
+    const rule = "verify-ca needs DATABASE_CA_FILE (verify-full would do with the system's)";
+    settings.problem("DATABASE_SSLMODE", rule);
+  }
+  return {
+    endpoint: endpoint ?? { host: "", port: defaultPort },
+    user: settings.mandatory("DATABASE_USER") ?? "",
+    password: settings.mandatory("DATABASE_PASSWORD") ?? "",
+    name: settings.text("DATABASE_NAME") ?? "sensors",
+    sslMode,
+    ...parseCertificates(settings, "DATABASE"),
+    connections: settings.integer("DATABASE_CONNECTIONS", { min: 1, max: 64 }) ?? 2,
+  };
+}
+
+function parseMqtt(settings: Settings): MqttConfig {
+  const tls = parseMqttTls(settings);
+  const port = settings.integer("MQTT_PORT", { min: 0, max: 65535 });
+  const defaultPort = port || (tls ? 8883 : 1883);
+  const hosts = settings.mandatory("MQTT_HOST") ?? "";
+  // A login may hold commas, and is recognised, to be hidden, only as a whole.
+  const endpoints = (mayHoldLogin(hosts) ? [hosts] : list(hosts)).map((host) =>
+    settings.endpoint(host, { variable: "MQTT_HOST", defaultPort, zeroIsDefault: true })
+  );
+  const user = settings.text("MQTT_CLIENT_USER");
+  const password = settings.text("MQTT_CLIENT_PASSWORD");
+  if (
+    password !== undefined && user === undefined && !settings.isRefused("MQTT_CLIENT_USER_FILE")
+  ) {
+    settings.problem("MQTT_CLIENT_USER", "must be set where MQTT_CLIENT_PASSWORD is");
+  }
+  const sharedGroup = settings.text("MQTT_SHARED_GROUP");
+  if (sharedGroup !== undefined && /[/+#\0]/.test(sharedGroup)) {
+    settings.problem("MQTT_SHARED_GROUP", "must not contain '/', '+' or '#'", sharedGroup);
+  }
+  return {
+    endpoints: endpoints.filter((endpoint) => endpoint !== undefined),
+    clientId: settings.text("MQTT_CLIENT_ID"),
+    user,
+    password,
+    filters: parseFilters(settings, sharedGroup),
+    qos: settings.choice("MQTT_QOS", { "0": 0, "1": 1, "2": 2 }) ?? 2,
+    protocolVersion: settings.choice("MQTT_PROTOCOL_VERSION", {
+      "3.1.1": 4,
+      "4": 4,
+      "5": 5,
+    }),
+    sharedGroup,
+    tls,
+  };
+}
+
+function parseMqttTls(settings: Settings): Certificates | undefined {
+  const on = settings.choice("MQTT_TLS", {
+    on: true,
+    true: true,
+    yes: true,
+    "1": true,
+    off: false,
+    false: false,
+    no: false,
+    "0": false,
+  });
+  if (settings.isRefused("MQTT_TLS")) return undefined;
+  const files = ["MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"];
+  if (on) {
+    return parseCertificates(settings, "MQTT");
+  }
+  for (const name of files.filter((name) => settings.text(name) !== undefined)) {
+    settings.problem(name, "has no effect without MQTT_TLS=on", settings.text(name));
+  }
+  return undefined;
+}
+
+/** The PEM files of one side, as far as they are set. */
+function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): Certificates {
+  const names = { ca: `${prefix}_CA_FILE`, cert: `${prefix}_CERT_FILE`, key: `${prefix}_KEY_FILE` };
+  const isSet = (name: string): boolean => settings.text(name) !== undefined;
+  if (isSet(names.cert) !== isSet(names.key)) {
+    const missing = isSet(names.cert) ? names.key : names.cert;
+    settings.problem(missing, `a client certificate needs both ${names.cert} and ${names.key}`);
+  }
+  const ca = settings.file(names.ca, ruleForCertificates);
+  const cert = settings.file(names.cert, ruleForCertificates);
+  const fits = (text: string): boolean =>
+    cert === undefined || settings.isRefused(names.cert) || isKeyOf(text, cert);
+  const mismatch = `must name the key of the certificate in ${names.cert}, and not another one`;
+  const key = settings.file(
+    names.key,
+    (text) => ruleForKey(text) ?? (fits(text) ? undefined : mismatch),
+  );
+  return { ca, cert, key };
+}
+
+function parseFilters(settings: Settings, sharedGroup: string | undefined): string[] {
+  const filters = list(settings.text("MQTT_TOPIC") ?? "sensors/#");
+  for (const filter of filters) {
+    if (!isTopicFilter(filter)) {
+      const rule = `must be topic filters separated by commas, ${TOPIC_FILTER_RULE}`;
+      settings.problem("MQTT_TOPIC", rule, filter);
+    } else if (filter.startsWith("$share/") && !/^\$share\/[^+#/]+\/./.test(filter)) {
+      settings.problem("MQTT_TOPIC", "must have the form '$share/GROUP/FILTER'", filter);
+    } else if (filter.startsWith("$share/") && sharedGroup !== undefined) {
+      settings.problem(
+        "MQTT_TOPIC",
+        "must not begin with '$share/' beside a MQTT_SHARED_GROUP",
+        filter,
+      );
+    }
+  }
+  return filters;
+}
+
+const LEVELS: Readonly<Record<string, LogLevel>> = {
+  DEBUG: "DEBUG",
+  "10": "DEBUG",
+  INFO: "INFO",
+  "20": "INFO",
+  WARNING: "WARNING",
+  WARN: "WARNING",
+  "30": "WARNING",
+  ERROR: "ERROR",
+  "40": "ERROR",
+  CRITICAL: "CRITICAL",
+  FATAL: "CRITICAL",
+  "50": "CRITICAL",
+};
+
+function parseLog(settings: Settings): LogConfig {
+  const text = settings.text("APPLICATION_LOG_LEVEL") ?? "INFO";
+  const level = LEVELS[text.toUpperCase()];
+  if (level === undefined) {
+    settings.warnings.push(
+      `APPLICATION_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, ` +
+        `received ${quote(text)}. INFO is used instead.`,
+    );
+  }
+  const format = settings.choice("APPLICATION_LOG_FORMAT", { text: "text", json: "json" });
+  return { level: level ?? "INFO", format: format ?? "text" };
+}
+
+const GIBIBYTE = 2 ** 30;
+
+function parseSpool(settings: Settings): SpoolConfig | undefined {
+  const directory = settings.text("SPOOL_DIRECTORY") ?? stateDirectory(settings);
+  const maxBytes = settings.bytes("SPOOL_MAX_BYTES", { min: 2 ** 20, max: 2 ** 44 }) ?? GIBIBYTE;
+  if (directory !== undefined) return { directory, maxBytes };
+  if (settings.text("SPOOL_MAX_BYTES") !== undefined) {
+    settings.warnings.push("SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY.");
+  }
+  return undefined;
+}
+
+function parseMandatorySpool(settings: Settings): SpoolConfig {
+  const spool = parseSpool(settings);
+  if (spool === undefined) {
+    settings.problem("SPOOL_DIRECTORY", "must be set, to the directory that the logger uses");
+  }
+  return spool ?? { directory: "", maxBytes: GIBIBYTE };
+}
+
+/** systemd gives a list of directories where a unit asks for several; the first one is ours. */
+function stateDirectory(settings: Settings): string | undefined {
+  return settings.text("STATE_DIRECTORY")?.split(":")[0];
+}
+
+/** Splits a comma separated list; no element where the text is empty. */
+function list(text: string): string[] {
+  return text === "" ? [] : text.split(",").map((element) => element.trim());
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) Object.values(value).forEach(deepFreeze);
+  return Object.freeze(value);
+}

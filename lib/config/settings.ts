@@ -1,0 +1,232 @@
+/**
+ * Reading settings one by one from the environment, and collecting what is wrong with them.
+ */
+
+import { isIPv6 } from "node:net";
+import type { Endpoint } from "../common/endpoint.ts";
+
+/** One thing wrong with the configuration. `received` is not there for secrets and missing values. */
+export interface ConfigProblem {
+  readonly variable: string;
+  readonly rule: string;
+  readonly received?: string;
+}
+
+/** Thrown by `parseConfig` with every problem found; its message has one line for each. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly ConfigProblem[];
+
+  constructor(problems: readonly ConfigProblem[], hints: readonly string[] = []) {
+    super([...problems.map(describeProblem), ...hints].join("\n"));
+    this.problems = problems;
+  }
+}
+
+function describeProblem({ variable, rule, received }: ConfigProblem): string {
+  return `${variable}: ${rule}${received === undefined ? "" : `, received ${quote(received)}`}`;
+}
+
+/**
+ * Text as received, in quotes, of bounded length, on one line, and without the login and the
+ * password that a URL or a connection string may hold.
+ */
+export function quote(text: string): string {
+  const shown = text
+    .replace(/\/\/.*@/gs, "//…@")
+    .replace(/(password=).*/gis, "$1…")
+    .replace(CONTROL_CHARACTER, " ");
+  return `'${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}'`;
+}
+
+/** Whether the text of a host or several, against the rules, may hold a user name and a password. */
+export function mayHoldLogin(text: string): boolean {
+  return text.includes("//") || text.includes("@");
+}
+
+// deno-lint-ignore no-control-regex
+const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
+
+/** Environment variables by name. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Returns the text of a file, or throws the system's error. */
+export type ReadFile = (path: string) => string;
+
+/** Settings that are never shown, and that may be given as `NAME_FILE`. */
+export const SECRETS = [
+  "DATABASE_USER",
+  "DATABASE_PASSWORD",
+  "MQTT_CLIENT_USER",
+  "MQTT_CLIENT_PASSWORD",
+] as const;
+
+type Secret = typeof SECRETS[number];
+
+/** A name as DNS and hosts(5) have them; IPv4 addresses have this form too. */
+const HOST_NAME = /^[\w-]{1,63}(\.[\w-]{1,63})*\.?$/;
+
+interface EndpointOptions {
+  readonly variable: string;
+  readonly defaultPort: number;
+  /** Whether port 0 stands for the default port; otherwise it is out of range. */
+  readonly zeroIsDefault: boolean;
+}
+
+/** Reads settings one by one and collects what is wrong with them. */
+export class Settings {
+  readonly warnings: string[] = [];
+  readonly #problems: ConfigProblem[] = [];
+  readonly #env: Environment;
+  readonly #readFile: ReadFile;
+  readonly #secrets = new Map<Secret, string | undefined>();
+
+  constructor(env: Environment, readFile: ReadFile) {
+    this.#env = env;
+    this.#readFile = readFile;
+  }
+
+  problem(variable: string, rule: string, received?: string): void {
+    this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
+  }
+
+  /** Whether something is wrong with the variable, so that nothing follows from its absence. */
+  isRefused(name: string): boolean {
+    return this.#problems.some(({ variable }) => variable === name);
+  }
+
+  /** Throws what has been collected; `hints` are sentences that may help to mend it. */
+  throwProblems(hints: readonly string[]): void {
+    if (this.#problems.length > 0) throw new ConfigError(this.#problems, hints);
+  }
+
+  /** The value, or undefined where it is not set or empty. Secrets may come from their file. */
+  text(name: string): string | undefined {
+    const secret = SECRETS.find((candidate) => candidate === name);
+    return secret === undefined ? this.#env[name] || undefined : this.#secret(secret);
+  }
+
+  mandatory(name: string): string | undefined {
+    const value = this.text(name);
+    if (value === undefined && !this.isRefused(`${name}_FILE`)) {
+      const secret = SECRETS.some((candidate) => candidate === name);
+      this.problem(name, `must be set${secret ? ` (or ${name}_FILE to the path of a file)` : ""}`);
+    }
+    return value;
+  }
+
+  integer(name: string, { min, max }: { min: number; max: number }): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = parseInteger(text);
+    if (value !== undefined && value >= min && value <= max) return value;
+    const hint = text.startsWith("tcp://")
+      ? " (Kubernetes sets it for a Service of that name; enableServiceLinks: false stops it)"
+      : "";
+    this.problem(name, `must be an integer from ${min} to ${max}${hint}`, text);
+    return undefined;
+  }
+
+  /** A number of bytes, `1073741824` or `1G`: K, M, G and T are powers of 1024. */
+  bytes(name: string, { min, max }: { min: number; max: number }): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const [, digits, unit = ""] = /^\s*(\d{1,15})\s*([KMGT]?)(?:i?B)?\s*$/i.exec(text) ?? [];
+    const value = Number(digits) * 1024 ** " KMGT".indexOf(unit.toUpperCase() || " ");
+    if (value >= min && value <= max) return value;
+    const range = `from ${min / 2 ** 20}M to ${max / 2 ** 40}T`;
+    this.problem(name, `must be a number of bytes ${range}, such as 500M or 2G`, text);
+    return undefined;
+  }
+
+  /** The value that belongs to the received word; words are compared without regard to case. */
+  choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const word = text.trim().toLowerCase();
+    if (Object.hasOwn(choices, word)) return choices[word];
+    this.problem(name, `must be one of ${Object.keys(choices).sort().join(", ")}`, text);
+    return undefined;
+  }
+
+  /** The content of the file that a variable names; `ruleFor` says which rule it breaks, if any. */
+  file(name: string, ruleFor: (text: string) => string | undefined): string | undefined {
+    const path = this.text(name);
+    const text = path === undefined ? undefined : this.#read(name, path);
+    const rule = text === undefined ? undefined : ruleFor(text);
+    if (rule !== undefined) this.problem(name, rule, path);
+    return text;
+  }
+
+  endpoint(text: string, options: EndpointOptions): Endpoint | undefined {
+    const { variable, defaultPort, zeroIsDefault } = options;
+    if (this.#refuseMoreThanHost(variable, text)) return undefined;
+    const match = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? /^([^:]*)(?::(.*))?$/.exec(text);
+    const host = isIPv6(text) ? text : match?.[1] ?? "";
+    const portText = isIPv6(text) ? undefined : match?.[2];
+    const port = portText === undefined ? defaultPort : parseInteger(portText);
+    const bracketed = text.startsWith("[");
+    if (host === "" || /[\s/]/.test(host) || (bracketed && !isIPv6(host))) {
+      this.problem(variable, "must be a host name or address with or without ':port'", text);
+    } else if (port === undefined || port > 65535 || (port === 0 && !zeroIsDefault)) {
+      this.problem(variable, "must carry a port from 1 to 65535, or none", text);
+    } else {
+      return { host, port: port || defaultPort };
+    }
+    return undefined;
+  }
+
+  /** An address of this host, or a name for one, to listen at; without the brackets of IPv6. */
+  listeningHost(
+    name: string,
+    { portVariable }: { readonly portVariable: string },
+  ): string | undefined {
+    const text = this.text(name);
+    if (text === undefined || this.#refuseMoreThanHost(name, text)) return undefined;
+    const address = text.replace(/^\[(.*)\]$/, "$1");
+    if (isIPv6(address)) return address;
+    if (HOST_NAME.test(text)) return text;
+    const rule = `must be an address or name of this host, without a port (see ${portVariable})`;
+    this.problem(name, rule, text);
+    return undefined;
+  }
+
+  #refuseMoreThanHost(name: string, text: string): boolean {
+    if (text.includes("//")) {
+      this.problem(name, "must be a host name or address, not a URL", text);
+    } else if (text.includes("@")) {
+      const shown = text.replace(/.*@/s, "…@");
+      this.problem(name, "must be a host name or address without a user name", shown);
+    }
+    return mayHoldLogin(text);
+  }
+
+  #secret(name: Secret): string | undefined {
+    if (!this.#secrets.has(name)) {
+      const path = this.#env[`${name}_FILE`] || undefined;
+      const value = path === undefined ? this.#env[name] : this.#secretFile(`${name}_FILE`, path);
+      this.#secrets.set(name, value || undefined);
+    }
+    return this.#secrets.get(name);
+  }
+
+  #secretFile(name: string, path: string): string | undefined {
+    const value = this.#read(name, path)?.replace(/[\r\n]+$/, "");
+    if (value === "") this.problem(name, "names a file that is empty", path);
+    return value;
+  }
+
+  #read(name: string, path: string): string | undefined {
+    try {
+      return this.#readFile(path);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.problem(name, `names a file that cannot be read (${reason})`, path);
+      return undefined;
+    }
+  }
+}
+
+function parseInteger(text: string): number | undefined {
+  return /^\d{1,9}$/.test(text.trim()) ? Number(text) : undefined;
+}

@@ -1,0 +1,83 @@
+/** The catalogue of the database: what it says of the two tables that the logger uses. */
+
+import { DatabaseError } from "./errors.ts";
+import type { ReadingColumns, SidType, ValueType } from "../message/reading.ts";
+
+/** What the catalogue says of the two tables. */
+export interface Catalogue extends ReadingColumns {
+  /** Whether (sensor_id, time) is unique, without which repeated readings are stored twice. */
+  readonly uniqueKey: boolean;
+}
+
+/** The name of a type, of a domain that of its base type. */
+export const TYPE_NAME = "format_type(coalesce(nullif(type.typbasetype, 0), type.oid), NULL)";
+
+/** Every column of the two tables, domains resolved, and whether a unique index fits. */
+export const CATALOGUE_SQL = `
+SELECT relation.name AS table,
+       attribute.attname AS column,
+       ${TYPE_NAME} AS type,
+       EXISTS (
+         SELECT FROM pg_index
+         WHERE indrelid = relation.oid AND indisunique AND indisvalid
+           AND indpred IS NULL AND indexprs IS NULL AND indnkeyatts = 2
+           AND ARRAY(
+             SELECT key.attname::text FROM pg_attribute AS key
+             WHERE key.attrelid = indrelid AND key.attnum = ANY ((indkey::int2[])[0:1])
+             ORDER BY 1
+           ) = relation.key
+       ) AS "uniqueKey"
+FROM (VALUES ('sensors', to_regclass('sensors'), ARRAY['sensor_sid', 'uuid']),
+             ('sensor_data', to_regclass('sensor_data'), ARRAY['sensor_id', 'time']))
+       AS relation (name, oid, key)
+LEFT JOIN pg_attribute AS attribute
+       ON attribute.attrelid = relation.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
+LEFT JOIN pg_type AS type ON type.oid = attribute.atttypid`;
+
+/** A row of `CATALOGUE_SQL`; column and type are null where the table does not exist. */
+export interface CatalogueRow {
+  readonly table: string;
+  readonly column: string | null;
+  readonly type: string | null;
+  readonly uniqueKey: boolean;
+}
+
+/** The columns that the logger uses, with the types that it can use. */
+const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
+  "sensors.id": ["smallint", "integer", "bigint"],
+  "sensors.uuid": ["uuid"],
+  "sensors.sensor_sid": ["smallint", "integer", "bigint"],
+  "sensors.enabled": ["boolean"],
+  "sensor_data.time": ["timestamp with time zone", "timestamp without time zone"],
+  "sensor_data.sensor_id": ["smallint", "integer", "bigint"],
+  "sensor_data.value": ["double precision", "real", "numeric", "smallint", "integer", "bigint"],
+};
+
+export function toCatalogue(rows: readonly CatalogueRow[]): Catalogue {
+  const types = new Map(rows.map(({ table, column, type }) => [`${table}.${column}`, type]));
+  for (const { table, column } of rows) {
+    if (column === null) {
+      throw new DatabaseError(
+        `the table '${table}' does not exist, or not where this user finds it ` +
+          "('kraken-logger init' creates the tables; they must be in the search path, in a " +
+          "schema with USAGE for the user)",
+        { cause: undefined },
+      );
+    }
+  }
+  for (const [name, allowed] of Object.entries(COLUMN_TYPES)) {
+    const type = types.get(name);
+    if (type === undefined || type === null || !allowed.includes(type)) {
+      throw new DatabaseError(
+        `the column ${name} ${type ? `has the type ${type}` : "does not exist"}, ` +
+          `the logger needs it as ${allowed.join(" or ")}`,
+        { cause: undefined },
+      );
+    }
+  }
+  return {
+    value: types.get("sensor_data.value") as ValueType,
+    sid: types.get("sensors.sensor_sid") as SidType,
+    uniqueKey: rows.some(({ table, uniqueKey }) => table === "sensor_data" && uniqueKey),
+  };
+}

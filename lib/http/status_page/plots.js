@@ -1,0 +1,135 @@
+/** The plots of the last 15 minutes. */
+import { count, shortDuration } from "./words.js";
+
+/** The library is a script of its own, which runs before this one. */
+const { uPlot } = /** @type {any} */ (globalThis);
+
+/** @typedef {import("../../monitoring/status.ts").Sample} Sample */
+
+const HEIGHT = 150;
+const SPAN_SECONDS = 15 * 60;
+
+/**
+ * Each plot: its element, the two lines in it, and their values in words, in the axis and in full.
+ *
+ * @typedef {{ id: string, lines: string[], mark: Words, words: Words }} Plot
+ * @typedef {(value: number) => string} Words
+ */
+
+/** @type {Plot[]} */
+const PLOTS = [
+  { id: "rates", lines: ["received", "stored"], mark: short, words: count },
+  {
+    id: "latency",
+    lines: ["latencyMs", "latencyMaxMs"],
+    mark: shortDuration,
+    words: shortDuration,
+  },
+  { id: "waiting", lines: ["waiting", "spooled"], mark: short, words: count },
+];
+
+/** @type {(Plot & { plot: any, element: HTMLElement })[]} */
+let drawn = [];
+
+/** Draws anew what the plots consist of: at the beginning, and when the colours have changed. */
+export function setUpPlots() {
+  for (const { plot } of drawn) plot.destroy();
+  const style = getComputedStyle(document.documentElement);
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+  drawn = PLOTS.map((kind) => {
+    const { id, lines, mark } = kind;
+    const element = /** @type {HTMLElement} */ (document.getElementById(id));
+    const axis = {
+      stroke: colour("--quiet"),
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { show: false },
+      font: "12px system-ui, sans-serif",
+    };
+    const series = lines.map((_, index) => ({
+      stroke: colour(index === 0 ? "--a" : "--b"),
+      width: 1.5,
+      points: { show: false },
+    }));
+    const plot = new uPlot(
+      {
+        width: element.clientWidth,
+        height: HEIGHT,
+        legend: { show: false },
+        padding: [8, 8, 0, 0],
+        cursor: { show: false },
+        scales: {
+          y: {
+            range: (
+              /** @type {any} */ _,
+              /** @type {number} */ _min,
+              /** @type {number} */ max,
+            ) => [0, nice(max)],
+          },
+        },
+        series: [{}, ...series],
+        axes: [
+          {
+            ...axis,
+            space: 70,
+            size: 24,
+            values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(clock),
+          },
+          {
+            ...axis,
+            size: 54,
+            space: 30,
+            values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(mark),
+          },
+        ],
+      },
+      [[], [], []],
+      element,
+    );
+    return { ...kind, plot, element };
+  });
+}
+
+/** The upper end of an axis: a little room above the highest value, and never none at all. */
+function nice(/** @type {number | null} */ max) {
+  return max === null || !(max > 0) ? 1 : max * 1.1;
+}
+
+/** `14:05` for seconds since 1970, in the time zone of the browser. */
+function clock(/** @type {number} */ seconds) {
+  const time = new Date(seconds * 1000);
+  const pad = (/** @type {number} */ number) => String(number).padStart(2, "0");
+  return `${pad(time.getHours())}:${pad(time.getMinutes())}`;
+}
+
+/** `1200` as `1.2k`. */
+function short(/** @type {number} */ number) {
+  if (number >= 1e9) return `${number / 1e9}G`;
+  if (number >= 1e6) return `${number / 1e6}M`;
+  return number >= 1e3 ? `${number / 1e3}k` : String(number);
+}
+
+/** Draws the lines, and writes beside their names where they end. */
+export function updatePlots(/** @type {readonly Sample[]} */ history) {
+  const times = history.map(({ timeMs }) => timeMs / 1000);
+  const end = times.at(-1) ?? Date.now() / 1000;
+  for (const { plot, element, lines, words } of drawn) {
+    const values = lines.map((line) => history.map((sample) => /** @type {any} */ (sample)[line]));
+    const ends = element.parentElement?.querySelectorAll("figcaption b");
+    values.forEach((line, index) => {
+      const last = line.at(-1) ?? null;
+      const end = ends?.[index];
+      if (end) end.textContent = last === null ? "–" : words(last);
+    });
+    plot.batch(() => {
+      plot.setData([times, ...values], false);
+      plot.setScale("x", { min: end - SPAN_SECONDS, max: end });
+    });
+  }
+}
+
+/** Fits the plots to their places. */
+export function resizePlots() {
+  for (const { plot, element } of drawn) {
+    plot.setSize({ width: element.clientWidth, height: HEIGHT });
+  }
+}

@@ -1,0 +1,94 @@
+/** An HTTP server whose monitor tells what a test makes up. */
+import { HttpServer } from "../../lib/http/server.ts";
+import type { Viewer } from "../../lib/monitoring/monitor.ts";
+import type { Sample, SensorStatus, Status } from "../../lib/monitoring/status.ts";
+import { captureLog } from "../support/captured_log.ts";
+import { findFreePort, LOOPBACK } from "../support/ports.ts";
+import { makeSensors } from "../support/readings.ts";
+
+/** A server and who looks. Whoever made it disposes it. */
+export interface Served extends AsyncDisposable {
+  readonly port: number;
+  readonly url: string;
+  /** What is told; to be replaced by what is to be told from then on. */
+  status: Status;
+  /** Those who are told of updates. */
+  readonly viewers: Set<Viewer>;
+  /** Tells them of what `status` is now, as if a second had passed. */
+  update(): void;
+  /** What the log has. */
+  readonly lines: readonly string[];
+}
+
+/** Serves until it is disposed. */
+export function serve(
+  status: Status = makeStatus(),
+  { host = LOOPBACK }: { readonly host?: string } = {},
+): Served {
+  const port = findFreePort();
+  const lines = captureLog();
+  const viewers = new Set<Viewer>();
+  const server = new HttpServer({ host, port }, {
+    monitor: {
+      summary: () => served.status,
+      status: () => served.status,
+      addViewer: (viewer) => {
+        viewers.add(viewer);
+        return served.status;
+      },
+      removeViewer: (viewer) => {
+        viewers.delete(viewer);
+      },
+    },
+    metrics: { contentType: "text/plain", text: () => Promise.resolve("") },
+  });
+  const served: Served = {
+    ...{ port, url: `http://${LOOPBACK}:${port}/`, status, viewers, lines },
+    update(): void {
+      const { history: _history, sensors, ...rest } = served.status;
+      const entries = sensors.map((sensor, index) => ({ index, ...sensor }));
+      const sample = makeSample(Date.now());
+      for (const viewer of viewers) viewer({ ...rest, sample, changes: [], sensors: entries });
+    },
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+  return served;
+}
+
+/** The state of a logger that is well, but for what is given. */
+export function makeStatus(changes: Partial<Status> = {}): Status {
+  const nowMs = Date.now();
+  const connection = { connected: true, text: "connected", sinceMs: nowMs, reconnects: 0 };
+  return {
+    ...{ version: "1.2.3", startedMs: nowMs - 60_000, nowMs, problem: null },
+    ...{ broker: connection, database: connection, oldestWaitingMs: null, spool: null },
+    counts: {
+      ...{ received: 0, redelivered: 0, found: 0, spooled: 0, waiting: 0 },
+      ...{ stored: 0, duplicate: 0, unknown: 0, disabled: 0, rejected: 0, dropped: 0 },
+    },
+    ...{ lastRejected: null, lastUnknown: null, sensors: [], sensorsLeftOut: 0 },
+    history: Array.from({ length: 60 }, (_, index) => makeSample(nowMs - (60 - index) * 1_000)),
+    ...changes,
+  };
+}
+
+function makeSample(timeMs: number): Sample {
+  const flow = { received: 61, stored: 60, latencyMs: 1.5, latencyMaxMs: 9.5 };
+  return { timeMs, ...flow, waiting: 1, spooled: 0 };
+}
+
+/** Sensors that have published just now, but for what is given. */
+export function makeSensorStatuses(
+  count: number,
+  changes: (index: number) => Partial<SensorStatus> = () => ({}),
+): SensorStatus[] {
+  const nowMs = Date.now();
+  return makeSensors(count).map((sensor, index) => ({
+    ...sensor,
+    label: `Sensor ${index + 1}`,
+    ...{ unit: "°C", state: "stored", value: `${index}.123456`, intervalMs: 1_000 },
+    ...{ timeMs: nowMs, seenMs: nowMs },
+    recent: Array.from({ length: 60 }, (_, step) => 1000 + Math.sin(index + step / 3)),
+    ...changes(index),
+  }));
+}

@@ -1,0 +1,67 @@
+/**
+ * The program's sources with something broken on purpose, to see that a test notices.
+ */
+import { cpSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+/** Whether a compiled binary is tested, in which nothing can be broken or patched. */
+export const withoutSources: boolean = Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
+
+/** One replacement in one file of the sources. */
+export interface Breakage {
+  /** Path from the root of the project. */
+  readonly file: string;
+  /** Must occur exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+/** A message without a spool, or one that has not got there yet, is acknowledged as it comes. */
+export const ACKNOWLEDGED_BEFORE_COMMIT: readonly Breakage[] = [{
+  file: "lib/message/delivery.ts",
+  find: "delivery.onSettled = () => this.#settle(delivery, owed);",
+  replace: "this.#settle(delivery, owed);",
+}];
+
+/** A message that goes to the spool is acknowledged before it is written there. */
+export const ACKNOWLEDGED_BEFORE_DISK: readonly Breakage[] = [{
+  file: "lib/pipeline/overflow.ts",
+  find: "if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;",
+  replace: "setTimeout(() => this.#spool.append(deliveries), 60_000);",
+}];
+
+/** A copy of the sources, removed at disposal. */
+export interface BrokenSources extends Disposable {
+  readonly path: string;
+}
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+/**
+ * Copies what the program consists of, and breaks the copy.
+ *
+ * @throws {Error} when the text to replace is not there exactly once: then the sources have
+ * changed, and the counter-test has to be adapted.
+ */
+export function breakSources(breakages: readonly Breakage[]): BrokenSources {
+  const path = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  try {
+    for (const name of ["main.ts", "deno.json", "deno.lock"]) {
+      Deno.copyFileSync(`${ROOT}${name}`, `${path}/${name}`);
+    }
+    cpSync(`${ROOT}lib`, `${path}/lib`, { recursive: true });
+    for (const { file, find, replace } of breakages) {
+      const parts = Deno.readTextFileSync(`${path}/${file}`).split(find);
+      if (parts.length !== 2) {
+        throw new Error(
+          `Breaking '${file}': '${find}' is there ${parts.length - 1} times, not once`,
+        );
+      }
+      Deno.writeTextFileSync(`${path}/${file}`, parts.join(replace));
+    }
+  } catch (error) {
+    Deno.removeSync(path, { recursive: true });
+    throw error;
+  }
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}

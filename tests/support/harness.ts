@@ -1,0 +1,268 @@
+/**
+ * What the tests of the whole program have in common: one PostgreSQL for a file, brokers with a
+ * log that tells about sessions, and questions to ask of the logger, the table and the broker.
+ */
+import assert from "node:assert/strict";
+import type { LoggerProcess } from "./logger_process.ts";
+import {
+  findMosquitto,
+  type MosquittoBroker,
+  type MosquittoOptions,
+  startMosquitto,
+} from "./mosquitto.ts";
+import type { BrokerAddress } from "./mqtt_client.ts";
+import { waitUntil } from "./poll.ts";
+import { type PostgresOptions, type PostgresServer, startPostgres } from "./postgres.ts";
+import type { DatabaseOptions, TestDatabase } from "./postgres_database.ts";
+import { publishReadings } from "./publisher.ts";
+import { makeReadings, makeSensors } from "./readings.ts";
+import { subscribe } from "./subscriber.ts";
+
+/** Where Mosquitto is missing, its tests are left out, except in CI: there they fail. */
+export const withoutMosquitto: boolean = findMosquitto() === null && Deno.env.get("CI") !== "true";
+
+/** The client id of the logger in `loggerEnv`. */
+export const CLIENT_ID = "kraken-logger-test";
+
+/** The sensors that `makeReadings` takes by default; each database has them registered. */
+export const SENSORS = makeSensors(10);
+
+/** One PostgreSQL for all tests of a file. */
+export interface SharedPostgres {
+  readonly server: PostgresServer;
+  /** A database of its own for a test, with {@linkcode SENSORS} registered. */
+  createDatabase(options?: Omit<DatabaseOptions, "name">): Promise<TestDatabase>;
+}
+
+/** Starts a PostgreSQL before the tests of the calling file, and ends it after them. */
+export function usePostgres(options: PostgresOptions = {}): SharedPostgres {
+  let server: PostgresServer | undefined;
+  let databases = 0;
+  Deno.test.beforeAll(async () => {
+    server = await startPostgres(options);
+  });
+  Deno.test.afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+  });
+  const getServer = (): PostgresServer => {
+    assert.ok(server, "PostgreSQL did not start");
+    return server;
+  };
+  return {
+    get server(): PostgresServer {
+      return getServer();
+    },
+    async createDatabase(databaseOptions = {}): Promise<TestDatabase> {
+      const name = `sensors ${++databases}`;
+      const database = await getServer().createDatabase({ ...databaseOptions, name });
+      await database.registerSensors(SENSORS);
+      return database;
+    },
+  };
+}
+
+/** Starts a Mosquitto whose log tells about subscriptions too; see {@linkcode waitForSubscription}. */
+export async function startTellingMosquitto(
+  options: MosquittoOptions = {},
+): Promise<MosquittoBroker> {
+  const types = ["error", "warning", "notice", "information", "subscribe", "unsubscribe"];
+  const config = [...types.map((type) => `log_type ${type}`), ...options.config ?? []];
+  return await startMosquitto({ ...options, config });
+}
+
+/** Which subscription {@linkcode waitForSubscription} waits for. */
+export interface AwaitedSubscription {
+  /** `sensors/#` by default. */
+  readonly filter?: string;
+  /** That of `loggerEnv` by default. */
+  readonly clientId?: string;
+  /** How often it has been made since the last start of the broker; once by default. */
+  readonly times?: number;
+  readonly timeoutMs?: number;
+}
+
+/** Waits until the broker has taken a subscription in. */
+export async function waitForSubscription(
+  broker: MosquittoBroker,
+  options: AwaitedSubscription = {},
+): Promise<void> {
+  const { filter = "sensors/#", clientId = CLIENT_ID, times = 1, timeoutMs = 15_000 } = options;
+  const line = new RegExp(`^${clientId} [012] ${filter.replaceAll(/[$+]/g, "\\$&")}$`);
+  await waitUntil(() => broker.logLines.filter((text) => line.test(text)).length >= times, {
+    timeoutMs,
+    what: `${times} subscriptions of ${clientId} to ${filter}`,
+  });
+}
+
+/** Makes the broker keep messages for a client that has not connected yet. */
+export async function createSession(
+  broker: BrokerAddress,
+  { clientId = CLIENT_ID, filter = "sensors/#" } = {},
+): Promise<void> {
+  await using _subscriber = await subscribe(broker, { clientId, filter });
+}
+
+/** How often a client has connected to Mosquitto since the broker's last start. */
+export function countConnections(broker: MosquittoBroker, clientId: string = CLIENT_ID): number {
+  const connected = `New client connected from `;
+  return broker.logLines.filter((line) =>
+    line.startsWith(connected) && line.includes(` as ${clientId} (`)
+  ).length;
+}
+
+/** Waits until the table has at least so many rows; returns how many there are. */
+export async function waitForRows(
+  database: TestDatabase,
+  count: number,
+  { timeoutMs = 60_000 } = {},
+): Promise<number> {
+  return await waitUntil(async () => {
+    const rows = await database.countReadings();
+    return rows >= count ? rows : null;
+    // Counting many takes some time.
+  }, { what: `${count} rows in the table`, timeoutMs, intervalMs: count < 20_000 ? 25 : 250 });
+}
+
+/** Makes every insert take at least so long, so that a fault finds one under way. */
+export async function slowInserts(database: TestDatabase, seconds: number): Promise<void> {
+  await database.query(`
+    CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM pg_sleep(${seconds}); RETURN NULL; END $$;
+    CREATE TRIGGER linger AFTER INSERT ON sensor_data EXECUTE FUNCTION linger()`);
+}
+
+/** Waits until an insert waits for a lock that the test holds. */
+export async function waitForBlockedInsert(database: TestDatabase): Promise<void> {
+  await waitUntil(async () => {
+    const [row] = await database.query<{ waits: boolean }>(
+      "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits",
+    );
+    return row?.waits;
+  }, { what: "the insert to wait for the lock" });
+}
+
+/** What the logger said that became of the messages. */
+export interface Counts {
+  readonly received: number;
+  readonly stored: number;
+  readonly duplicates: number;
+  readonly unknown: number;
+  readonly disabled: number;
+  readonly rejected: number;
+  readonly dropped: number;
+  readonly redelivered: number;
+  /** Found in the spool at the start. */
+  readonly found: number;
+  /** In the spool at the end. */
+  readonly spooled: number;
+  readonly waiting: number;
+  /** Lost to a spool that was damaged while the logger ran. */
+  readonly unreadable: number;
+}
+
+/** The words of the last line for each count. */
+const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
+  received: "messages received",
+  stored: "stored",
+  duplicates: "duplicates",
+  unknown: "of unknown sensors",
+  disabled: "of disabled sensors",
+  rejected: "rejected",
+  dropped: "dropped",
+  redelivered: "redelivered while in hand",
+  found: "found in the spool",
+  spooled: "in the spool",
+  waiting: "waiting",
+  unreadable: "unreadable in the spool",
+};
+
+/**
+ * The counts in the last line of a logger that was stopped; 0 for what it does not mention. It must
+ * have found them to agree with what it had in memory.
+ */
+export function readCounts(logger: LoggerProcess): Counts {
+  expectNoDefect(logger);
+  const text = logger.lines.findLast((line) => line.includes("Stopped: "));
+  assert.ok(text, `no counts in the output:\n${logger.lines.slice(-20).join("\n")}`);
+  const entries = Object.entries(COUNT_WORDS).map(([name, words]) => {
+    const count = new RegExp(`(\\d+) ${words}[,.]`).exec(text)?.[1];
+    return [name, Number(count ?? 0)];
+  });
+  const counts = Object.fromEntries(entries) as Counts;
+  const { received, found, stored, duplicates, unknown, disabled, rejected } = counts;
+  const ended = stored + duplicates + unknown + disabled + rejected + counts.dropped;
+  const left = counts.spooled + counts.unreadable + counts.waiting;
+  // What waits is the rest by definition: this finds a count that the line leaves out.
+  assert.equal(received + found, ended + left, `do not add up: ${text}`);
+  return counts;
+}
+
+/**
+ * Asserts that the logger has found no defect of its own: as it stops, it compares its counts with
+ * the messages that it still has.
+ */
+function expectNoDefect(logger: LoggerProcess): void {
+  assert.deepEqual(logger.lines.filter((line) => /do not add up|defect/.test(line)), []);
+}
+
+/** Asks the logger to end, which it must do with status 0; returns its counts. */
+export async function stopCleanly(
+  logger: LoggerProcess,
+  signal: Deno.Signal = "SIGTERM",
+): Promise<Counts> {
+  const status = await logger.stop(signal);
+  // Counts that are wrong may be the cause of another status.
+  const counts = readCounts(logger);
+  assert.equal(status, 0, `output:\n${logger.lines.slice(-20).join("\n")}`);
+  return counts;
+}
+
+/**
+ * Lets the logger take everything that the broker has for it, and stops it; returns its counts,
+ * with one message of an unknown sensor more.
+ *
+ * @param topic one that this logger alone subscribes to.
+ */
+export async function stopWhenDrained(
+  logger: LoggerProcess,
+  broker: BrokerAddress,
+  topic = "sensors/marker",
+): Promise<Counts> {
+  await logger.waitForLine("Connected to MQTT broker");
+  // Behind whatever the broker may still have for this session.
+  const sensor = { uuid: crypto.randomUUID() };
+  const readings = makeReadings({ count: 1, sensors: [sensor] });
+  await publishReadings(broker, readings, { topic, qos: 1 });
+  await logger.waitForLine(`Sensor ${sensor.uuid} sid 0`);
+  return await stopCleanly(logger);
+}
+
+/** Asserts that the broker has nothing left for a logger that was just started, and stops it. */
+export async function expectNothingLeft(
+  ...args: Parameters<typeof stopWhenDrained>
+): Promise<void> {
+  const counts = await stopWhenDrained(...args);
+  assert.deepEqual([counts.received, counts.unknown], [1, 1]);
+}
+
+/** The lines of a level, their time and level cut off. */
+export function linesOf(
+  logger: LoggerProcess,
+  level: "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL",
+): string[] {
+  return logger.lines
+    .map((line) => /^\S+ \S+ (\S+) +(.*)$/.exec(line))
+    .filter((match) => match?.[1] === level)
+    .map((match) => match?.[2] ?? "");
+}
+
+/** Asserts that there is exactly one line of the level that matches, and returns it. */
+export function onlyLine(
+  logger: LoggerProcess,
+  level: Parameters<typeof linesOf>[1],
+  pattern: RegExp,
+): string {
+  const lines = linesOf(logger, level).filter((line) => pattern.test(line));
+  assert.equal(lines.length, 1, `${pattern} among:\n${linesOf(logger, level).join("\n")}`);
+  return lines[0] as string;
+}

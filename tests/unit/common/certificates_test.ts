@@ -1,0 +1,91 @@
+import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
+import {
+  isKeyOf,
+  ruleForCertificates,
+  ruleForKey,
+  systemAuthorities,
+} from "../../../lib/common/certificates.ts";
+import { CertificateAuthority } from "../../support/certificates.ts";
+import { withTemporaryDirectory } from "../../support/temporary_directory.ts";
+
+const authority = new CertificateAuthority();
+const ONE = authority.issue({ hosts: ["lab"] });
+const OTHER = authority.issue({ hosts: ["lab"] });
+
+/** As a file that was copied in part, or with something else in it than there should be. */
+function damage(pem: string): string {
+  return pem.replace(/[A-Za-z0-9+/]{64}\r?\n/, "");
+}
+
+Deno.test("certificates are taken with whatever people write around them", () => {
+  const chain = `# The server\n${ONE.cert}\n# and who signed it\n${authority.cert}`;
+  for (const pem of [ONE.cert, chain, ONE.key + ONE.cert, chain.replaceAll("\n", "\r\n")]) {
+    assert.equal(ruleForCertificates(pem), undefined, pem);
+  }
+});
+
+Deno.test("certificates that cannot be read are told, by their number", () => {
+  for (const pem of ["", "secret\n", ONE.key]) {
+    assert.equal(ruleForCertificates(pem), "must name a PEM file with certificates");
+  }
+  for (const broken of [ONE.cert.slice(0, 300), damage(ONE.cert), ONE.cert.replace("MII", "MIJ")]) {
+    assert.match(ruleForCertificates(broken) ?? "", /are whole: number 1 of 1 cannot be read$/);
+    assert.match(
+      ruleForCertificates(authority.cert + broken) ?? "",
+      /number 2 of 2 cannot be read$/,
+    );
+    assert.match(
+      ruleForCertificates(`${authority.cert}${broken}\n${OTHER.cert}`) ?? "",
+      /number 2 of 3 cannot be read$/,
+    );
+  }
+});
+
+Deno.test("keys are taken in each of their forms, unless encrypted or broken", () => {
+  const { privateKey: rsa } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const { privateKey: ec } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const forms = [
+    rsa.export({ type: "pkcs1", format: "pem" }),
+    rsa.export({ type: "pkcs8", format: "pem" }),
+    ec.export({ type: "sec1", format: "pem" }),
+    ec.export({ type: "pkcs8", format: "pem" }),
+  ].map(String);
+  for (const pem of [...forms, ONE.key]) {
+    assert.equal(ruleForKey(pem), undefined, pem);
+    assert.equal(ruleForKey(`${ONE.cert}\n${pem}`), undefined, pem);
+    assert.match(ruleForKey(damage(pem)) ?? "", /that is whole: it cannot be read$/, pem);
+    assert.match(ruleForKey(pem.slice(0, -40)) ?? "", /that is whole: it cannot be read$/, pem);
+  }
+  assert.equal(ruleForKey(ONE.cert), "must name a PEM file with a private key");
+  const encrypted = ONE.key.replaceAll("RSA PRIVATE", "ENCRYPTED PRIVATE");
+  assert.equal(ruleForKey(encrypted), "must name a key that is not encrypted");
+});
+
+Deno.test("a key is told from that of another certificate", () => {
+  assert.ok(isKeyOf(ONE.key, ONE.cert + authority.cert));
+  assert.ok(isKeyOf(ONE.cert + ONE.key, ONE.key + ONE.cert));
+  assert.equal(isKeyOf(OTHER.key, ONE.cert + authority.cert), false);
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  assert.equal(
+    isKeyOf(String(privateKey.export({ type: "sec1", format: "pem" })), ONE.cert),
+    false,
+  );
+});
+
+Deno.test("the system's authorities are those in SSL_CERT_FILE, where that can be read", () => {
+  using directory = withTemporaryDirectory();
+  const path = `${directory.path}/authorities.pem`;
+  const before = Deno.env.get("SSL_CERT_FILE");
+  try {
+    Deno.env.delete("SSL_CERT_FILE");
+    const systems = systemAuthorities();
+    Deno.env.set("SSL_CERT_FILE", path);
+    assert.equal(systemAuthorities(), systems);
+    Deno.writeTextFileSync(path, authority.cert);
+    assert.equal(systemAuthorities(), authority.cert);
+  } finally {
+    if (before === undefined) Deno.env.delete("SSL_CERT_FILE");
+    else Deno.env.set("SSL_CERT_FILE", before);
+  }
+});

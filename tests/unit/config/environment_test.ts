@@ -1,0 +1,61 @@
+/** `.env` as its writer means it, and the system's reasons in the system's words. */
+import assert from "node:assert/strict";
+import { parse as parseWithDotenv } from "dotenv";
+import fc from "fast-check";
+import { parseDotEnv, systemReason } from "../../../lib/config/environment.ts";
+
+Deno.test("a '#' within a value of .env is part of it, and begins a comment after a blank", () => {
+  const cases: [string, Record<string, string>][] = [
+    ["MQTT_TOPIC=lab/#", { MQTT_TOPIC: "lab/#" }],
+    ["MQTT_TOPIC=#", { MQTT_TOPIC: "#" }],
+    ["MQTT_TOPIC=lab/#,site/# # both", { MQTT_TOPIC: "lab/#,site/#" }],
+    ["DATABASE_PASSWORD=a#b", { DATABASE_PASSWORD: "a#b" }],
+    ["DATABASE_PASSWORD=a'b#c", { DATABASE_PASSWORD: "a'b#c" }],
+    ['DATABASE_PASSWORD=a"b#c`d#', { DATABASE_PASSWORD: 'a"b#c`d#' }],
+    ["DATABASE_PASSWORD='a'b#c", { DATABASE_PASSWORD: "'a'b#c" }],
+    ["DATABASE_PASSWORD=a#b\\", { DATABASE_PASSWORD: "a#b\\" }],
+    ["DATABASE_PASSWORD=a\\n#b # c#d", { DATABASE_PASSWORD: "a\\n#b" }],
+    ["DATABASE_PASSWORD = a #b", { DATABASE_PASSWORD: "a" }],
+    ["DATABASE_PASSWORD=a\t#b", { DATABASE_PASSWORD: "a" }],
+    ["DATABASE_PASSWORD= # none", { DATABASE_PASSWORD: "" }],
+    ["DATABASE_PASSWORD='a #b' # c", { DATABASE_PASSWORD: "a #b" }],
+    ["DATABASE_PASSWORD='a#b'#c", { DATABASE_PASSWORD: "a#b" }],
+    ['A="one#\nB=two#\n# three" # four\nC=x#y', { A: "one#\nB=two#\n# three", C: "x#y" }],
+    ['A="open#x\nB="y#z"', { A: '"open#x', B: "y#z" }],
+    ["export MQTT_TOPIC=lab/# # all", { MQTT_TOPIC: "lab/#" }],
+    ["# A=b#c\n  #B=c#d\n\nC: d#e\r\nD=#f\r\nE='g#h' # i\r\n", { C: "d#e", D: "#f", E: "g#h" }],
+    ["\ufeffA=b#c", { A: "b#c" }],
+    ["A=😀#😀", { A: "😀#😀" }],
+  ];
+  for (const [text, expected] of cases) {
+    assert.deepEqual({ ...parseDotEnv(text) }, expected, JSON.stringify(text));
+    const windows = text.replaceAll(/\r?\n/g, "\r\n");
+    assert.deepEqual({ ...parseDotEnv(windows) }, expected, JSON.stringify(windows));
+  }
+});
+
+Deno.test("a value without blanks needs no quotes in .env, and other files read as ever", () => {
+  const value = fc.stringMatching(/^[!#-&(-_a-~äµ€][!-~äµ€]*$/);
+  fc.assert(fc.property(value, value, (first, second) => {
+    const parsed = parseDotEnv(`A=${first}\nexport B=${second} # A=${first}\nC=c`);
+    assert.deepEqual({ ...parsed }, { A: first, B: second, C: "c" });
+  }));
+  const piece = fc.constantFrom("A", "=", "b", " #", "\n#", "'", '"', "`", "\\", "\n", "\r\n", " ");
+  fc.assert(fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
+    const text = pieces.join("");
+    assert.deepEqual(parseDotEnv(text), parseWithDotenv(text));
+  }));
+});
+
+Deno.test("reasons are the system's, without the runtime's additions", () => {
+  const reason = (error: Error): string => systemReason(error);
+  assert.equal(
+    reason(new Deno.errors.NotFound("No such file or directory (os error 2): stat '/gone'")),
+    "No such file or directory",
+  );
+  const message = 'Requires all access to "/dev/stdin", run again with the --allow-all flag';
+  assert.equal(
+    reason(new Deno.errors.NotCapable(message)),
+    "only ordinary files and directories can be used here",
+  );
+});

@@ -1,0 +1,161 @@
+/** Storing a batch of which the database refuses rows: what is told of, and with how many statements. */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { DatabaseConnection, InsertResult } from "../../../lib/database/connection.ts";
+import { DatabaseError } from "../../../lib/database/errors.ts";
+import type { Reading } from "../../../lib/message/reading.ts";
+import { storeReadings } from "../../../lib/database/storing.ts";
+
+/** A reading that its sid tells from the others. */
+interface Item {
+  readonly reading: Reading;
+}
+
+function makeItems(count: number): Item[] {
+  return Array.from({ length: count }, (_, sid) => ({
+    reading: { timeMicros: 0n, uuid: "0".repeat(32), sid, value: "1" } as unknown as Reading,
+  }));
+}
+
+/** A connection to a database that refuses some sids, and that is gone after some statements. */
+class FakeConnection {
+  readonly #refused: ReadonlySet<number>;
+  readonly #lastStatement: number;
+  readonly stored: number[] = [];
+  statements = 0;
+
+  constructor(refused: Iterable<number>, lastStatement = Infinity) {
+    this.#refused = new Set(refused);
+    this.#lastStatement = lastStatement;
+  }
+
+  get connection(): DatabaseConnection {
+    return this as unknown as DatabaseConnection;
+  }
+
+  /** Rows that it takes at a time. */
+  limit = Infinity;
+
+  insert(readings: readonly Reading[]): Promise<InsertResult> {
+    assert.notEqual(readings.length, 0);
+    if (readings.length > this.limit) {
+      return Promise.reject(new DatabaseError("limit", { cause: undefined, sqlState: "53400" }));
+    }
+    if (++this.statements > this.#lastStatement) {
+      return Promise.reject(new DatabaseError("gone", { cause: undefined }));
+    }
+    const bad = readings.find(({ sid }) => this.#refused.has(sid));
+    if (bad !== undefined) {
+      const options = { cause: undefined, sqlState: "22003" };
+      return Promise.reject(new DatabaseError(`row ${bad.sid} violates a constraint`, options));
+    }
+    this.stored.push(...readings.map(({ sid }) => sid));
+    return Promise.resolve({
+      stored: readings.length,
+      duplicates: 0,
+      unknown: [],
+      disabled: [],
+      durationMs: 1,
+    });
+  }
+}
+
+/** What was told, in the order in which it was told. */
+class Told {
+  readonly stored: number[] = [];
+  readonly refused: number[] = [];
+  readonly reasons: string[] = [];
+  readonly failed: number[] = [];
+
+  readonly onStored = (items: readonly Item[], result: InsertResult): void => {
+    assert.equal(result.stored, items.length);
+    this.stored.push(...items.map(({ reading }) => reading.sid));
+  };
+
+  readonly onRefused = ({ reading }: Item, reason: string): void => {
+    this.refused.push(reading.sid);
+    this.reasons.push(reason);
+  };
+
+  readonly onFailed = ({ reading }: Item, error: DatabaseError): void => {
+    assert.ok(!error.isContent && !error.isOfServer);
+    this.failed.push(reading.sid);
+  };
+}
+
+const cases = fc.integer({ min: 1, max: 2_000 }).chain((count) =>
+  fc.record({
+    count: fc.constant(count),
+    refused: fc.uniqueArray(fc.nat({ max: count - 1 }), { maxLength: 12 }),
+  })
+);
+
+Deno.test("a batch that the database takes is one statement", async () => {
+  const fake = new FakeConnection([]);
+  const told = new Told();
+  await storeReadings(fake.connection, makeItems(2_000), told);
+  assert.deepEqual([fake.statements, told.stored.length, told.refused.length], [1, 2_000, 0]);
+});
+
+Deno.test("a batch that is too large for the database is stored in parts, if there are any", async () => {
+  const fake = new FakeConnection([]);
+  const told = new Told();
+  fake.limit = 300;
+  await storeReadings(fake.connection, makeItems(2_000), told);
+  assert.deepEqual(told.stored, [...Array(2_000).keys()]);
+  fake.limit = 0;
+  await storeReadings(fake.connection, makeItems(2), told);
+  assert.deepEqual([told.refused, told.failed], [[], [0, 1]]);
+});
+
+Deno.test("an empty batch is no statement", async () => {
+  const fake = new FakeConnection([]);
+  const told = new Told();
+  await storeReadings(fake.connection, [], told);
+  assert.deepEqual([fake.statements, told.stored], [0, []]);
+});
+
+Deno.test("a refused row is told of with the database's words", async () => {
+  const told = new Told();
+  await storeReadings(new FakeConnection([0]).connection, makeItems(1), told);
+  assert.deepEqual(told.reasons, ["the database refuses it: row 0 violates a constraint"]);
+});
+
+Deno.test("each row is told of once, in order, whatever is refused, with few statements", async () => {
+  await fc.assert(fc.asyncProperty(cases, async ({ count, refused }) => {
+    const fake = new FakeConnection(refused);
+    const told = new Told();
+    await storeReadings(fake.connection, makeItems(count), told);
+    assert.deepEqual(told.refused, refused.toSorted((one, other) => one - other));
+    const good = [...Array(count).keys()].filter((sid) => !refused.includes(sid));
+    assert.deepEqual(told.stored, good);
+    assert.deepEqual(fake.stored, good);
+    assert.equal(told.reasons.length, refused.length);
+    const most = 1 + refused.length * 2 * Math.ceil(Math.log2(count));
+    assert.ok(fake.statements <= most, `${fake.statements} statements, ${most} expected at most`);
+  }));
+});
+
+Deno.test("a connection that is lost ends it, and what was told of is what is stored", async () => {
+  const lost = fc.tuple(cases, fc.nat({ max: 30 }));
+  await fc.assert(fc.asyncProperty(lost, async ([{ count, refused }, lastStatement]) => {
+    const fake = new FakeConnection(refused, lastStatement);
+    const told = new Told();
+    let failed = false;
+    try {
+      await storeReadings(fake.connection, makeItems(count), told);
+    } catch (error) {
+      assert.ok(error instanceof DatabaseError && !error.isContent);
+      failed = true;
+    }
+    assert.equal(failed, fake.statements > lastStatement);
+    assert.deepEqual(told.stored, fake.stored);
+    assert.equal(
+      new Set([...told.stored, ...told.refused]).size,
+      told.stored.length +
+        told.refused.length,
+    );
+    assert.ok(told.refused.every((sid) => refused.includes(sid)));
+    if (!failed) assert.equal(told.stored.length + told.refused.length, count);
+  }));
+});

@@ -1,0 +1,264 @@
+/** The file of the spool: who may open it, what a transaction is, and what becomes of a damaged one. */
+import assert from "node:assert/strict";
+import { Spool } from "../../../lib/spool/spool.ts";
+import { SpoolDatabase, SpoolError } from "../../../lib/spool/file.ts";
+import { captureLog, withoutTime } from "../../support/captured_log.ts";
+import { withTemporaryDirectory } from "../../support/temporary_directory.ts";
+import {
+  damagePages,
+  damageUnder,
+  MEBIBYTE,
+  message,
+  messages,
+  pagesWith,
+  replaceInFile,
+  TemporarySpool,
+} from "../../support/temporary_spool.ts";
+
+const INSERT = "INSERT INTO message (id, time_ms, topic, payload) VALUES (?, 0, ?, ?)";
+
+function insert(database: SpoolDatabase, id: number, bytes = 0): void {
+  database.run(INSERT, id, String(id), new Uint8Array(bytes));
+}
+
+function ids(database: SpoolDatabase): unknown[] {
+  return database.all("SELECT id FROM message ORDER BY id").map(({ id }) => id);
+}
+
+Deno.test("the directory is made where it is missing", () => {
+  using directory = withTemporaryDirectory();
+  const config = { directory: `${directory.path}/var/lib/kraken`, maxBytes: MEBIBYTE };
+  using database = SpoolDatabase.open(config);
+  assert.deepEqual(ids(database), []);
+  assert.ok(Deno.statSync(SpoolDatabase.path(config)).isFile);
+});
+
+Deno.test("a directory that cannot be made is refused with the system's reason", () => {
+  using directory = withTemporaryDirectory();
+  Deno.writeTextFileSync(`${directory.path}/file`, "");
+  const config = { directory: `${directory.path}/file/spool`, maxBytes: MEBIBYTE };
+  assert.throws(
+    () => SpoolDatabase.open(config),
+    /^SpoolError: the directory cannot be created: Not a directory$/,
+  );
+});
+
+Deno.test("what survives a loss of power is asked of SQLite", () => {
+  using temporary = new TemporarySpool();
+  const database = temporary.open();
+  const pragma = (name: string): unknown =>
+    Object.values(database.all(`PRAGMA ${name}`)[0] ?? {})[0];
+  assert.deepEqual([pragma("synchronous"), pragma("journal_mode")], [2, "persist"]);
+});
+
+Deno.test("a second logger is refused, and is not once the first has ended", () => {
+  using temporary = new TemporarySpool();
+  const database = temporary.open();
+  insert(database, 1);
+  assert.throws(() => SpoolDatabase.open(temporary.config), (error) => {
+    assert.ok(error instanceof SpoolError);
+    assert.match(error.message, /^another logger is using it/);
+    return true;
+  });
+  insert(database, 2);
+  assert.deepEqual(ids(database), [1, 2]);
+  temporary.close();
+  using next = SpoolDatabase.open(temporary.config);
+  assert.deepEqual(ids(next), [1, 2]);
+});
+
+Deno.test("a refused start leaves the directory to the next one", () => {
+  using temporary = new TemporarySpool();
+  Deno.mkdirSync(temporary.path);
+  assert.throws(() => temporary.open(), SpoolError);
+  Deno.removeSync(temporary.path);
+  assert.deepEqual(ids(temporary.open()), []);
+});
+
+Deno.test("a spool can be looked at beside the logger, if there is one", () => {
+  using temporary = new TemporarySpool();
+  assert.throws(
+    () => SpoolDatabase.attach(temporary.config),
+    /^SpoolError: there is no '.*sqlite'/,
+  );
+  assert.deepEqual([...Deno.readDirSync(temporary.config.directory)], []);
+  const database = temporary.open();
+  insert(database, 1);
+  {
+    using beside = SpoolDatabase.attach(temporary.config);
+    insert(database, 2);
+    assert.deepEqual(ids(beside), [1, 2]);
+    beside.run("DELETE FROM message WHERE id = 1");
+  }
+  assert.deepEqual(ids(database), [2]);
+  temporary.close();
+  using alone = SpoolDatabase.attach(temporary.config);
+  assert.deepEqual(ids(alone), [2]);
+});
+
+Deno.test("a transaction is all or nothing", () => {
+  using temporary = new TemporarySpool();
+  const database = temporary.open();
+  insert(database, 1);
+  const failures: [() => void, RegExp][] = [
+    [() => insert(database, 1), /UNIQUE/],
+    [() => database.run("INSERT INTO nowhere VALUES (1)"), /no such table/],
+    [() => insert(database, 3, 2 * 64 * MEBIBYTE), /full/],
+  ];
+  for (const [fail, words] of failures) {
+    assert.throws(() =>
+      database.transaction(() => {
+        insert(database, 2);
+        fail();
+      }), (error) => {
+      assert.ok(error instanceof SpoolError);
+      assert.match(error.message, words);
+      return true;
+    });
+    assert.deepEqual(ids(database), [1]);
+  }
+  database.transaction(() => {
+    insert(database, 2);
+    insert(database, 3);
+  });
+  assert.deepEqual(temporary.topics(), ["1", "2", "3"]);
+});
+
+Deno.test("the file does not exceed what it may take, and deletions make room", () => {
+  using temporary = new TemporarySpool({ maxBytes: MEBIBYTE });
+  const database = temporary.open();
+  const emptyBytes = Deno.statSync(temporary.path).size;
+  let id = 0;
+  assert.throws(() => {
+    while (true) insert(database, ++id, 10_000);
+  }, /^SpoolError: database or disk is full$/);
+  const { usedBytes } = database;
+  assert.ok(id * 10_000 > 0.4 * MEBIBYTE, `${id} rows`);
+  assert.ok(Deno.statSync(temporary.path).size <= MEBIBYTE);
+  assert.ok(usedBytes > id * 10_000 && usedBytes <= MEBIBYTE);
+  assert.equal(database.run("DELETE FROM message WHERE id <= 20"), 20);
+  assert.ok(database.usedBytes < usedBytes - 20 * 10_000);
+  insert(database, id, 10_000);
+  database.run("DELETE FROM message");
+  database.shrink();
+  assert.equal(Deno.statSync(temporary.path).size, emptyBytes);
+});
+
+Deno.test("a lower limit keeps what is there", () => {
+  using temporary = new TemporarySpool();
+  const database = temporary.open();
+  for (let id = 1; id <= 300; id++) insert(database, id, 10_000);
+  const lower = temporary.open({ maxBytes: MEBIBYTE });
+  assert.equal(ids(lower).length, 300);
+  assert.throws(() => insert(lower, 1_000, 100_000), SpoolError);
+  lower.run("DELETE FROM message WHERE id > 1");
+  insert(lower, 1_000, 100_000);
+});
+
+/** A spool with messages whose topics are easy to find in the file, closed. */
+function fill(temporary: TemporarySpool, { count = 2_000, bytes = 100 } = {}): void {
+  const spool = new Spool(temporary.open());
+  spool.append(Array.from({ length: count }, (_, index) => message(`w${index}w`, { bytes })));
+  temporary.close();
+}
+
+Deno.test("a damaged file is kept, told of, and replaced by what can be read of it", () => {
+  const lines = captureLog();
+  using temporary = new TemporarySpool();
+  fill(temporary);
+  damagePages(temporary.path, pagesWith(temporary.path, "w1000w"));
+  const database = temporary.open();
+  const { length } = ids(database);
+  assert.ok(length < 2_000 && length > 1_900, `${length} messages are left`);
+  const [aside, ...more] = temporary.damagedFiles();
+  assert.deepEqual(more, []);
+  assert.equal(lines.length, 1);
+  const [line = ""] = lines.map(withoutTime);
+  assert.ok(line.startsWith(`ERROR    The spool '${temporary.path}' is damaged (`), line);
+  assert.ok(
+    line.includes(`It is kept as '${temporary.config.directory}/${aside}'; ${length} `),
+    line,
+  );
+  temporary.open();
+  assert.equal(lines.length, 1);
+});
+
+Deno.test("all is found again where only the beginning of the file is damaged", () => {
+  captureLog();
+  const damages: ((path: string) => void)[] = [
+    (path) => damagePages(path, [0]),
+    (path) => replaceInFile(path, { from: "SQLite format 3", to: "SQLite format ?" }),
+    (path) => replaceInFile(path, { from: "CREATE TABLE message", to: "CREATE TABLX message" }),
+  ];
+  for (const damage of damages) {
+    using temporary = new TemporarySpool();
+    fill(temporary);
+    damage(temporary.path);
+    assert.equal(ids(temporary.open()).length, 2_000, String(damage));
+    assert.equal(temporary.damagedFiles().length, 1);
+  }
+});
+
+Deno.test("a file in which nothing can be read is kept, and an empty one begun", () => {
+  const lines = captureLog();
+  using temporary = new TemporarySpool();
+  Deno.writeTextFileSync(temporary.path, "This is no database. ".repeat(1_000));
+  const database = temporary.open();
+  assert.deepEqual(ids(database), []);
+  insert(database, 1);
+  assert.equal(temporary.damagedFiles().length, 1);
+  assert.match(lines[0] ?? "", /; 0 messages could be read/);
+});
+
+Deno.test("what does not fit into the new file is not passed over", () => {
+  const lines = captureLog();
+  using temporary = new TemporarySpool();
+  fill(temporary, { count: 12_000 });
+  damagePages(temporary.path, pagesWith(temporary.path, "w6000w"));
+  // Whether such a start is refused or goes on with all of it: the next one must not find less.
+  try {
+    temporary.open({ maxBytes: MEBIBYTE });
+  } catch (error) {
+    assert.ok(error instanceof SpoolError, String(error));
+  }
+  const { length } = ids(temporary.open());
+  const told = lines.map((line) => Number(/; (\d+) messages could be read/.exec(line)?.[1] ?? 0));
+  assert.ok(length > 11_900, `${length} messages are left, ${told} were told of`);
+});
+
+Deno.test("whoever looks at a damaged file beside the logger leaves it as it is", () => {
+  captureLog();
+  using temporary = new TemporarySpool();
+  fill(temporary);
+  damagePages(temporary.path, [0]);
+  const before = Deno.readFileSync(temporary.path);
+  assert.throws(() => SpoolDatabase.attach(temporary.config), SpoolError);
+  assert.deepEqual(Deno.readFileSync(temporary.path), before);
+  assert.deepEqual(temporary.damagedFiles(), []);
+});
+
+Deno.test("damage found on the way is put right once, and whoever counts is told", () => {
+  const works: [string, (database: SpoolDatabase) => unknown][] = [
+    ["a query", (database) => database.all("SELECT sum(length(payload)) FROM message")],
+    ["a statement", (database) => database.run("UPDATE message SET time_ms = 1")],
+    ["a transaction", (database) => {
+      database.transaction(() => database.run("UPDATE message SET time_ms = 1"));
+    }],
+  ];
+  for (const [name, work] of works) {
+    const lines = captureLog();
+    using temporary = new TemporarySpool();
+    const database = temporary.open();
+    new Spool(database).append(messages(2_000, { bytes: 100 }));
+    database.run("UPDATE message SET topic = 'w1000w' WHERE id = 1000");
+    let rescues = 0;
+    database.onRescued = () => rescues++;
+    damageUnder(temporary, "w1000w");
+    assert.throws(() => work(database), SpoolError, name);
+    work(database);
+    assert.deepEqual([name, rescues, lines.length], [name, 1, 1]);
+    assert.equal(temporary.damagedFiles().length, 1, name);
+    const { length } = ids(database);
+    assert.ok(length > 1_900 && length < 2_000, `${length} messages are left`);
+  }
+});

@@ -1,0 +1,90 @@
+/** What the log says of a spool that fills and empties. */
+import assert from "node:assert/strict";
+import type { Spool } from "../../../lib/spool/spool.ts";
+import { SpoolProgress } from "../../../lib/spool/progress.ts";
+import { captureLog, withoutTime } from "../../support/captured_log.ts";
+
+/** Counts in place of a spool, the time, and the lines since the last call of `lines`. */
+class Course {
+  readonly #counts = { count: 0, removedCount: 0 };
+  readonly #log = captureLog();
+  readonly #progress = new SpoolProgress(this.#counts as unknown as Spool);
+  #nowMs = 12_345;
+
+  /** `seconds` later that many messages are in the spool, and so many more have left it. */
+  after(seconds: number, { count, left = 0 }: { count: number; left?: number }): string[] {
+    this.#nowMs += seconds * 1000;
+    this.#counts.count = count;
+    this.#counts.removedCount += left;
+    this.#progress.look(this.#nowMs);
+    return this.#log.splice(0).map(withoutTime);
+  }
+}
+
+Deno.test("an empty spool is no news", () => {
+  const course = new Course();
+  for (let look = 0; look < 5; look++) assert.deepEqual(course.after(100, { count: 0 }), []);
+});
+
+Deno.test("a spool that is empty again within five seconds is a DEBUG line", () => {
+  const course = new Course();
+  assert.deepEqual(course.after(0, { count: 3 }), []);
+  assert.deepEqual(course.after(4, { count: 9 }), []);
+  assert.deepEqual(course.after(0.5, { count: 0, left: 9 }), [
+    "DEBUG    The spool is empty again: 9 messages went through it in 4.5 s.",
+  ]);
+});
+
+Deno.test("a long outage is one line, the emptying one ever more rarely, and the end one", () => {
+  const course = new Course();
+  course.after(0, { count: 1 });
+  assert.deepEqual(course.after(5, { count: 500 }), [
+    "INFO     500 messages are in the spool until the database takes them.",
+  ]);
+  for (let look = 0; look < 10; look++) {
+    assert.deepEqual(course.after(30, { count: 1_000 * (look + 1) }), []);
+  }
+  assert.deepEqual(course.after(9, { count: 9_500, left: 500 }), []);
+  assert.deepEqual(course.after(1, { count: 8_000, left: 2_000 }), [
+    "INFO     Emptying the spool: 8000 messages left, 250 stored a second, 40 s left.",
+  ]);
+  assert.deepEqual(course.after(19, { count: 7_000, left: 2_000 }), []);
+  assert.deepEqual(course.after(1, { count: 6_000, left: 1_000 }), [
+    "INFO     Emptying the spool: 6000 messages left, 150 stored a second, 60 s left.",
+  ]);
+  assert.deepEqual(course.after(40, { count: 6_500, left: 2_000 }), [
+    "INFO     Emptying the spool: 6500 messages left, 50 stored a second, and it still grows.",
+  ]);
+  const [last = "", ...more] = course.after(3, { count: 0, left: 6_500 });
+  assert.equal(
+    last,
+    "INFO     The spool is empty again: 14000 messages went through it in 378.0 s.",
+  );
+  assert.deepEqual(more, []);
+  assert.deepEqual(course.after(100, { count: 0 }), []);
+});
+
+Deno.test("the next time counts from the beginning", () => {
+  const course = new Course();
+  course.after(0, { count: 5 });
+  course.after(6, { count: 5 });
+  course.after(1, { count: 0, left: 5 });
+  course.after(60, { count: 2 });
+  assert.deepEqual(course.after(1, { count: 0, left: 2 }), [
+    "DEBUG    The spool is empty again: 2 messages went through it in 1.0 s.",
+  ]);
+});
+
+Deno.test("what is left is told in seconds, minutes or hours", () => {
+  const left = (count: number): string | undefined => {
+    const course = new Course();
+    course.after(0, { count: count + 100 });
+    course.after(5, { count: count + 100 });
+    const [line = ""] = course.after(10, { count, left: 100 });
+    return /second, (.*) left/.exec(line)?.[1];
+  };
+  assert.equal(left(990), "99 s");
+  assert.equal(left(1_000), "2 min");
+  assert.equal(left(59_000), "99 min");
+  assert.equal(left(60_000), "1.7 h");
+});
