@@ -3,6 +3,7 @@
  * logger's own MQTT connection, which copes with what Mosquitto 2.0 does after a backlog, without
  * anything behind it.
  */
+import { DEFAULT_TUNING } from "../lib/config/tuning.ts";
 import { MqttConnection } from "../lib/mqtt/connection.ts";
 import type { Delivery } from "../lib/message/delivery.ts";
 import { printResult, readJob } from "./program.ts";
@@ -29,7 +30,7 @@ async function receive({ host, port, clientId, count }: ReceiverJob): Promise<Re
   const settleAll = (): void => {
     const settled = deliveries;
     deliveries = [];
-    for (const delivery of settled) delivery.settle();
+    for (const delivery of settled) delivery.markSafe();
     rest -= settled.length;
     if (rest === 0) received.resolve();
   };
@@ -41,14 +42,15 @@ async function receive({ host, port, clientId, count }: ReceiverJob): Promise<Re
     persistent: true,
     user: undefined,
     password: undefined,
-    heldBefore: () => ({ count: 0, bytes: 0 }),
-    onDelivery: (delivery) => {
+    earlierInFlight: () => ({ count: 0, bytes: 0 }),
+    onMessage: (delivery, acknowledge) => {
       startMs ??= performance.now();
-      // At once, but not before it is noted what is owed for it.
+      acknowledge(delivery);
+      // All messages of one segment are acknowledged together.
       if (deliveries.length === 0) queueMicrotask(settleAll);
       deliveries.push(delivery);
-      return delivery;
     },
+    tuning: DEFAULT_TUNING,
     signal: new AbortController().signal,
   });
   const closed = connection.closed.then((reason) => {

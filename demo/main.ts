@@ -3,12 +3,13 @@
  * one process, connected over TCP, with a look at the table every second.
  */
 
+import { sleep } from "../lib/common/backoff.ts";
+import { describeError } from "../lib/common/error_text.ts";
 import { type Config, parseConfig } from "../lib/config/config.ts";
 import { describeEndpoint, type Endpoint } from "../lib/common/endpoint.ts";
 import { readTextFile } from "../lib/config/environment.ts";
 import { configureLog } from "../lib/common/log.ts";
 import { Logger } from "../lib/logger.ts";
-import { describeError, sleep } from "../lib/common/retry.ts";
 import { HELP, type Options, parseCommandLine, UsageError } from "./command_line.ts";
 import { createSession, forgetSession } from "./mqtt_client.ts";
 import { SimulatedNode } from "./node.ts";

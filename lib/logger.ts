@@ -1,46 +1,43 @@
 /**
- * The logger: subscriber, inbox, spool and writer joined, started and stopped in the right order.
+ * The logger: joins subscriber, pipeline, spool and monitoring, and starts and stops them in the
+ * right order.
  */
 
+import { sleep } from "./common/backoff.ts";
+import { log } from "./common/log.ts";
 import type { Config } from "./config/config.ts";
-import type { Delivery } from "./message/delivery.ts";
-import { Inbox } from "./pipeline/inbox.ts";
+import { DatabaseConnection } from "./database/connection.ts";
+import { Metrics } from "./http/metrics.ts";
+import { HttpServer } from "./http/server.ts";
 import { Health } from "./monitoring/health.ts";
 import { StoreHistograms } from "./monitoring/histograms.ts";
-import { HttpServer } from "./http/server.ts";
-import { FloodGuard, log } from "./common/log.ts";
-import { Metrics } from "./http/metrics.ts";
 import { Monitor, type MonitoredParts, summarize } from "./monitoring/monitor.ts";
-import { MqttSubscriber } from "./mqtt/subscriber.ts";
-import { Overflow } from "./pipeline/overflow.ts";
-import { shortenPayload } from "./message/reading.ts";
-import { sleep } from "./common/retry.ts";
-import { Spool } from "./spool/spool.ts";
-import { SpoolDatabase } from "./spool/file.ts";
-import { Statistics } from "./pipeline/statistics.ts";
 import type { Summary } from "./monitoring/status.ts";
-import { SubscriptionRecord } from "./spool/subscription_record.ts";
+import { MqttSubscriber } from "./mqtt/subscriber.ts";
+import { DatabaseState } from "./pipeline/database_state.ts";
+import { Inbox } from "./pipeline/inbox.ts";
+import { Intake } from "./pipeline/intake.ts";
+import { Outcomes } from "./pipeline/outcomes.ts";
+import { Overflow } from "./pipeline/overflow.ts";
+import { Statistics } from "./pipeline/statistics.ts";
 import { Writer } from "./pipeline/writer.ts";
+import { SpoolDatabase } from "./spool/file.ts";
+import { Spool } from "./spool/spool.ts";
+import { SubscriptionRecord } from "./spool/subscription_record.ts";
 
-/** Time to commit and acknowledge what is in hand when the logger is told to stop. */
+/** Time to commit and acknowledge the messages in flight when the logger is stopped. */
 const DRAIN_TIMEOUT_MS = 10_000;
 
-/** An insert that takes longer is not waited for, where what it stores is in the spool as well. */
+/** A shutdown does not wait longer for an insert whose readings are in the spool as well. */
 const INSERT_PATIENCE_MS = 2_000;
 
-/** Time between two looks whether everything in hand is safe. */
+/** Interval of the check whether every message is safe. */
 const POLL_MS = 20;
 
-/** Time between two looks at whether the logger moves. */
-const LOOK_MS = 1_000;
+/** Interval of the health check. */
+const HEALTH_INTERVAL_MS = 1_000;
 
-/** Time between two writings of the records. */
-const RECORDS_MS = 10_000;
-
-/** Time between two lines with all counts. */
-const ACCOUNT_MS = 3600 * 1000;
-
-/** What there is only where HTTP is configured. */
+/** The parts that exist only if HTTP is configured. */
 interface HttpParts {
   readonly monitor: Monitor;
   readonly metrics: Metrics;
@@ -50,74 +47,86 @@ interface HttpParts {
 /** Carries readings from the broker to the database from `start` until `stop`. */
 export class Logger {
   readonly statistics: Statistics;
+  readonly #config: Config;
   readonly #spoolDatabase: SpoolDatabase | undefined;
   readonly #inbox: Inbox;
   readonly #overflow: Overflow | undefined;
-  readonly #subscriber: MqttSubscriber;
   readonly #writer: Writer;
-  readonly #drops = new FloodGuard("QoS 0 messages that were dropped");
+  readonly #intake: Intake;
+  readonly #subscriber: MqttSubscriber;
+  readonly #parts: MonitoredParts;
+  readonly #http: HttpParts | undefined;
   readonly #stopSubscribing = new AbortController();
   readonly #stopWriting = new AbortController();
   #subscribing: Promise<void> = Promise.resolve();
   #writing: Promise<void> = Promise.resolve();
   #overflowing: Promise<void> = Promise.resolve();
-  readonly #parts: MonitoredParts;
-  readonly #http: HttpParts | undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
 
   /**
-   * Opens the spool and listens for HTTP requests, where that is configured.
+   * Opens the spool and listens for HTTP requests, as far as that is configured.
    *
    * @throws {SpoolError} when the spool cannot be used.
    * @throws {HttpError} when the HTTP server cannot be started.
    */
   constructor(config: Config) {
+    const { database, mqtt, http, tuning } = config;
+    this.#config = config;
     this.#spoolDatabase = config.spool && SpoolDatabase.open(config.spool);
     const spool = this.#spoolDatabase && new Spool(this.#spoolDatabase);
     this.statistics = new Statistics(spool);
-    this.#inbox = new Inbox(spool);
+    const { statistics } = this;
+    const countWaiting = (): number => statistics.waiting + statistics.spooled;
+    const state = new DatabaseState(database, countWaiting);
+    this.#inbox = new Inbox(spool, tuning);
     this.#overflow = spool && new Overflow({
       inbox: this.#inbox,
       spool,
-      isDatabaseAway: () => this.#writer.isDatabaseAway,
+      isDatabaseAway: () => state.isAway,
+      tuning,
     });
-    this.#subscriber = new MqttSubscriber(config.mqtt, {
-      onDelivery: (delivery) => this.#takeIn(delivery),
-      statistics: this.statistics,
-      record: config.mqtt.clientId === undefined
-        ? undefined
-        : this.#spoolDatabase && new SubscriptionRecord(this.#spoolDatabase, config.mqtt.clientId),
-    });
-    this.#writer = new Writer(config.database, {
-      inbox: this.#inbox,
-      statistics: this.statistics,
+    const outcomes = new Outcomes({
+      statistics,
       spoolDatabase: this.#spoolDatabase,
-      onInserted: config.http && ((batch, result) => this.#http?.monitor.onInserted(batch, result)),
+      onInserted: http && ((batch, result) => this.#http?.monitor.onInserted(batch, result)),
+      tuning,
     });
-    const { statistics } = this;
+    this.#writer = new Writer(database, {
+      inbox: this.#inbox,
+      outcomes,
+      state,
+      open: (signal) => DatabaseConnection.open(database, signal),
+    });
+    this.#intake = new Intake({ inbox: this.#inbox, statistics, tuning });
+    this.#subscriber = new MqttSubscriber(mqtt, {
+      onDelivery: (delivery) => this.#intake.accept(delivery),
+      onRedelivered: () => this.#intake.acceptRedelivery(),
+      store: mqtt.clientId === undefined
+        ? undefined
+        : this.#spoolDatabase && new SubscriptionRecord(this.#spoolDatabase, mqtt.clientId),
+    });
     const health = new Health(() => ({
       waiting: this.#inbox.inMemory + statistics.spooled,
       storing: this.#writer.attempts + statistics.ended,
       isBrokerConnected: this.#subscriber.connectionStatus.connected,
       connecting: this.#subscriber.attempts,
-    }));
+    }), tuning);
     this.#parts = {
-      ...{ statistics, health, spool },
+      ...{ statistics, health, spool, state },
       inbox: this.#inbox,
       subscriber: this.#subscriber,
-      writer: this.#writer,
       overflow: this.#overflow,
       spoolMaxBytes: config.spool?.maxBytes ?? 0,
     };
     this.#http = this.#serve(config);
-    if (config.mqtt.clientId === undefined) {
+    if (mqtt.clientId === undefined) {
       log.warning(
-        "MQTT_CLIENT_ID is not set: the broker keeps nothing while the logger is away, so that " +
+        "MQTT_CLIENT_ID is not set: the broker queues nothing while the logger is away, so that " +
           "messages are lost at every restart and every interruption of the connection.",
       );
     }
-    if (this.statistics.found > 0) {
-      log.info(`${this.statistics.found} messages are in the spool from before.`);
+    if (statistics.found > 0) {
+      log.info(`${statistics.found} messages are in the spool from an earlier run.`);
     }
   }
 
@@ -140,7 +149,7 @@ export class Logger {
     return summarize(this.#parts);
   }
 
-  /** Starts; connections are made in the background. `failed` rejects if that ends by a defect. */
+  /** Starts; connections are made in the background. `failed` rejects if a defect ends a part. */
   start(): { readonly failed: Promise<never> } {
     const failed = Promise.withResolvers<never>();
     this.#subscribing = this.#subscriber.run(this.#stopSubscribing.signal);
@@ -151,20 +160,19 @@ export class Logger {
     }
     this.#http?.monitor.start();
     this.#timers.push(
-      setInterval(() => {
-        this.#inbox.mark();
-        this.#parts.health.look();
-      }, LOOK_MS),
-      setInterval(() => this.#writer.keepRecords(), RECORDS_MS),
-      setInterval(() => log.info(`In the course of this run: ${this.statistics}.`), ACCOUNT_MS),
+      setInterval(() => this.#parts.health.tick(), HEALTH_INTERVAL_MS),
+      setInterval(
+        () => log.info(`Totals since start: ${this.statistics}.`),
+        this.#config.tuning.totalsIntervalMs,
+      ),
     );
     return { failed: failed.promise };
   }
 
   /**
-   * Stops taking messages in, commits and acknowledges what is in hand within ten seconds, and
-   * disconnects; what the database does not take in time goes to the spool. Returns how many
-   * messages could not be finished; those that the broker keeps for this client, it sends again.
+   * Stops the intake, commits and acknowledges the messages in flight within ten seconds, and
+   * disconnects; messages that the database does not store in time go to the spool. Returns how
+   * many messages could not be finished; the broker sends those again that it keeps for this client.
    */
   async stop(): Promise<number> {
     this.#subscriber.stopIntake();
@@ -180,7 +188,7 @@ export class Logger {
       this.#http?.metrics.stop();
       await Promise.all([this.#http?.monitor.stop(), this.#http?.server.stop()]);
       this.#inbox.dispose();
-      this.#drops.flush();
+      this.#intake.flush();
     }
     const { waiting } = this.statistics;
     if (waiting !== this.#inbox.inMemory) {
@@ -193,30 +201,17 @@ export class Logger {
     return waiting;
   }
 
-  /** Resolves when everything in hand is stored or in the spool, or there is no more time. */
+  /** Resolves when every message is stored or in the spool, or when the time is up. */
   async #untilSafe(): Promise<void> {
     const { signal } = this.#stopWriting;
     const startMs = performance.now();
     while (performance.now() - startMs < DRAIN_TIMEOUT_MS) {
       const nowMs = performance.now();
-      const isWaitedFor = this.#inbox.underWay.some(({ takenMs }) =>
+      const isWaitedFor = this.#inbox.beingStored.some(({ takenMs }) =>
         nowMs - takenMs < INSERT_PATIENCE_MS
       );
       if (this.#inbox.inMemory === 0 && !isWaitedFor) return;
       await sleep(POLL_MS, signal);
     }
-  }
-
-  #takeIn(delivery: Delivery): void {
-    this.statistics.received++;
-    if (log.isDebug()) {
-      log.debug(`Received on '${delivery.topic}': ${shortenPayload(delivery.payload)}`);
-    }
-    if (this.#inbox.push(delivery)) return;
-    this.statistics.outcomes.dropped++;
-    this.#drops.warning(() =>
-      `Dropped a QoS 0 message on '${delivery.topic}': neither the database nor a spool keeps up, ` +
-      "and the broker would not send it again"
-    );
   }
 }

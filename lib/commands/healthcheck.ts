@@ -2,9 +2,9 @@
 
 import { get } from "node:http";
 import { text } from "node:stream/consumers";
+import { describeError } from "../common/error_text.ts";
 import type { HttpConfig } from "../config/config.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
-import { describeError } from "../common/retry.ts";
 
 const TIMEOUT_MS = 5_000;
 

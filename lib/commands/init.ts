@@ -1,10 +1,10 @@
 /** Creates the tables in the configured database. */
 
+import { describeError } from "../common/error_text.ts";
 import type { DatabaseConfig } from "../config/config.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
-import { describeError } from "../common/retry.ts";
 import { describeHypertable, readHypertable } from "../database/hypertable.ts";
 import { grantStatements, HYPERTABLE_STATEMENTS, schemaStatements } from "../database/schema.ts";
 
@@ -36,7 +36,7 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     // Several statements in one simple query are one transaction.
     await connection.query("SET client_min_messages = warning");
     await connection.query(statements.join(";\n"));
-    const catalogue = await connection.readCatalogue();
+    const columns = await connection.readColumns();
     print(`ok       The tables sensors and sensor_data are in ${where}.\n`);
     const after = await readHypertable(connection);
     print(`ok       The table ${describeHypertable(after)}.\n`);
@@ -45,13 +45,13 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     } else if (after.version === null && after.available) {
       print("note     The server has TimescaleDB: 'init --timescale' makes use of it.\n");
     }
-    if (!catalogue.uniqueKey) {
+    if (!columns.uniqueKey) {
       print(
         "PROBLEM  sensor_data was there already, and has no unique key on (sensor_id, time): " +
           "ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);\n",
       );
     }
-    return catalogue.uniqueKey;
+    return columns.uniqueKey;
   } catch (error) {
     print(`PROBLEM  Cannot create the tables in ${where}: ${describeFailure(error)}.\n`);
     return false;

@@ -1,15 +1,15 @@
 /** `kraken-logger rejected`: lists the messages that were not stored, and sends them again. */
 
 import { isUtf8 } from "node:buffer";
+import { describeError } from "../common/error_text.ts";
+import { escapeControls, formatTime } from "../common/text.ts";
 import type { SpoolConfig, StorageConfig } from "../config/config.ts";
-import type { Catalogue } from "../database/table_columns.ts";
+import type { TableColumns } from "../database/table_columns.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
-import { escapeControls, formatTime } from "../common/log.ts";
 import { shortenPayload } from "../message/reading.ts";
 import { type RejectedMessage, RejectedMessages } from "../spool/rejected_messages.ts";
-import { describeError } from "../common/retry.ts";
 import { SpoolDatabase } from "../spool/file.ts";
 import { decodeReadings, storeReadings } from "../database/storing.ts";
 import { isMatch } from "../message/topic_filter.ts";
@@ -65,10 +65,10 @@ export async function retryRejected(
   let stored = 0;
   try {
     connection = await DatabaseConnection.open(config.database, new AbortController().signal);
-    const catalogue = await connection.readCatalogue();
+    const columns = await connection.readColumns();
     for (const messages of selectChunks(record, selection)) {
       count += messages.length;
-      stored += await retry(messages, { record, connection, catalogue, print });
+      stored += await retry(messages, { record, connection, columns, print });
     }
     print(`${stored} of ${describeCount(count)} stored.\n`);
     return true;
@@ -103,14 +103,14 @@ const DUPLICATE = ": the table has a reading of this sensor and time already";
 interface RetryContext {
   readonly record: RejectedMessages;
   readonly connection: DatabaseConnection;
-  readonly catalogue: Catalogue;
+  readonly columns: TableColumns;
   readonly print: (text: string) => void;
 }
 
 /** Returns how many of the messages are stored now. */
 async function retry(
   messages: readonly RejectedMessage[],
-  { record, connection, catalogue, print }: RetryContext,
+  { record, connection, columns, print }: RetryContext,
 ): Promise<number> {
   const tell = (outcome: string, { timeMs, topic }: RejectedMessage, reason = ""): void =>
     print(`${outcome.padEnd(9)} ${formatTime(timeMs)} ${escapeControls(topic + reason)}\n`);
@@ -118,7 +118,7 @@ async function retry(
   const tellRefused = (message: RejectedMessage, reason: string): void =>
     tell("rejected", message, `: ${reason}`);
   // Each on its own: of several together the database does not tell which were there already.
-  for (const item of decodeReadings(messages, catalogue, tellRefused)) {
+  for (const item of decodeReadings(messages, columns, tellRefused)) {
     const { message } = item;
     await storeReadings(connection, [item], {
       onStored: (_, { unknown, disabled, duplicates }) => {
@@ -127,7 +127,7 @@ async function retry(
         else if (duplicates > 0) tell("duplicate", message, DUPLICATE);
         else stored.push(message);
       },
-      onRefused: (_, reason) => tellRefused(message, reason),
+      onRejected: (_, reason) => tellRefused(message, reason),
       onFailed: (_, { message: reason }) => tell("failed", message, `: ${reason}`),
     });
   }

@@ -1,10 +1,10 @@
 /** `kraken-logger unknown`: lists the sensors that publish and are not registered. */
 
+import { describeError } from "../common/error_text.ts";
+import { escapeControls, formatTime } from "../common/text.ts";
 import type { DatabaseConfig, StorageConfig } from "../config/config.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
-import { escapeControls, formatTime } from "../common/log.ts";
-import { describeError } from "../common/retry.ts";
 import { registrationSql } from "../database/schema.ts";
 import { SpoolDatabase } from "../spool/file.ts";
 import { type UnknownSensor, UnknownSensors } from "../spool/unknown_sensors.ts";

@@ -1,8 +1,18 @@
-/** The state of a connection in words, for whoever looks at it from outside. */
+/** The state of a connection, in words for the page, the metrics and the API. */
 
-import type { ConnectionStatus } from "../monitoring/status.ts";
+/** The connection to the broker, or all connections to the database. */
+export interface ConnectionStatus {
+  /** Whether it works at the moment. */
+  readonly connected: boolean;
+  /** In words, such as `connected to 'localhost:1883' (MQTT 5)` or the reason; no full stop. */
+  readonly text: string;
+  /** Since when `connected` has its value, in ms since 1970-01-01 00:00 UTC. */
+  readonly sinceMs: number;
+  /** How many times the connection was lost and made again. */
+  readonly reconnects: number;
+}
 
-/** Kept by whoever makes the connection. */
+/** Follows a connection; the part that makes the connection owns it. */
 export class ConnectionState {
   #status: ConnectionStatus = {
     connected: false,
@@ -16,7 +26,7 @@ export class ConnectionState {
     return this.#status;
   }
 
-  /** It works; `text` says with whom, without a full stop. */
+  /** The connection works; `text` names the other side, without a full stop. */
   up(text: string): void {
     const { connected, sinceMs, reconnects } = this.#status;
     this.#status = {
@@ -28,7 +38,7 @@ export class ConnectionState {
     this.#wasConnected = true;
   }
 
-  /** It does not work; `reason` says why, without a full stop. */
+  /** The connection does not work; `reason` says why, without a full stop. */
   down(reason: string): void {
     const { connected, sinceMs, reconnects } = this.#status;
     this.#status = {

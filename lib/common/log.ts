@@ -12,7 +12,17 @@ import {
   type LogLevel as LibraryLevel,
   type LogRecord,
 } from "@logtape/logtape";
-import type { LogConfig, LogFormat, LogLevel } from "../config/config.ts";
+import { escapeControls, formatLocalTime } from "./text.ts";
+
+export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
+export type LogFormat = "text" | "json";
+
+/** Which lines are written, and how. */
+export interface LogConfig {
+  /** The lowest level that is written. */
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+}
 
 const LIBRARY_LEVELS: Readonly<Record<LogLevel, LibraryLevel>> = {
   DEBUG: "debug",
@@ -101,7 +111,9 @@ export const log = {
 const FORMATS: Readonly<Record<LogFormat | "journal", (record: LogRecord) => string>> = {
   text: (record) => {
     const level = LEVEL_NAMES[record.level].padEnd(8);
-    return `${localTime(new Date(record.timestamp))} ${level} ${escapeControls(textOf(record))}`;
+    return `${formatLocalTime(new Date(record.timestamp))} ${level} ${
+      escapeControls(textOf(record))
+    }`;
   },
   journal: (record) => {
     const level = LEVEL_NAMES[record.level];
@@ -119,29 +131,6 @@ function textOf(record: LogRecord): string {
   return String(record.properties["text"] ?? record.message.join(""));
 }
 
-/** Control characters, which a payload may hold, must not break the line or forge another. */
-export function escapeControls(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeCharacter);
-}
-
-function escapeCharacter(character: string): string {
-  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-}
-
-/** `2026-11-23 17:31:56.480` in the time zone of the host. */
-function localTime(time: Date): string {
-  const pad = (value: number, digits = 2): string => String(value).padStart(digits, "0");
-  const day = [time.getFullYear(), pad(time.getMonth() + 1), pad(time.getDate())].join("-");
-  const clock = [time.getHours(), time.getMinutes(), time.getSeconds()].map((part) => pad(part));
-  return `${day} ${clock.join(":")}.${pad(time.getMilliseconds(), 3)}`;
-}
-
-/** `2026-11-23 17:31:56` for a time in ms since 1970. */
-export function formatTime(timeMs: number): string {
-  return localTime(new Date(timeMs)).slice(0, -4);
-}
-
 const encoder = new TextEncoder();
 
 function writeStderr(line: string): void {
@@ -150,53 +139,5 @@ function writeStderr(line: string): void {
     while (bytes.length > 0) bytes = bytes.subarray(Deno.stderr.writeSync(bytes));
   } catch {
     // Whoever read the log is gone (a closed pipe, a full disk). The readings matter more.
-  }
-}
-
-/** How many lines of a flood are written in one interval, and how long that is. */
-const FLOOD_BURST = 10;
-const FLOOD_INTERVAL_MS = 60_000;
-
-/**
- * Keeps one kind of line from flooding the log: ten are written in a minute, and at its end how
- * many were left out. Whoever owns it calls `flush` at the end.
- */
-export class FloodGuard {
-  readonly #subject: string;
-  #written = 0;
-  #leftOut = 0;
-  #minute: ReturnType<typeof setTimeout> | undefined;
-
-  /** `subject` completes the sentence "12 more … were left out of the log". */
-  constructor(subject: string) {
-    this.#subject = subject;
-  }
-
-  /** Whether lines are left out at the moment. */
-  get isFull(): boolean {
-    return this.#written >= FLOOD_BURST;
-  }
-
-  /** Writes the line that `text` makes as a WARNING, or counts it. Returns whether it wrote. */
-  warning(text: () => string): boolean {
-    this.#minute ??= setTimeout(() => this.flush(), FLOOD_INTERVAL_MS);
-    if (this.isFull) {
-      this.#leftOut++;
-      return false;
-    }
-    this.#written++;
-    log.warning(text());
-    return true;
-  }
-
-  /** Ends the minute: says how many lines were left out, if any were. */
-  flush(): void {
-    clearTimeout(this.#minute);
-    this.#minute = undefined;
-    this.#written = 0;
-    if (this.#leftOut > 0) {
-      log.warning(`${this.#leftOut} more ${this.#subject} were left out of the log.`);
-    }
-    this.#leftOut = 0;
   }
 }

@@ -7,10 +7,13 @@
  * starting, and is answered by a warning.
  */
 
+import type { LogConfig, LogLevel } from "../common/log.ts";
+import type { QoS } from "../message/delivery.ts";
 import { isKeyOf, ruleForCertificates, ruleForKey } from "../common/certificates.ts";
 import type { Endpoint } from "../common/endpoint.ts";
 import { findMisspelt } from "./setting_names.ts";
 import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "./settings.ts";
+import type { Tuning } from "./tuning.ts";
 import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
 
 /** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support"), less the deprecated `allow`. */
@@ -34,9 +37,8 @@ export interface DatabaseConfig extends Certificates {
   readonly sslMode: SslMode;
   /** Connections that insert at the same time. */
   readonly connections: number;
+  readonly tuning: Tuning;
 }
-
-export type QoS = 0 | 1 | 2;
 
 /** MQTT 3.1.1 calls itself protocol level 4. */
 export type ProtocolVersion = 4 | 5;
@@ -57,15 +59,7 @@ export interface MqttConfig {
   readonly sharedGroup: string | undefined;
   /** Not set: plain TCP. */
   readonly tls: Certificates | undefined;
-}
-
-export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
-export type LogFormat = "text" | "json";
-
-/** Where the log goes and how much of it. */
-export interface LogConfig {
-  readonly level: LogLevel;
-  readonly format: LogFormat;
+  readonly tuning: Tuning;
 }
 
 /** Where messages wait on disk. */
@@ -73,6 +67,7 @@ export interface SpoolConfig {
   readonly directory: string;
   /** What the file may take of the disk. */
   readonly maxBytes: number;
+  readonly tuning: Tuning;
 }
 
 /** The part of the configuration that is about where readings are kept. */
@@ -98,6 +93,7 @@ export interface Config {
   readonly http: HttpConfig | undefined;
   /** What is odd but does not keep the logger from running, one sentence each. */
   readonly warnings: readonly string[];
+  readonly tuning: Tuning;
 }
 
 /**
@@ -123,6 +119,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
     spool,
     http,
     warnings: [...settings.warnings, ...typos],
+    tuning: database.tuning,
   });
 }
 
@@ -211,6 +208,7 @@ function parseDatabase(settings: Settings): DatabaseConfig {
     sslMode,
     ...parseCertificates(settings, "DATABASE"),
     connections: settings.integer("DATABASE_CONNECTIONS", { min: 1, max: 64 }) ?? 2,
+    tuning: settings.tuning,
   };
 }
 
@@ -248,6 +246,7 @@ function parseMqtt(settings: Settings): MqttConfig {
     }),
     sharedGroup,
     tls,
+    tuning: settings.tuning,
   };
 }
 
@@ -345,7 +344,7 @@ const GIBIBYTE = 2 ** 30;
 function parseSpool(settings: Settings): SpoolConfig | undefined {
   const directory = settings.text("SPOOL_DIRECTORY") ?? stateDirectory(settings);
   const maxBytes = settings.bytes("SPOOL_MAX_BYTES", { min: 2 ** 20, max: 2 ** 44 }) ?? GIBIBYTE;
-  if (directory !== undefined) return { directory, maxBytes };
+  if (directory !== undefined) return { directory, maxBytes, tuning: settings.tuning };
   if (settings.text("SPOOL_MAX_BYTES") !== undefined) {
     settings.warnings.push("SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY.");
   }
@@ -357,7 +356,7 @@ function parseMandatorySpool(settings: Settings): SpoolConfig {
   if (spool === undefined) {
     settings.problem("SPOOL_DIRECTORY", "must be set, to the directory that the logger uses");
   }
-  return spool ?? { directory: "", maxBytes: GIBIBYTE };
+  return spool ?? { directory: "", maxBytes: GIBIBYTE, tuning: settings.tuning };
 }
 
 /** systemd gives a list of directories where a unit asks for several; the first one is ours. */

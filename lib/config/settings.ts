@@ -4,6 +4,7 @@
 
 import { isIPv6 } from "node:net";
 import type { Endpoint } from "../common/endpoint.ts";
+import { DEFAULT_TUNING, parseTuning, type Tuning, TUNING_VARIABLE } from "./tuning.ts";
 
 /** One thing wrong with the configuration. `received` is not there for secrets and missing values. */
 export interface ConfigProblem {
@@ -76,6 +77,8 @@ interface EndpointOptions {
 /** Reads settings one by one and collects what is wrong with them. */
 export class Settings {
   readonly warnings: string[] = [];
+  /** The defaults, unless a test replaces some of them. */
+  readonly tuning: Tuning;
   readonly #problems: ConfigProblem[] = [];
   readonly #env: Environment;
   readonly #readFile: ReadFile;
@@ -84,6 +87,21 @@ export class Settings {
   constructor(env: Environment, readFile: ReadFile) {
     this.#env = env;
     this.#readFile = readFile;
+    this.tuning = this.#parseTuning();
+  }
+
+  #parseTuning(): Tuning {
+    const text = this.text(TUNING_VARIABLE);
+    if (text === undefined) return DEFAULT_TUNING;
+    const tuning = parseTuning(text);
+    if (typeof tuning === "string") {
+      this.problem(TUNING_VARIABLE, tuning, text);
+      return DEFAULT_TUNING;
+    }
+    this.warnings.push(
+      `${TUNING_VARIABLE} is set: timings and limits differ from the defaults. It is for tests only.`,
+    );
+    return tuning;
   }
 
   problem(variable: string, rule: string, received?: string): void {

@@ -1,16 +1,13 @@
-/**
- * What the database says when it does not do what it is asked for, and whose fault that is: the
- * row's, the server's, or nobody knows whose.
- */
+/** Errors of the database, and whose fault they are: the row's, the server's, or undecided. */
 
-/** What the database said or failed to say. */
+/** A statement or connection failed; the message is the server's, with a hint. */
 export class DatabaseError extends Error {
   override readonly name = "DatabaseError";
   /** PostgreSQL manual, appendix A; undefined where the connection failed. */
   readonly sqlState: string | undefined;
-  /** Whether the encryption failed, before anything was said over it. */
+  /** Whether the encryption failed, before any message was exchanged over it. */
   readonly isTlsFailure: boolean;
-  /** The constraint and the column that the server names. */
+  /** The constraint and the column that the server named. */
   readonly #constraint: string | undefined;
   readonly #column: string | undefined;
 
@@ -23,9 +20,9 @@ export class DatabaseError extends Error {
   }
 
   /**
-   * Whether the row is to blame (data exception, integrity constraint violation, a view's or a
-   * trigger's refusal), rather than the table: a missing partition is a violated check that has no
-   * name, and what the logger does not fill is not the row's fault.
+   * Whether the row is at fault (data exception, integrity constraint violation, refusal by a view
+   * or a trigger) and not the table: a missing partition is a violated check without a name, and a
+   * column that the logger does not fill is not the row's fault.
    */
   get isContent(): boolean {
     if (this.sqlState === CHECK_VIOLATION) return this.#constraint !== undefined;
@@ -34,16 +31,16 @@ export class DatabaseError extends Error {
   }
 
   /**
-   * Whether it is the state of the connection, of the server or of the whole table, so that no other
-   * row would be stored either (classes 08, 25, 28, 3D, 40, 42, 53, 55, 57 and 58). A limit that is
-   * exceeded (53400) may be so by the number of rows.
+   * Whether the connection, the server or the whole table is at fault, so that no other row would be
+   * stored either (classes 08, 25, 28, 3D, 40, 42, 53, 55, 57 and 58). An exceeded limit (53400) may
+   * be caused by the number of rows.
    */
   get isOfServer(): boolean {
     return this.sqlState === undefined ||
       /^(08|25|28|3D|40|42|53(?!400)|55|57|58)/.test(this.sqlState);
   }
 
-  /** Whether the statement took too long. */
+  /** Whether the statement was canceled because it took too long. */
   get isTimeout(): boolean {
     return this.sqlState === "57014";
   }
@@ -63,11 +60,11 @@ const NOT_NULL_VIOLATION = "23502";
 /** The columns of `sensor_data` that the logger fills. */
 const INSERTED: readonly string[] = ["time", "sensor_id", "value"];
 
-/** The type of a column is not the one that the readings were decoded for; nothing was stored. */
+/** A column no longer has the type that the readings were decoded for; nothing was stored. */
 export class ColumnsChangedError extends Error {
   override readonly name = "ColumnsChangedError";
 
   constructor() {
-    super("the columns have other types than before");
+    super("the types of the columns have changed");
   }
 }

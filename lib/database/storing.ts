@@ -1,26 +1,26 @@
-/** Decoding messages, and storing them row by row where the database refuses them as a whole. */
+/** Decodes messages and stores them, row by row if the database refuses the batch as a whole. */
 
 import type { Buffer } from "node:buffer";
-import type { DatabaseConnection, InsertResult } from "./connection.ts";
-import { DatabaseError } from "./errors.ts";
 import {
   decodeReading,
   PayloadError,
   type Reading,
   type ReadingColumns,
 } from "../message/reading.ts";
+import type { DatabaseConnection, InsertResult } from "./connection.ts";
+import { DatabaseError } from "./errors.ts";
 
-/** A message and what it says. */
+/** A message and its reading. */
 export interface Decoded<Message> {
   readonly message: Message;
   readonly reading: Reading;
 }
 
-/** Decodes messages in their order; those that are no readings are refused, with the reason. */
+/** Decodes messages in their order; those that are not valid readings are rejected. */
 export function decodeReadings<Message extends { readonly payload: Buffer }>(
   messages: readonly Message[],
   columns: ReadingColumns,
-  onRefused: (message: Message, reason: string) => void,
+  onRejected: (message: Message, reason: string) => void,
 ): Decoded<Message>[] {
   const decoded: Decoded<Message>[] = [];
   for (const message of messages) {
@@ -28,35 +28,35 @@ export function decodeReadings<Message extends { readonly payload: Buffer }>(
       decoded.push({ message, reading: decodeReading(message.payload, columns) });
     } catch (error) {
       if (!(error instanceof PayloadError)) throw error;
-      onRefused(message, error.message);
+      onRejected(message, error.message);
     }
   }
   return decoded;
 }
 
-/** What is told about the parts of a batch, each of which is told of once. */
+/** Receives each item of a batch exactly once. */
 export interface StoreListener<Item> {
-  /** These have been committed, or were not to be stored; indices in `result` count from 0. */
+  /** These were committed, or were not to be stored; indices in `result` count from 0. */
   readonly onStored: (items: readonly Item[], result: InsertResult) => void;
-  /** The database refuses this one for its content; `reason` says why. */
-  readonly onRefused: (item: Item, reason: string) => void;
+  /** The database refuses this item because of its content; `reason` has no full stop. */
+  readonly onRejected: (item: Item, reason: string) => void;
   /**
-   * The database does not store this one, although nothing is wrong with it or with the server, as
-   * far as the error tells. What this throws ends the storing.
+   * The database does not store this item, although the error blames neither the item nor the
+   * server. An error thrown here ends the storing.
    */
   readonly onFailed: (item: Item, error: DatabaseError) => void;
 }
 
 /**
- * Inserts a batch. One that the database refuses for its content is halved until the rows at fault
- * are alone: at most 2·log2(n) more statements for each of them. So is one that fails for any other
- * reason that may lie in some of its rows, or in their number.
+ * Inserts a batch. A batch that the database refuses because of its content is halved until the
+ * rows at fault are alone: at most 2·log2(n) more statements for each of them. So is a batch that
+ * fails for any other reason that may lie in some of its rows, or in their number.
  *
- * @throws {DatabaseError} when the database does not take rows at the moment; what was told of
- * before is done.
+ * @throws {DatabaseError} when the database does not accept rows at the moment; items that were
+ * reported before are done.
  */
 export async function storeReadings<Item extends { readonly reading: Reading }>(
-  connection: DatabaseConnection,
+  connection: Pick<DatabaseConnection, "insert">,
   items: readonly Item[],
   listener: StoreListener<Item>,
 ): Promise<void> {
@@ -69,7 +69,7 @@ export async function storeReadings<Item extends { readonly reading: Reading }>(
     const [first] = items;
     if (items.length === 1 && first !== undefined) {
       if (!error.isContent) return listener.onFailed(first, error);
-      return listener.onRefused(first, `the database refuses it: ${error.message}`);
+      return listener.onRejected(first, `the database refuses it: ${error.message}`);
     }
     const middle = Math.ceil(items.length / 2);
     await storeReadings(connection, items.slice(0, middle), listener);

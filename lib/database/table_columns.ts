@@ -1,19 +1,19 @@
-/** The catalogue of the database: what it says of the two tables that the logger uses. */
+/** The columns of the two tables, read from the system catalog. */
 
 import { DatabaseError } from "./errors.ts";
 import type { ReadingColumns, SidType, ValueType } from "../message/reading.ts";
 
-/** What the catalogue says of the two tables. */
-export interface Catalogue extends ReadingColumns {
-  /** Whether (sensor_id, time) is unique, without which repeated readings are stored twice. */
+/** The columns that the logger uses. */
+export interface TableColumns extends ReadingColumns {
+  /** Whether (sensor_id, time) is unique; if not, repeated readings are stored twice. */
   readonly uniqueKey: boolean;
 }
 
-/** The name of a type, of a domain that of its base type. */
+/** The name of a type; for a domain, the name of its base type. */
 export const TYPE_NAME = "format_type(coalesce(nullif(type.typbasetype, 0), type.oid), NULL)";
 
 /** Every column of the two tables, domains resolved, and whether a unique index fits. */
-export const CATALOGUE_SQL = `
+export const COLUMNS_SQL = `
 SELECT relation.name AS table,
        attribute.attname AS column,
        ${TYPE_NAME} AS type,
@@ -34,15 +34,15 @@ LEFT JOIN pg_attribute AS attribute
        ON attribute.attrelid = relation.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
 LEFT JOIN pg_type AS type ON type.oid = attribute.atttypid`;
 
-/** A row of `CATALOGUE_SQL`; column and type are null where the table does not exist. */
-export interface CatalogueRow {
+/** A row of `COLUMNS_SQL`; column and type are null if the table does not exist. */
+export interface ColumnsRow {
   readonly table: string;
   readonly column: string | null;
   readonly type: string | null;
   readonly uniqueKey: boolean;
 }
 
-/** The columns that the logger uses, with the types that it can use. */
+/** The types that the logger can use, by column. */
 const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
   "sensors.id": ["smallint", "integer", "bigint"],
   "sensors.uuid": ["uuid"],
@@ -53,12 +53,17 @@ const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
   "sensor_data.value": ["double precision", "real", "numeric", "smallint", "integer", "bigint"],
 };
 
-export function toCatalogue(rows: readonly CatalogueRow[]): Catalogue {
+/**
+ * The columns, checked.
+ *
+ * @throws {DatabaseError} when a table or column is missing or has a type that cannot be used.
+ */
+export function toTableColumns(rows: readonly ColumnsRow[]): TableColumns {
   const types = new Map(rows.map(({ table, column, type }) => [`${table}.${column}`, type]));
   for (const { table, column } of rows) {
     if (column === null) {
       throw new DatabaseError(
-        `the table '${table}' does not exist, or not where this user finds it ` +
+        `the table '${table}' does not exist, or is not visible to this user ` +
           "('kraken-logger init' creates the tables; they must be in the search path, in a " +
           "schema with USAGE for the user)",
         { cause: undefined },
@@ -70,7 +75,7 @@ export function toCatalogue(rows: readonly CatalogueRow[]): Catalogue {
     if (type === undefined || type === null || !allowed.includes(type)) {
       throw new DatabaseError(
         `the column ${name} ${type ? `has the type ${type}` : "does not exist"}, ` +
-          `the logger needs it as ${allowed.join(" or ")}`,
+          `the logger requires ${allowed.join(" or ")}`,
         { cause: undefined },
       );
     }

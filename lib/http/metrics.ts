@@ -2,10 +2,11 @@
 
 import process from "node:process";
 import prometheus from "prom-client";
+import type { ConnectionStatus } from "../common/connection_state.ts";
 import type { Histogram, StoreHistograms } from "../monitoring/histograms.ts";
 import type { Monitor } from "../monitoring/monitor.ts";
-import { RECEIVE_MAXIMUM } from "../mqtt/connection.ts";
-import type { ConnectionStatus, Summary } from "../monitoring/status.ts";
+import { RECEIVE_MAXIMUM } from "../message/delivery.ts";
+import type { Summary } from "../monitoring/status.ts";
 
 /** Sensors whose last reading is told of, so that a monitoring system is not flooded. */
 const MAX_SENSORS = 2_000;

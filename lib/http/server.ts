@@ -4,12 +4,14 @@
  */
 
 import { isIP } from "node:net";
+import { sleep } from "../common/backoff.ts";
+import { describeError } from "../common/error_text.ts";
+import { FloodGuard } from "../common/flood_guard.ts";
 import type { HttpConfig } from "../config/config.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
-import { FloodGuard, log } from "../common/log.ts";
+import { log } from "../common/log.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Monitor, Viewer } from "../monitoring/monitor.ts";
-import { describeError, sleep } from "../common/retry.ts";
 import type { Update } from "../monitoring/status.ts";
 import { STATUS_PAGE } from "./status_page.ts";
 

@@ -3,8 +3,7 @@
  * for is work that could be done and is not, which only a restart of the program would mend.
  */
 
-/** Longer than any timeout of a statement or of an attempt to connect to the database. */
-const MAX_STANDSTILL_MS = 90_000;
+import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 
 /** Longer than any delay between two attempts to connect to the broker, and such an attempt. */
 const MAX_SILENCE_MS = 180_000;
@@ -29,18 +28,23 @@ export interface Pulse {
 /** Judges by looks that are taken every second or so. */
 export class Health {
   readonly #takePulse: () => Pulse;
+  readonly #stuckAfterMs: number;
   #lookMs = -Infinity;
   #storing = -1;
   #storingMs = 0;
   #connecting = -1;
   #connectingMs = 0;
 
-  constructor(takePulse: () => Pulse) {
+  constructor(
+    takePulse: () => Pulse,
+    { stuckAfterMs }: Pick<Tuning, "stuckAfterMs"> = DEFAULT_TUNING,
+  ) {
     this.#takePulse = takePulse;
+    this.#stuckAfterMs = stuckAfterMs;
   }
 
   /** To be called every second or so. */
-  look(nowMs: number = performance.now()): void {
+  tick(nowMs: number = performance.now()): void {
     const { waiting, storing, isBrokerConnected, connecting } = this.#takePulse();
     const wasStopped = nowMs - this.#lookMs > MAX_LOOK_MS;
     this.#lookMs = nowMs;
@@ -55,7 +59,7 @@ export class Health {
   /** What stands still although it need not, without a full stop; undefined where all is well. */
   problem(): string | undefined {
     const standstillMs = this.#lookMs - this.#storingMs;
-    if (standstillMs >= MAX_STANDSTILL_MS) {
+    if (standstillMs >= this.#stuckAfterMs) {
       return `messages wait, and none has been stored or tried for ${seconds(standstillMs)}`;
     }
     const silenceMs = this.#lookMs - this.#connectingMs;

@@ -19,7 +19,8 @@ import { SpoolError } from "../spool/file.ts";
 import type { Statistics } from "../pipeline/statistics.ts";
 import type { Status, Summary, Update } from "./status.ts";
 import type { Decoded } from "../database/storing.ts";
-import type { InsertListener, Writer } from "../pipeline/writer.ts";
+import type { DatabaseState } from "../pipeline/database_state.ts";
+import type { InsertListener } from "../pipeline/outcomes.ts";
 
 const SAMPLE_MS = 1_000;
 
@@ -31,7 +32,7 @@ export interface MonitoredParts {
   readonly statistics: Statistics;
   readonly inbox: Inbox;
   readonly subscriber: MqttSubscriber;
-  readonly writer: Writer;
+  readonly state: DatabaseState;
   readonly health: Health;
   readonly spool: Spool | undefined;
   readonly spoolMaxBytes: number;
@@ -42,7 +43,7 @@ const startedMs = Date.now();
 
 /** The state of the logger at the moment. */
 export function summarize(parts: MonitoredParts): Summary {
-  const { statistics, subscriber, writer, spool, overflow } = parts;
+  const { statistics, subscriber, state, spool, overflow } = parts;
   const { received, redelivered, found, spooled, waiting } = statistics;
   return {
     version: metadata.version,
@@ -50,7 +51,7 @@ export function summarize(parts: MonitoredParts): Summary {
     nowMs: Date.now(),
     problem: parts.health.problem() ?? null,
     broker: subscriber.connectionStatus,
-    database: writer.connectionStatus,
+    database: state.status,
     counts: { ...statistics.outcomes, received, redelivered, found, spooled, waiting },
     oldestWaitingMs: oldestWaitingMs(parts),
     spool: spool === undefined ? null : {

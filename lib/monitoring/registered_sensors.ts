@@ -3,10 +3,11 @@
  * `label`. It is read only when somebody looks, at most once a minute, over a connection of its own.
  */
 
+import { sleep } from "../common/backoff.ts";
+import { describeError } from "../common/error_text.ts";
 import type { DatabaseConfig } from "../config/config.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { log } from "../common/log.ts";
-import { describeError, sleep } from "../common/retry.ts";
 import type { RegisteredSensor } from "./sensor_activity.ts";
 
 const REFRESH_MS = 60_000;

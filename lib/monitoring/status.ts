@@ -5,19 +5,8 @@
  * Times are in ms since 1970-01-01 00:00 UTC, by the clock of the logger's host.
  */
 
+import type { ConnectionStatus } from "../common/connection_state.ts";
 import type { LastRefusal, Outcome } from "../pipeline/statistics.ts";
-
-/** The connection to the broker, or all of those to the database. */
-export interface ConnectionStatus {
-  /** Whether it works at the moment. */
-  readonly connected: boolean;
-  /** In words for an operator, such as `connected to 'localhost:1883' (MQTT 5)`; no full stop. */
-  readonly text: string;
-  /** Since when it is so, or is not so. */
-  readonly sinceMs: number;
-  /** How many times it was lost and made again. */
-  readonly reconnects: number;
-}
 
 /** What waits on disk. */
 export interface SpoolStatus {

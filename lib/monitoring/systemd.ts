@@ -5,9 +5,9 @@
  */
 
 import process from "node:process";
+import { describeError } from "../common/error_text.ts";
 import type { Environment } from "../config/settings.ts";
 import { log } from "../common/log.ts";
-import { describeError } from "../common/retry.ts";
 import type { Summary } from "./status.ts";
 
 /** Time between two looks at what there is to tell. */

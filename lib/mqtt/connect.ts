@@ -1,19 +1,19 @@
 /** Which version of MQTT to speak with a broker. */
 
-import type { ProtocolVersion } from "../config/config.ts";
+import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import { type MqttConnection, MqttNoAnswerError, MqttRefusedError } from "./connection.ts";
-import { describeError } from "../common/retry.ts";
+import type { ProtocolVersion } from "../config/config.ts";
+import { MqttNoAnswerError, MqttRefusedError } from "./connection.ts";
 
 /**
- * Connects with MQTT 5, else with 3.1.1: where the broker says that it does not speak 5, and where
- * it hangs up, as RabbitMQ before 3.13 does.
+ * Connects with MQTT 5, else with 3.1.1: if the broker says that it does not speak 5, and if it
+ * closes the connection, as RabbitMQ before 3.13 does.
  *
- * @throws what `attempt` throws; the refusal, where there is one.
+ * @throws the error of `attempt`; the refusal, if there was one.
  */
-export async function openNewest(
-  attempt: (version: ProtocolVersion) => Promise<MqttConnection>,
-): Promise<MqttConnection> {
+export async function connectNewest<Connection>(
+  attempt: (version: ProtocolVersion) => Promise<Connection>,
+): Promise<Connection> {
   try {
     return await attempt(5);
   } catch (error) {

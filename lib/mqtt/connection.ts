@@ -1,16 +1,16 @@
 /**
- * One connection to a broker: CONNECT, SUBSCRIBE, what it delivers, what it is owed, DISCONNECT.
+ * One connection to a broker: CONNECT, SUBSCRIBE, incoming messages, acknowledgements, DISCONNECT.
  *
- * The only module that knows the MQTT library, of which it uses the codec (`mqtt-packet`). The
- * client above that codec (MQTT.js) acknowledges a message when it has been handed to the
- * application; here the acknowledgement is the application's promise that the reading is safe,
- * so the handover is ours: a PUBLISH becomes a `Delivery`, and its PUBACK or PUBREC leaves when
- * the delivery is settled. Nothing of the handover outlives the connection.
+ * The only module that imports the MQTT library, of which it uses the codec (`mqtt-packet`). The
+ * client above that codec (MQTT.js) acknowledges a message when it has passed it to the
+ * application. Here the acknowledgement is the promise that the reading is safe: a PUBLISH becomes
+ * a `Delivery`, and its PUBACK or PUBREC leaves when the delivery is safe. No packet id outlives
+ * the connection.
  *
- * What is in hand is bounded by the receive maximum (MQTT 5) or the broker's own limit of messages
- * in flight (MQTT 3.1.1). Mosquitto 2.0 keeps to neither when a client with a backlog returns; the
- * socket is not read then until there is room again. Pings go out all the while, so that the
- * broker does not take the connection for dead.
+ * Messages in flight are bounded by the receive maximum (MQTT 5) or by the broker's own limit (MQTT
+ * 3.1.1). Mosquitto 2.0 keeps to neither when a client with a backlog returns; the socket is not
+ * read then until there is room again. Pings are sent all the while, so that the broker does not
+ * end the connection.
  */
 
 import { Buffer } from "node:buffer";
@@ -22,20 +22,18 @@ import {
   type Packet,
   parser as createParser,
 } from "mqtt-packet";
-import type { Certificates, ProtocolVersion, QoS } from "../config/config.ts";
+import { onAbort } from "../common/abort.ts";
 import type { Endpoint } from "../common/endpoint.ts";
-import { AcknowledgementQueue, Delivery } from "../message/delivery.ts";
+import { describeError } from "../common/error_text.ts";
+import type { Certificates, ProtocolVersion } from "../config/config.ts";
+import type { Tuning } from "../config/tuning.ts";
+import { Delivery, type QoS, RECEIVE_MAXIMUM } from "../message/delivery.ts";
+import { AcknowledgementQueue } from "./acknowledgement_queue.ts";
+import { describeConnectRefusal, describeReason, isVersionRefusal } from "./reason_codes.ts";
 import { openSocket } from "./socket.ts";
-import { describeReason, describeRefusal, isVersionRefusal } from "./reason_codes.ts";
-import { describeError } from "../common/retry.ts";
 
-/** Time for the TCP and TLS handshakes, and then for the CONNACK. */
-const CONNECT_TIMEOUT_MS = 10_000;
-
-/** Time that the last acknowledgements get to leave, and then the DISCONNECT. */
+/** Time for the last acknowledgements to be sent, and then for the DISCONNECT. */
 const GOODBYE_TIMEOUT_MS = 5_000;
-
-const KEEPALIVE_SECONDS = 30;
 
 /**
  * How long the broker is asked to keep the session of a logger that is away (MQTT 5 section
@@ -43,48 +41,51 @@ const KEEPALIVE_SECONDS = 30;
  */
 export const SESSION_EXPIRY_SECONDS = 60 * 24 * 3600;
 
-/**
- * Messages that the broker may leave unacknowledged at a time: two full batches under way and as
- * many gathering.
- */
-export const RECEIVE_MAXIMUM = 8_000;
-
-/** Messages in hand at which the socket is left unread, and at which it is read again. */
+/** Messages in flight above which the socket is not read, and below which it is read again. */
 const PAUSE_ABOVE = RECEIVE_MAXIMUM;
 const RESUME_BELOW = 6_000;
 
-/** The same in bytes of their payloads, for those who send more than readings. */
+/** The same in bytes of the payloads, for publishers that send more than readings. */
 const PAUSE_ABOVE_BYTES = 64 * 2 ** 20;
 const RESUME_BELOW_BYTES = 48 * 2 ** 20;
 
 /** Reason code of a DISCONNECT (MQTT 5 section 3.14.2.1). */
 const SESSION_TAKEN_OVER = 0x8e;
 
-/** Larger packets are not sent by a broker that speaks MQTT 5; they could exhaust the memory. */
+/** A broker that speaks MQTT 5 sends no larger packets; they could exhaust the memory. */
 const MAXIMUM_PACKET_BYTES = 16 * 1024 * 1024;
 
-/** What a broker said about itself when it accepted the connection. */
+/** What the broker announced when it accepted the connection. */
 export interface BrokerLimits {
-  /** Whether it had kept a session of this client id. */
+  /** Whether the broker had kept a session of this client id. */
   readonly sessionPresent: boolean;
-  /** Seconds that it keeps the session after a disconnection; undefined before MQTT 5. */
+  /** Seconds that the broker keeps the session after a disconnection; undefined before MQTT 5. */
   readonly sessionExpirySeconds: number | undefined;
-  /** Undefined before MQTT 5, which alone tells. */
+  /** Undefined before MQTT 5, which does not announce it. */
   readonly sharedSubscriptions: boolean | undefined;
   readonly wildcardSubscriptions: boolean;
 }
 
-/** Deliveries in hand, and bytes of their payloads. */
-export interface Held {
+/** Messages in flight, and bytes of their payloads. */
+export interface InFlight {
   readonly count: number;
   readonly bytes: number;
 }
 
-/** Takes a message in, see `MqttConnectionOptions`. */
-export type TakeIn = (delivery: Delivery) => Delivery | undefined;
+/**
+ * Handles a message, in the order of arrival; must not throw. To accept the message, it first calls
+ * `acknowledge` with the delivery whose safety is to be acknowledged (the given one, or an earlier
+ * one that this message repeats), then passes the delivery on. If it does not call `acknowledge`,
+ * the message stays with the broker.
+ */
+export type MessageHandler = (
+  delivery: Delivery,
+  acknowledge: (delivery: Delivery) => void,
+) => void;
 
 export interface MqttConnectionOptions {
   readonly endpoint: Endpoint;
+  /** Undefined: plain TCP. */
   readonly tls: Certificates | undefined;
   readonly protocolVersion: ProtocolVersion;
   readonly clientId: string;
@@ -92,14 +93,11 @@ export interface MqttConnectionOptions {
   readonly persistent: boolean;
   readonly user: string | undefined;
   readonly password: string | undefined;
-  /**
-   * Called for each message, in the order of arrival. Returns the delivery to acknowledge, which
-   * need not be the same; undefined leaves the message with the broker. It must not throw.
-   */
-  readonly onDelivery: TakeIn;
-  /** What is in hand of earlier connections: it takes room, too. */
-  readonly heldBefore: () => Held;
-  /** Aborted: the attempt to connect is given up. */
+  readonly onMessage: MessageHandler;
+  /** Messages in flight of earlier connections, which take up room as well. */
+  readonly earlierInFlight: () => InFlight;
+  readonly tuning: Pick<Tuning, "mqttConnectTimeoutMs" | "mqttKeepaliveSeconds">;
+  /** Aborting gives the attempt to connect up. */
   readonly signal: AbortSignal;
 }
 
@@ -110,32 +108,32 @@ export class MqttRefusedError extends Error {
   readonly versionRefused: boolean;
 
   constructor(code: number) {
-    super(describeRefusal(code));
+    super(describeConnectRefusal(code));
     this.versionRefused = isVersionRefusal(code);
   }
 }
 
-/** The broker closed the connection in place of an answer to the CONNECT. */
+/** The broker closed the connection instead of answering the CONNECT. */
 export class MqttNoAnswerError extends Error {
   override readonly name = "MqttNoAnswerError";
 }
 
-/** What became of one filter of a SUBSCRIBE. */
+/** The broker's answer to one filter of a SUBSCRIBE. */
 export interface Subscription {
   readonly filter: string;
-  /** The QoS granted, or why the broker refused, in words. */
+  /** The QoS granted, or the reason of the refusal in words. */
   readonly granted: QoS | string;
 }
 
-/** An open connection. Whoever opened it ends it with `disconnect` or `destroy`. */
-export class MqttConnection {
+/** An open connection. The caller that opened it ends it with `disconnect` or by disposal. */
+export class MqttConnection implements AsyncDisposable {
   readonly endpoint: Endpoint;
   readonly protocolVersion: ProtocolVersion;
   /** Resolves when the connection has ended, to the reason in words. */
   readonly closed: Promise<string>;
   readonly #socket: Socket;
-  readonly #onDelivery: TakeIn;
-  readonly #heldBefore: () => Held;
+  readonly #onMessage: MessageHandler;
+  readonly #earlierInFlight: () => InFlight;
   readonly #acknowledgements = new AcknowledgementQueue(
     (bytes) => this.#write(bytes),
     () => this.resumeWithRoom(),
@@ -153,13 +151,16 @@ export class MqttConnection {
 
   /**
    * Connects and waits for the CONNACK. Messages of a kept session may be delivered before this
-   * resolves: a broker sends them right behind it.
+   * resolves: a broker sends them right behind the CONNACK.
    *
-   * @throws {MqttRefusedError} when the broker refuses.
-   * @throws {Error} when it cannot be reached, does not answer in time or does not speak MQTT.
+   * @throws {MqttRefusedError} when the broker refuses the connection.
+   * @throws {MqttNoAnswerError} when the broker closes the connection without an answer.
+   * @throws {Error} when the broker cannot be reached, does not answer in time or does not speak
+   * MQTT.
    */
   static async open(options: MqttConnectionOptions): Promise<MqttConnection> {
-    const socket = await openSocket({ ...options, timeoutMs: CONNECT_TIMEOUT_MS });
+    const timeoutMs = options.tuning.mqttConnectTimeoutMs;
+    const socket = await openSocket({ ...options, timeoutMs });
     const connection = new MqttConnection(socket, options);
     await connection.#handshake(options);
     return connection;
@@ -167,21 +168,21 @@ export class MqttConnection {
 
   private constructor(socket: Socket, options: MqttConnectionOptions) {
     this.#socket = socket;
-    this.#onDelivery = options.onDelivery;
-    this.#heldBefore = options.heldBefore;
+    this.#onMessage = options.onMessage;
+    this.#earlierInFlight = options.earlierInFlight;
     this.endpoint = options.endpoint;
     this.protocolVersion = options.protocolVersion;
     const parser = createParser({ protocolVersion: options.protocolVersion });
     parser.on("packet", (packet) => this.#receive(packet));
     parser.on("error", (error) => {
-      this.destroy(`what it sends is not MQTT (${describeError(error)})`);
+      this.destroy(`the broker sent bytes that are not MQTT (${describeError(error)})`);
     });
     socket.on("data", (bytes: Buffer) => {
       this.#lastReceivedMs = performance.now();
       parser.parse(bytes);
       this.#acknowledgements.flush();
-      const { count, bytes: heldBytes } = this.#held();
-      if (count > PAUSE_ABOVE || heldBytes > PAUSE_ABOVE_BYTES) this.#pause();
+      const inFlight = this.#inFlight();
+      if (inFlight.count > PAUSE_ABOVE || inFlight.bytes > PAUSE_ABOVE_BYTES) this.#pause();
     });
     this.closed = new Promise((resolve) => {
       socket.on("error", (error) => this.#closeReason ??= describeError(error));
@@ -193,11 +194,10 @@ export class MqttConnection {
   }
 
   async #handshake(options: MqttConnectionOptions): Promise<void> {
-    const giveUp = (): void => this.destroy("given up");
-    const timer = setTimeout(() => this.destroy("no answer in time"), CONNECT_TIMEOUT_MS);
-    options.signal.addEventListener("abort", giveUp);
+    const { mqttConnectTimeoutMs, mqttKeepaliveSeconds } = options.tuning;
+    const timer = setTimeout(() => this.destroy("no answer in time"), mqttConnectTimeoutMs);
+    using _ = onAbort(options.signal, () => this.destroy("given up"));
     try {
-      if (options.signal.aborted) giveUp();
       this.#write(encodeConnect(options));
       const connack = await Promise.race([this.#connack.promise, this.closed]);
       if (typeof connack === "string") {
@@ -206,9 +206,9 @@ export class MqttConnection {
       const code = connack.reasonCode ?? connack.returnCode ?? 0;
       if (code !== 0) throw new MqttRefusedError(code);
       this.#limits = limitsOf(connack, options.protocolVersion);
-      // A client may ping more often than the broker asks for, and so notices its end in time.
-      const asked = connack.properties?.serverKeepAlive || KEEPALIVE_SECONDS;
-      const intervalMs = Math.min(asked, KEEPALIVE_SECONDS) * 500;
+      // A client may ping more often than the broker demands, and notices a dead broker sooner.
+      const demanded = connack.properties?.serverKeepAlive || mqttKeepaliveSeconds;
+      const intervalMs = Math.min(demanded, mqttKeepaliveSeconds) * 500;
       this.#pings = setInterval(() => this.#ping(intervalMs), intervalMs);
     } catch (error) {
       this.destroy("refused");
@@ -216,7 +216,6 @@ export class MqttConnection {
       throw error;
     } finally {
       clearTimeout(timer);
-      options.signal.removeEventListener("abort", giveUp);
     }
   }
 
@@ -230,14 +229,14 @@ export class MqttConnection {
     return this.#takenOver;
   }
 
-  /** Whether it ended for a reason that neither the broker nor this side has given. */
+  /** Whether the connection ended and neither the broker nor this side gave a reason. */
   get endedUnexplained(): boolean {
     return !this.#explained;
   }
 
   /**
-   * Subscribes, and returns what became of each filter. Retained messages are asked for only
-   * where the subscription is new to the broker (MQTT 5 section 3.8.3.1; 3.1.1 has no choice).
+   * Subscribes, and returns the answer to each filter. Retained messages are requested only where
+   * the subscription is new to the broker (MQTT 5 section 3.8.3.1; 3.1.1 has no choice).
    *
    * @throws {Error} when the connection ends before the broker answers.
    */
@@ -254,8 +253,8 @@ export class MqttConnection {
   }
 
   /**
-   * Unsubscribes and returns the filters that were subscribed to. MQTT 3.1.1 does not tell; there
-   * it returns none.
+   * Unsubscribes, and returns the filters that had been subscribed to; none with MQTT 3.1.1, whose
+   * UNSUBACK does not say.
    *
    * @throws {Error} when the connection ends before the broker answers.
    */
@@ -269,9 +268,10 @@ export class MqttConnection {
   }
 
   /**
-   * Ends the handovers under way, sends a DISCONNECT, which keeps a persistent session, and
-   * closes. Nothing may be taken in any more. Resolves when the connection is closed; a broker
-   * that does not keep up has five seconds for each.
+   * Sends the acknowledgements that are due, completes the QoS 2 handshakes, sends a DISCONNECT,
+   * which keeps a persistent session, and closes. From now on the handler must accept no message.
+   * Resolves when the connection is closed; a broker that does not keep up has five seconds for
+   * each step.
    */
   async disconnect(): Promise<void> {
     this.#resume();
@@ -284,14 +284,20 @@ export class MqttConnection {
     clearTimeout(timer);
   }
 
-  /** Closes without a goodbye. */
+  /** Closes without a DISCONNECT; `reason` is what `closed` resolves to. */
   destroy(reason: string): void {
     this.#explained = true;
     this.#closeReason ??= reason;
     this.#socket.destroy();
   }
 
-  /** After the end: the deliveries that are not settled and that nobody will acknowledge. */
+  /** Closes without a DISCONNECT, unless the connection has ended already. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.destroy("closed");
+    await this.closed;
+  }
+
+  /** After the end: returns the messages in flight, which this connection does not acknowledge. */
   abandon(): Delivery[] {
     return this.#acknowledgements.close();
   }
@@ -303,7 +309,7 @@ export class MqttConnection {
       case "publish":
         return this.#deliver(packet);
       case "pubrel":
-        return this.#acknowledgements.complete(packet.messageId ?? 0);
+        return this.#acknowledgements.release(packet.messageId ?? 0);
       case "suback":
         return this.#answer(packet.messageId, packet.granted as number[]);
       case "unsuback":
@@ -316,14 +322,14 @@ export class MqttConnection {
   }
 
   #deliver({ topic, payload, qos, messageId }: IPublishPacket): void {
-    const delivery = this.#onDelivery(new Delivery(topic, payload as Buffer, { qos }));
-    if (delivery !== undefined && qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
+    this.#onMessage(new Delivery(topic, payload as Buffer, { qos }), (delivery) => {
+      if (qos > 0) this.#acknowledgements.add(delivery, messageId ?? 0);
+    });
   }
 
   /**
-   * Sends a packet and waits for its answer. There is no time limit of its own: the answer may
-   * stand behind a backlog that is not read for want of room, and a broker that is gone is noticed
-   * by the pings.
+   * Sends a packet and waits for its answer, without a time limit: the answer may stand behind a
+   * backlog that is not read because there is no room, and the pings detect a dead broker.
    */
   async #request(createPacket: (messageId: number) => Packet): Promise<readonly number[]> {
     const messageId = this.#nextPacketId++ % 0xffff || 1;
@@ -345,7 +351,7 @@ export class MqttConnection {
 
   async #untilIdle(): Promise<void> {
     const idle = Promise.withResolvers<void>();
-    const poll = setInterval(() => this.#acknowledgements.idle && idle.resolve(), 10);
+    const poll = setInterval(() => this.#acknowledgements.isIdle && idle.resolve(), 10);
     const timer = setTimeout(idle.resolve, GOODBYE_TIMEOUT_MS);
     await Promise.race([idle.promise, this.closed]);
     clearInterval(poll);
@@ -357,30 +363,30 @@ export class MqttConnection {
     this.#socket.pause();
   }
 
-  #held(): Held {
-    const { unsettled, unsettledBytes } = this.#acknowledgements;
-    const before = this.#heldBefore();
-    return { count: unsettled + before.count, bytes: unsettledBytes + before.bytes };
+  #inFlight(): InFlight {
+    const { inFlight, inFlightBytes } = this.#acknowledgements;
+    const earlier = this.#earlierInFlight();
+    return { count: inFlight + earlier.count, bytes: inFlightBytes + earlier.bytes };
   }
 
-  /** Reads on, if there is room again. To be called when less is in hand of earlier connections. */
+  /** Reads the socket again if there is room. Call it when an earlier message has become safe. */
   resumeWithRoom(): void {
     if (!this.#paused) return;
-    const { count, bytes } = this.#held();
+    const { count, bytes } = this.#inFlight();
     if (count < RESUME_BELOW && bytes < RESUME_BELOW_BYTES) this.#resume();
   }
 
   #resume(): void {
     this.#paused = false;
-    // What waits unread is no sign that the broker has been silent.
+    // The broker was not silent: its bytes were not read.
     this.#lastReceivedMs = performance.now();
     this.#socket.resume();
   }
 
-  /** A broker that has sent nothing for two intervals, not even the answer to a ping, is gone. */
+  /** A broker that has sent nothing for 2.5 intervals, not even a PINGRESP, is dead. */
   #ping(intervalMs: number): void {
     if (!this.#paused && performance.now() - this.#lastReceivedMs > 2.5 * intervalMs) {
-      this.destroy("the broker does not answer any more");
+      this.destroy("the broker no longer answers");
     } else {
       this.#write(this.#encode({ cmd: "pingreq" }));
     }
@@ -395,6 +401,9 @@ export class MqttConnection {
   }
 }
 
+/** The public side of a connection, which tests replace. */
+export type BrokerConnection = Pick<MqttConnection, keyof MqttConnection>;
+
 function encodeConnect(options: MqttConnectionOptions): Buffer {
   const { protocolVersion, clientId, persistent, user, password } = options;
   const packet: Packet = {
@@ -403,7 +412,7 @@ function encodeConnect(options: MqttConnectionOptions): Buffer {
     protocolVersion,
     clientId,
     clean: !persistent,
-    keepalive: KEEPALIVE_SECONDS,
+    keepalive: options.tuning.mqttKeepaliveSeconds,
     ...(user !== undefined && { username: user }),
     ...(password !== undefined && { password: Buffer.from(password) }),
     ...(protocolVersion === 5 && {
@@ -417,7 +426,7 @@ function encodeConnect(options: MqttConnectionOptions): Buffer {
   return generate(packet, { protocolVersion });
 }
 
-/** What a CONNACK does not mention is unlimited (MQTT 5.0 section 3.2.2.3). */
+/** A limit that a CONNACK does not mention does not exist (MQTT 5.0 section 3.2.2.3). */
 function limitsOf(connack: IConnackPacket, protocolVersion: ProtocolVersion): BrokerLimits {
   const properties = connack.properties ?? {};
   return {

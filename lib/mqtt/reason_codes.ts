@@ -48,7 +48,7 @@ const REASON_CODES: Readonly<Record<number, string>> = {
 };
 
 /** Why a connection was refused. Codes below 0x80 are those of MQTT 3.1.1. */
-export function describeRefusal(code: number): string {
+export function describeConnectRefusal(code: number): string {
   return (code < 0x80 ? RETURN_CODES[code] : REASON_CODES[code]) ?? unknown(code);
 }
 

@@ -1,101 +1,112 @@
 /**
- * Subscriptions that the broker's session still has from an earlier configuration, and that are to
- * be ended: a broker does not list them. Those that were recorded are known; others show by what
- * they bring.
+ * Subscriptions that the broker's session still has from an earlier configuration. They must be
+ * unsubscribed, and a broker does not list them: some are recorded, others are recognized by the
+ * messages that they bring.
  */
 
-import type { MqttConfig } from "../config/config.ts";
+import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import type { MqttConnection } from "./connection.ts";
-import { describeError } from "../common/retry.ts";
-import type { SubscriptionRecord } from "../spool/subscription_record.ts";
+import type { MqttConfig } from "../config/config.ts";
 import { filtersThatMatch, isMatch } from "../message/topic_filter.ts";
+import type { BrokerConnection } from "./connection.ts";
 
-/** Topics remembered as being subscribed to on purpose. */
-const MAX_KNOWN_TOPICS = 10_000;
+/** Topics remembered as checked. */
+const MAX_CHECKED_TOPICS = 10_000;
 
-/** Finds and ends them. What concerns a connection is forgotten by `reset`. */
-export class FormerSubscriptions {
+/**
+ * Remembers across restarts which filters the session of this client id may have, in their
+ * `$share/GROUP/` form where shared. Its methods must not throw.
+ */
+export interface SubscriptionStore {
+  filters(): string[];
+  /** Call before subscribing to the filters. */
+  add(filters: readonly string[]): void;
+  /** Call when all other filters have been unsubscribed. */
+  keepOnly(filters: readonly string[]): void;
+}
+
+/** Finds stale subscriptions and unsubscribes them. */
+export class StaleSubscriptions {
   readonly #config: MqttConfig;
   readonly #filters: readonly string[];
-  readonly #record: SubscriptionRecord | undefined;
-  /** Those that the session may have for certain, and that are ended on each connection. */
-  readonly #former: readonly string[];
-  readonly #knownTopics = new Set<string>();
+  readonly #store: SubscriptionStore | undefined;
+  /** Filters that the session may have for certain; unsubscribed on each connection. */
+  readonly #known: readonly string[];
+  readonly #checkedTopics = new Set<string>();
   /** Topics that no configured filter matches. */
-  readonly #staleTopics: string[] = [];
+  readonly #strayTopics: string[] = [];
   readonly #unsubscribed = new Set<string>();
-  #told = false;
+  #loggedStray = false;
   #warned = false;
 
-  /** `filters` are those to be subscribed to, in their `$share/GROUP/` form where that is shared. */
+  /** `filters` are the configured ones, in their `$share/GROUP/` form where shared. */
   constructor(
     config: MqttConfig,
     options: {
       readonly filters: readonly string[];
-      readonly record: SubscriptionRecord | undefined;
+      readonly store: SubscriptionStore | undefined;
     },
   ) {
     const { clientId, sharedGroup } = config;
     this.#config = config;
     this.#filters = options.filters;
-    this.#record = options.record;
-    // The session may stem from a time before the group, and would get everything twice.
+    this.#store = options.store;
+    // The session may be older than the group, and would receive every message twice.
     const unshared = clientId === undefined || sharedGroup === undefined ? [] : config.filters;
-    this.#former = [...new Set([...this.#record?.filters() ?? [], ...unshared])]
+    this.#known = [...new Set([...this.#store?.filters() ?? [], ...unshared])]
       .filter((filter) => !this.#filters.includes(filter));
   }
 
   /** A connection has ended: the next one may be to another broker. */
   reset(): void {
-    this.#knownTopics.clear();
+    this.#checkedTopics.clear();
     this.#unsubscribed.clear();
-    this.#told = false;
+    this.#loggedStray = false;
   }
 
-  /** To be called before the configured filters are subscribed to. */
-  note(): void {
-    this.#record?.add(this.#filters);
+  /** Records the configured filters. Call it before subscribing to them. */
+  beforeSubscribing(): void {
+    this.#store?.add(this.#filters);
   }
 
   /**
-   * Unsubscribes from them. To be called when the session has what is configured now, so that
-   * nothing falls between the two: what comes twice is stored once.
+   * Unsubscribes the known stale filters. Call it when the configured filters are granted, so that
+   * no message is missed in between; a message that arrives twice is stored once.
    *
    * @throws {Error} when the connection ends before the broker answers.
    */
-  async end(connection: MqttConnection): Promise<void> {
-    if (this.#former.length > 0) {
-      const found = await connection.unsubscribe(this.#former);
+  async unsubscribe(connection: BrokerConnection): Promise<void> {
+    if (this.#known.length > 0) {
+      const found = await connection.unsubscribe(this.#known);
       for (const filter of found) log.info(`Unsubscribed from '${filter}': no longer configured.`);
-      this.#record?.keepOnly(this.#filters);
+      this.#store?.keepOnly(this.#filters);
     }
-    await this.#endStale(connection);
+    await this.#unsubscribeStray(connection);
   }
 
   /**
-   * A message that no configured filter matches comes from a filter that was configured once:
-   * whichever filter that was, it is one of those that match the topic. Without a `connection` it
-   * is seen to by `end`.
+   * Checks the topic of a message. If no configured filter matches, the message comes from a filter
+   * that was configured once: one of those that match the topic. Without a `connection` it is
+   * unsubscribed later, by `unsubscribe`.
    */
-  notice(topic: string, connection: MqttConnection | undefined): void {
-    if (this.#knownTopics.has(topic)) return;
-    if (this.#knownTopics.size >= MAX_KNOWN_TOPICS) this.#knownTopics.clear();
-    this.#knownTopics.add(topic);
+  received(topic: string, connection: BrokerConnection | undefined): void {
+    if (this.#checkedTopics.has(topic)) return;
+    if (this.#checkedTopics.size >= MAX_CHECKED_TOPICS) this.#checkedTopics.clear();
+    this.#checkedTopics.add(topic);
     if (this.#filters.some((filter) => isMatch(filter, topic))) return;
-    // It may have been on its way.
-    if (this.#former.some((filter) => isMatch(filter, topic))) return;
-    this.#staleTopics.push(topic);
+    // The message was sent before its filter was unsubscribed.
+    if (this.#known.some((filter) => isMatch(filter, topic))) return;
+    this.#strayTopics.push(topic);
     if (connection === undefined) return;
-    this.#endStale(connection).catch((error) => {
+    this.#unsubscribeStray(connection).catch((error) => {
       // The connection has ended; the next message of that kind leads to another attempt.
       log.debug(`Cannot unsubscribe: ${describeError(error)}.`);
     });
   }
 
-  async #endStale(connection: MqttConnection): Promise<void> {
+  async #unsubscribeStray(connection: BrokerConnection): Promise<void> {
     const { sharedGroup } = this.#config;
-    for (let topic; (topic = this.#staleTopics.shift()) !== undefined;) {
+    for (let topic; (topic = this.#strayTopics.shift()) !== undefined;) {
       const candidates = filtersThatMatch(topic);
       if (sharedGroup !== undefined) {
         candidates.push(...candidates.map((filter) => `$share/${sharedGroup}/${filter}`));
@@ -109,22 +120,22 @@ export class FormerSubscriptions {
         log.info(`Unsubscribed from ${which}: no longer configured.`);
       } else if (connection.protocolVersion === 5) {
         this.#warn(topic);
-      } else if (!this.#told) {
-        // MQTT 3.1.1 does not tell which of them the session had, nor whether this is another one.
-        this.#told = true;
-        log.info(`Unsubscribed from what brought '${topic}': no longer configured.`);
+      } else if (!this.#loggedStray) {
+        // MQTT 3.1.1 does not say which filter the session had, nor whether this is another one.
+        this.#loggedStray = true;
+        log.info(`Unsubscribed from the filter that delivered '${topic}': no longer configured.`);
       }
     }
   }
 
-  /** Of the first one: others may have come from the same subscription. */
+  /** Warns of the first topic only: others may have come from the same subscription. */
   #warn(topic: string): void {
     if (this.#warned) return;
     this.#warned = true;
     log.warning(
-      `Messages come on '${topic}', which MQTT_TOPIC does not match: the session of ` +
-        `MQTT_CLIENT_ID = '${this.#config.clientId}' has a subscription from before that cannot ` +
-        "be found, of another shared group perhaps. It ends with the session.",
+      `Messages arrive on '${topic}', which MQTT_TOPIC does not match. The session of ` +
+        `MQTT_CLIENT_ID '${this.#config.clientId}' has an older subscription, perhaps of another ` +
+        "shared group, that cannot be determined. It ends with the session.",
     );
   }
 }

@@ -1,41 +1,43 @@
 /**
- * The overflow: moves to the spool what the database does not take in time.
+ * The overflow: decides when messages go to the spool.
  *
- * While the database takes everything, nothing touches the disk. When it is away, when something
- * has waited for a second, or when the in-flight window is about to fill, everything goes to the
- * spool at once, and is settled there, so that the broker need not queue; until the database takes
- * batches promptly again.
+ * While the database keeps up, nothing touches the disk. When the database is away, when a message
+ * has waited for a second, or when the in-flight window is about to fill, all waiting messages go
+ * to the spool at once and are acknowledged, so that the broker need not queue; until the database
+ * stores batches promptly again.
  */
 
-import { type Inbox, MAX_BATCH_ROWS } from "./inbox.ts";
+import { sleep } from "../common/backoff.ts";
+import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import { RECEIVE_MAXIMUM } from "../mqtt/connection.ts";
-import { describeError, sleep } from "../common/retry.ts";
-import type { Spool } from "../spool/spool.ts";
+import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
+import { RECEIVE_MAXIMUM } from "../message/delivery.ts";
 import { SpoolError } from "../spool/file.ts";
 import { SpoolProgress } from "../spool/progress.ts";
+import type { Spool } from "../spool/spool.ts";
+import { MAX_BATCH_ROWS } from "./batch.ts";
+import type { Inbox } from "./inbox.ts";
 
-/** A delivery waits so long in memory before it is moved, and up to one look longer. */
+/** How long a delivery may wait in memory before it is spooled; checked every CHECK_INTERVAL_MS. */
 const MAX_WAIT_MS = 1_000;
 
-/** So many deliveries wait in memory at most, half of the in-flight window, … */
+/** Deliveries that may wait in memory, half of the in-flight window, … */
 const MAX_WAITING = RECEIVE_MAXIMUM / 2;
 
-/** … while no batch is stored promptly for so long. */
+/** … while no batch has been stored promptly for this time. */
 const MAX_STALL_MS = 500;
 
-/** Time between two looks at what waits. */
-const LOOK_MS = 50;
+const CHECK_INTERVAL_MS = 50;
 
-/** Time between two looks while everything goes to the spool: what comes meanwhile goes together. */
+/** Time between two transactions while all messages go to the spool, so that some gather. */
 const GATHER_MS = 5;
 
 /** Time between two attempts to write to a spool that refuses. */
 const RETRY_MS = 1_000;
 
 /**
- * A spool that refuses again so soon, because a database that is too slow makes room for a few
- * messages at a time, takes messages again only when it has not refused for so long, or is empty.
+ * A database that is too slow makes room for a few messages at a time. A spool that refuses again
+ * within this time counts as accepting only after as long without a refusal, or when it is empty.
  */
 const DOUBT_MS = 60_000;
 
@@ -44,22 +46,23 @@ export interface OverflowOptions {
   readonly spool: Spool;
   /** Whether no connection to the database works. */
   readonly isDatabaseAway: () => boolean;
+  readonly tuning?: Pick<Tuning, "spoolQuietMs" | "spoolReportMs">;
 }
 
-/** Watches the inbox from `run` until its signal is aborted. */
+/** Checks the inbox from `run` until its signal is aborted. */
 export class Overflow {
   readonly #inbox: Inbox;
   readonly #spool: Spool;
   readonly #isDatabaseAway: () => boolean;
   readonly #progress: SpoolProgress;
-  /** How many deliveries had come at each of the last looks, the oldest look first. */
+  /** How many deliveries had arrived at each of the last checks, the oldest check first. */
   readonly #arrivals: number[] = [];
-  #lookMs = -Infinity;
+  #checkedMs = -Infinity;
   #promptCount = 0;
-  /** When a batch was last stored promptly, or less than too much waited. */
-  #movingMs = -Infinity;
+  /** When a batch was last stored promptly, or fewer than MAX_WAITING deliveries waited. */
+  #progressMs = -Infinity;
   #isSpooling = false;
-  /** Since when the spool refuses to be written to, as far as was told. */
+  /** Since when the spool refuses to be written to, as far as was logged. */
   #refusingSinceMs: number | undefined;
   #refusedMs = -Infinity;
   #acceptingSinceMs = -Infinity;
@@ -69,45 +72,45 @@ export class Overflow {
   #removedBefore = 0;
   #retryMs = 0;
 
-  constructor({ inbox, spool, isDatabaseAway }: OverflowOptions) {
+  constructor({ inbox, spool, isDatabaseAway, tuning = DEFAULT_TUNING }: OverflowOptions) {
     this.#inbox = inbox;
     this.#spool = spool;
     this.#isDatabaseAway = isDatabaseAway;
-    this.#progress = new SpoolProgress(spool);
+    this.#progress = new SpoolProgress(spool, tuning);
   }
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      this.look();
-      await sleep(this.#isSpooling ? GATHER_MS : LOOK_MS, signal);
+      this.tick();
+      await sleep(this.#isSpooling ? GATHER_MS : CHECK_INTERVAL_MS, signal);
     }
   }
 
-  /** Why the spool takes no messages, without a full stop; undefined where it does. */
+  /** Why the spool accepts no messages, without a full stop; undefined if it accepts them. */
   get refusal(): string | undefined {
     return this.#refusal;
   }
 
-  /** Moves what waits too long, or all that waits. */
-  look(): void {
+  /** Moves the deliveries that have waited too long, or all of them, to the spool. */
+  tick(): void {
     const nowMs = performance.now();
     const { promptCount } = this.#inbox;
     if (promptCount > this.#promptCount) this.#isSpooling = false;
     if (promptCount > this.#promptCount || this.#inbox.length < MAX_WAITING) {
-      this.#movingMs = nowMs;
+      this.#progressMs = nowMs;
     }
     this.#promptCount = promptCount;
-    if (nowMs >= this.#lookMs + LOOK_MS) {
-      this.#lookMs = nowMs;
+    if (nowMs >= this.#checkedMs + CHECK_INTERVAL_MS) {
+      this.#checkedMs = nowMs;
       this.#copyOldBatches(nowMs);
       this.#spool.tidy();
       if (this.#spool.hasWaiting) this.#inbox.wake();
       const hasRoom = this.#spool.count === 0 && this.#spool.removedCount > this.#removedBefore;
       if (hasRoom) this.#accepts(nowMs, { isEmpty: true });
-      this.#progress.look(nowMs);
+      this.#progress.tick(nowMs);
       if (this.#hasOldDelivery()) this.#isSpooling = true;
     }
-    if (this.#isDatabaseAway() || nowMs - this.#movingMs >= MAX_STALL_MS) this.#isSpooling = true;
+    if (this.#isDatabaseAway() || nowMs - this.#progressMs >= MAX_STALL_MS) this.#isSpooling = true;
     if (this.#isSpooling) this.#moveAll(nowMs);
   }
 
@@ -119,11 +122,11 @@ export class Overflow {
     }
   }
 
-  /** Whether something in memory had come already at a look that long ago. */
+  /** Whether a delivery in memory had arrived already at the check MAX_WAIT_MS ago. */
   #hasOldDelivery(): boolean {
     const { takenCount, length } = this.#inbox;
     this.#arrivals.push(takenCount + length);
-    if (this.#arrivals.length <= MAX_WAIT_MS / LOOK_MS) return false;
+    if (this.#arrivals.length <= MAX_WAIT_MS / CHECK_INTERVAL_MS) return false;
     return takenCount < (this.#arrivals.shift() as number);
   }
 
@@ -132,11 +135,11 @@ export class Overflow {
       const deliveries = this.#inbox.peek(MAX_BATCH_ROWS);
       if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;
       this.#inbox.takeFromMemory(deliveries.length);
-      for (const delivery of deliveries) delivery.settle();
+      for (const delivery of deliveries) delivery.markSafe();
     }
   }
 
-  /** Writes to the spool, and tells when it begins and when it ceases to refuse. */
+  /** Writes to the spool, and logs when it begins and when it ceases to refuse. */
   #attempt(write: () => void, nowMs: number): boolean {
     if (nowMs < this.#retryMs) return false;
     try {
@@ -151,8 +154,8 @@ export class Overflow {
         this.#refusingSinceMs = nowMs;
         this.#doubtMs = nowMs - this.#acceptingSinceMs < DOUBT_MS ? DOUBT_MS : 0;
         log.error(
-          `The spool takes no more messages: ${this.#refusal}. What comes in is left with ` +
-            "the broker until it does.",
+          `The spool is not accepting messages: ${this.#refusal}. New messages stay with the ` +
+            "broker until it does.",
         );
       }
       return false;
@@ -161,7 +164,7 @@ export class Overflow {
     return true;
   }
 
-  /** The spool takes messages; tells so, if it did not and there is no doubt. */
+  /** The spool accepts messages; logs it, if it did not before and there is no doubt. */
   #accepts(nowMs: number, { isEmpty }: { readonly isEmpty: boolean }): void {
     this.#refusal = undefined;
     if (this.#refusingSinceMs === undefined) return;
@@ -169,6 +172,6 @@ export class Overflow {
     const seconds = ((nowMs - this.#refusingSinceMs) / 1000).toFixed(1);
     this.#refusingSinceMs = undefined;
     this.#acceptingSinceMs = nowMs;
-    log.info(`The spool takes messages again after ${seconds} s.`);
+    log.info(`The spool is accepting messages again after ${seconds} s.`);
   }
 }

@@ -1,6 +1,7 @@
 /**
- * What became of the messages. Each message ends in exactly one outcome: what was received and what
- * was found in the spool is the sum of the outcomes, of what is in the spool and of what waits.
+ * Counts of messages by outcome. Each message ends in exactly one outcome: the messages received
+ * and those found in the spool are the sum of the outcomes, of the messages in the spool and of
+ * those that wait in memory.
  */
 
 /** The outcomes that a message can end in. */
@@ -12,28 +13,29 @@ export type Outcome =
   | "rejected"
   | "dropped";
 
-/** What there is to count in the spool. */
+/** The counts of the spool. */
 export interface SpoolCounts {
-  /** Messages on disk, for the database to take. */
+  /** Messages on disk that wait for the database. */
   readonly count: number;
-  /** Messages that were in the spool when its file was damaged, and could not be read any more. */
+  /** Messages that were in the spool when its file was damaged, and that could not be read. */
   readonly unreadable: number;
 }
 
-/** The last message that was not stored for one reason. */
+/** The last message that was rejected, or whose sensor is unknown. */
 export interface LastRefusal {
+  /** In ms since 1970-01-01 00:00 UTC. */
   readonly timeMs: number;
   readonly topic: string;
   /** In words, without a full stop. */
   readonly reason: string;
 }
 
-/** Longest topic and reason that are told of: whoever looks gets them anew every second. */
+/** Longest topic and reason that are shown: every viewer receives them every second. */
 const MAX_TOPIC = 120;
 const MAX_REASON = 200;
 
-/** What is told of a message that was not stored just now. */
-export function describeRefusal(topic: string, reason: string): LastRefusal {
+/** A message that was refused just now. */
+export function createLastRefusal(topic: string, reason: string): LastRefusal {
   return {
     timeMs: Date.now(),
     topic: shorten(topic, MAX_TOPIC),
@@ -45,30 +47,30 @@ function shorten(text: string, length: number): string {
   return text.length <= length ? text : `${text.slice(0, length)}…`;
 }
 
-/** Counters from the start of the program. */
+/** Counters since the start of the program. */
 export class Statistics {
   /** Messages that an earlier run left in the spool. */
   readonly found: number;
   readonly #spool: SpoolCounts;
 
-  /** Messages handed over by the broker, redeliveries of what was still in hand aside. */
+  /** Messages received from the broker, without redeliveries of messages still in flight. */
   received = 0;
-  /** Messages handed over again, after a reconnection, while they were still in hand. */
+  /** Messages received again, after a reconnection, while they were still in flight. */
   redelivered = 0;
   lastRejected: LastRefusal | null = null;
   lastUnknown: LastRefusal | null = null;
   readonly outcomes: Record<Outcome, number> = {
     /** New rows. */
     stored: 0,
-    /** The row was there already: same sensor, same time. */
+    /** The row existed already: same sensor, same time. */
     duplicate: 0,
     /** No sensor of this uuid and sid is registered. */
     unknown: 0,
     /** The sensor is registered but not enabled. */
     disabled: 0,
-    /** Not a reading, or one that the table's columns cannot hold. */
+    /** Not a valid reading, or one that the columns of the table cannot hold. */
     rejected: 0,
-    /** QoS 0 messages for which there was no room. */
+    /** QoS 0 messages for which there was no room in memory. */
     dropped: 0,
   };
 
@@ -82,12 +84,12 @@ export class Statistics {
     return this.#spool.count;
   }
 
-  /** Messages that have their outcome. */
+  /** Messages that have an outcome. */
   get ended(): number {
     return Object.values(this.outcomes).reduce((sum, count) => sum + count, 0);
   }
 
-  /** Messages that have no outcome yet and are in memory only. */
+  /** Messages without an outcome that are in memory only. */
   get waiting(): number {
     return this.received + this.found - this.ended - this.spooled - this.#spool.unreadable;
   }
@@ -104,7 +106,7 @@ export class Statistics {
       `${unknown} of unknown sensors`,
       `${disabled} of disabled sensors`,
       `${rejected} rejected`,
-      ...(this.redelivered > 0 ? [`${this.redelivered} redelivered while in hand`] : []),
+      ...(this.redelivered > 0 ? [`${this.redelivered} redelivered while in flight`] : []),
       ...(dropped > 0 ? [`${dropped} dropped`] : []),
       ...(unreadable > 0 ? [`${unreadable} unreadable in the spool`] : []),
       ...(this.spooled > 0 ? [`${this.spooled} in the spool`] : []),

@@ -17,9 +17,6 @@ const LOCK_FILE = "spool.lock";
 /** Pages given back at a time: each takes a little while, in which nothing else is done. */
 const SHRUNK_PAGES = 2_000;
 
-/** Time between two attempts to replace a damaged file. */
-const RESCUE_RETRY_MS = 60_000;
-
 /** The spool cannot be used, or not at the moment; the message says why. */
 export class SpoolError extends Error {
   override readonly name = "SpoolError";
@@ -38,6 +35,7 @@ export class SpoolDatabase implements Disposable {
   readonly #statements = new Map<string, StatementSync>();
   #onRescued: () => void = () => {};
   #rescueMs = -Infinity;
+  readonly #rescueRetryMs: number;
 
   /** Where the spool of a configuration is. */
   static path({ directory }: SpoolConfig): string {
@@ -51,7 +49,7 @@ export class SpoolDatabase implements Disposable {
    * @throws {SpoolError} when another logger has it, or the directory cannot be used.
    */
   static open(config: SpoolConfig): SpoolDatabase {
-    const { directory, maxBytes } = config;
+    const { directory, maxBytes, tuning: { rescueRetryMs } } = config;
     try {
       Deno.mkdirSync(directory, { recursive: true });
     } catch (error) {
@@ -61,7 +59,7 @@ export class SpoolDatabase implements Disposable {
     }
     const lock = lockDirectory(directory);
     try {
-      return new SpoolDatabase(SpoolDatabase.path(config), { maxBytes, lock });
+      return new SpoolDatabase(SpoolDatabase.path(config), { maxBytes, lock, rescueRetryMs });
     } catch (error) {
       lock.close();
       throw error;
@@ -80,14 +78,23 @@ export class SpoolDatabase implements Disposable {
     } catch (error) {
       throw new SpoolError(`there is no '${path}': ${systemReason(error)}`, { cause: error });
     }
-    return new SpoolDatabase(path, { maxBytes: config.maxBytes, lock: undefined });
+    return new SpoolDatabase(path, {
+      maxBytes: config.maxBytes,
+      lock: undefined,
+      rescueRetryMs: config.tuning.rescueRetryMs,
+    });
   }
 
   private constructor(
     path: string,
-    { maxBytes, lock }: { readonly maxBytes: number; readonly lock: DatabaseSync | undefined },
+    { maxBytes, lock, rescueRetryMs }: {
+      readonly maxBytes: number;
+      readonly lock: DatabaseSync | undefined;
+      readonly rescueRetryMs: number;
+    },
   ) {
     this.#path = path;
+    this.#rescueRetryMs = rescueRetryMs;
     this.maxBytes = maxBytes;
     this.#lock = lock;
     const isLogger = lock !== undefined;
@@ -206,7 +213,7 @@ export class SpoolDatabase implements Disposable {
 
   /** Puts another file in the place of the damaged one, or tries again later. */
   #replace(damage: unknown): void {
-    if (performance.now() - this.#rescueMs < RESCUE_RETRY_MS) return;
+    if (performance.now() - this.#rescueMs < this.#rescueRetryMs) return;
     this.#rescueMs = performance.now();
     this.#statements.clear();
     if (this.#isGone()) {

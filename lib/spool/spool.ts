@@ -7,9 +7,9 @@
  */
 
 import { Buffer } from "node:buffer";
+import { describeError } from "../common/error_text.ts";
 import { Delivery } from "../message/delivery.ts";
 import { log } from "../common/log.ts";
-import { describeError } from "../common/retry.ts";
 import { type SpoolDatabase, SpoolError } from "./file.ts";
 
 /** Rows that are not needed any more are deleted when there are so many of them, … */

@@ -1,13 +1,13 @@
 /**
  * The filters that the broker's session of this client id may be subscribed to, kept in the spool's
- * file: a broker does not list them, and one that is no longer configured is to be unsubscribed.
+ * file: a broker does not list them, and filters that are no longer configured must be unsubscribed.
  */
 
+import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import { describeError } from "../common/retry.ts";
 import { type SpoolDatabase, SpoolError } from "./file.ts";
 
-/** The record in an open spool. One that cannot be read or written is done without. */
+/** The record in an open spool. If it cannot be read or written, the logger runs without it. */
 export class SubscriptionRecord {
   readonly #database: SpoolDatabase;
   readonly #clientId: string;
@@ -26,14 +26,14 @@ export class SubscriptionRecord {
     }) ?? [];
   }
 
-  /** To be called before filters are subscribed to. */
+  /** Call before subscribing to the filters. */
   add(filters: readonly string[]): void {
     const before = this.filters();
     const added = filters.filter((filter) => !before.includes(filter));
     if (added.length > 0) this.#attempt(() => this.#insert(added));
   }
 
-  /** To be called when all others have been unsubscribed. */
+  /** Call when all other filters have been unsubscribed. */
   keepOnly(filters: readonly string[]): void {
     const others = this.filters().filter((filter) => !filters.includes(filter));
     if (others.length > 0) this.#attempt(() => this.#delete(others));
@@ -62,7 +62,7 @@ export class SubscriptionRecord {
       return work();
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
-      // What a forgotten filter brings shows it as well, unless another filter matches it, too.
+      // The messages of a forgotten filter reveal it, unless another filter matches them, too.
       log.debug(`Cannot record subscriptions: ${describeError(error)}.`);
       return undefined;
     }

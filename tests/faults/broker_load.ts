@@ -30,8 +30,7 @@ const MAX_READINGS = 20_000;
 /** Readings a second of each daemon. */
 const RATE = 250;
 
-const OUTAGE =
-  /^MQTT broker '127\.0\.0\.1:\d+' is not available: (.*)\. Trying again until it is\.$/;
+const OUTAGE = /^MQTT broker '127\.0\.0\.1:\d+' is not available: (.*)\. Retrying until it is\.$/;
 const RECOVERY = /^MQTT broker '127\.0\.0\.1:\d+' is available again after \d+\.\d s\.$/;
 
 /** How a connection may end that was not given up by the logger, as the system happens to tell. */

@@ -62,7 +62,7 @@ const VARIANTS: readonly Variant[] = [
   },
 ];
 
-const SUSPECTED = /perhaps another client connects with the same client id/;
+const SUSPECTED = /Another client may be using the same client id/;
 const TAKEN_OVER = /another client has connected with the same client id/;
 
 function countTakeovers(broker: MosquittoBroker): number {

@@ -130,7 +130,7 @@ async function killRepeatedly(
       early: Number(isEarly),
       opening: Number(isEarly && isOpening),
       recovering: Number(isEarly && isOpening && isLeft),
-      found: Number(says("in the spool from before")),
+      found: Number(says("in the spool from an earlier run")),
       // One that is killed early may have left what it found.
       interrupted: Number(isTransactionOpen(scene.directory) && !(isEarly && isLeft)),
     });

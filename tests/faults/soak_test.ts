@@ -96,8 +96,8 @@ Deno.test("soak says which faults there are, and which of them this machine does
 Deno.test("soak notices what a logger must not say, whatever is done to it", () => {
   const time = "2026-11-23 17:31:56.480";
   const allowed = [
-    `${time} INFO     40 messages are in the spool from before.`,
-    `${time} ERROR    The spool takes no more messages: database or disk is full.`,
+    `${time} INFO     40 messages are in the spool from an earlier run.`,
+    `${time} ERROR    The spool is not accepting messages: database or disk is full.`,
     `${time} ERROR    Database 'soak' at '127.0.0.1:5432' is not available: timeout.`,
     `${time} WARNING  Rejected a message on 'sensors/soak/noise': not JSON.`,
   ];

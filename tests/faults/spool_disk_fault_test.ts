@@ -23,8 +23,8 @@ import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";
 
 const postgres = usePostgres();
 
-const SPOOL_FULL = /ERROR {4}The spool takes no more messages: .* SPOOL_MAX_BYTES /;
-const SPOOL_RECOVERED = /INFO {5}The spool takes messages again/;
+const SPOOL_FULL = /ERROR {4}The spool is not accepting messages: .* SPOOL_MAX_BYTES /;
+const SPOOL_RECOVERED = /INFO {5}The spool is accepting messages again/;
 
 Deno.test("run leaves with the broker what a full spool does not take", {
   ignore: withoutMosquitto,
@@ -61,8 +61,8 @@ Deno.test("run leaves with the broker what a full spool does not take", {
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
   await logger.waitForLine(SPOOL_RECOVERED);
-  onlyLine(logger, "ERROR", /^The spool takes no more messages: /);
-  onlyLine(logger, "INFO", /^The spool takes messages again after \d+\.\d s\.$/);
+  onlyLine(logger, "ERROR", /^The spool is not accepting messages: /);
+  onlyLine(logger, "INFO", /^The spool is accepting messages again after \d+\.\d s\.$/);
   const { received, found, stored, spooled } = await stopCleanly(logger);
   assert.deepEqual([received, found, stored, spooled], [14_000 - kept, kept, 14_000, 0]);
 });
@@ -91,7 +91,7 @@ Deno.test("run fills a disk, goes on without, and empties the spool while the di
   }
   disk.fill();
   await using logger = scene.startLogger();
-  await logger.waitForLine("4000 messages are in the spool from before.");
+  await logger.waitForLine("4000 messages are in the spool from an earlier run.");
   await publishReadings(broker, readings.slice(4000), { qos: 1 });
   await logger.waitForLine(SPOOL_DISK_FULL);
   await scene.bringDatabaseBack();
@@ -141,7 +141,7 @@ Deno.test("run goes on when its spool becomes read-only", {
   {
     await using _mount = await mountReadOnly(directory);
     await publishReadings(broker, readings.slice(500, 1000), { qos: 1 });
-    await logger.waitForLine(/ERROR {4}The spool takes no more messages: /);
+    await logger.waitForLine(/ERROR {4}The spool is not accepting messages: /);
     await scene.bringDatabaseBack();
     await waitForRows(database, 1000);
     await publishReadings(broker, readings.slice(1000), { qos: 1 });

@@ -47,7 +47,7 @@ Deno.test(
     await t.step("QoS 2 and QoS 0, and SIGKILL", async () => {
       await using logger = scene.startLogger();
       await logger.waitForLine("Connected to MQTT broker");
-      onlyLine(logger, "INFO", /^10000 messages are in the spool from before\.$/);
+      onlyLine(logger, "INFO", /^10000 messages are in the spool from an earlier run\.$/);
       await publishReadings(broker, readings.slice(10_000, 12_000), { qos: 2 });
       await publishReadings(broker, readings.slice(12_000, 13_999), { qos: 0 });
       await waitForSpooled(directory, 13_999);
@@ -64,7 +64,7 @@ Deno.test(
       // One connection, so that the order of the transactions is that of the batches.
       await using logger = scene.startLogger({ DATABASE_CONNECTIONS: "1" });
       await logger.waitForLine("Connected to MQTT broker");
-      onlyLine(logger, "INFO", /^14000 messages are in the spool from before\.$/);
+      onlyLine(logger, "INFO", /^14000 messages are in the spool from an earlier run\.$/);
       await publishReadings(broker, readings.slice(14_000), { qos: 1, rate: 3000 });
       assert.ok(await database.countReadings() < readings.length, "the spool was empty too soon");
       await waitForRows(database, readings.length);
@@ -201,16 +201,16 @@ Deno.test("run tells how the spool empties, where that takes long", {
   await publishReadingsFast(broker, readings, { qos: 1 });
   await waitForSpooled(directory, readings.length);
   await logger.waitForLine(
-    /INFO {5}\d+ messages are in the spool until the database takes them\.$/,
+    /INFO {5}\d+ messages wait in the spool for the database\.$/,
   );
   await scene.bringDatabaseBack();
   const emptying =
-    /INFO {5}Emptying the spool: (\d+) messages left, (\d+) stored a second, \d+ s left\./;
+    /INFO {5}Draining the spool: (\d+) messages left, (\d+) stored per second, \d+ s left\./;
   const line = await logger.waitForLine(emptying);
   const [left, rate] = emptying.exec(line)?.slice(1).map(Number) ?? [];
   assert.ok(left !== undefined && left < readings.length && (rate ?? 0) > 0, line);
   await logger.waitForLine(
-    /INFO {5}The spool is empty again: 8000 messages went through it in \d+\.\d s/,
+    /INFO {5}The spool is empty again: 8000 messages passed through it in \d+\.\d s/,
   );
   await expectStored(database, readings);
   await stopCleanly(logger);

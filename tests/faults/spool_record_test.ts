@@ -26,7 +26,7 @@ Deno.test("run records all that is rejected while it empties a full spool", {
   await using logger = scene.startLogger();
   await logger.waitForLine("Connected to MQTT broker");
   await publishPayloads(broker, payloads, { topic: "sensors/a/b" });
-  await logger.waitForLine("The spool takes no more messages: it has reached the size");
+  await logger.waitForLine("The spool is not accepting messages: it has reached the size");
   await scene.bringDatabaseBack();
   await waitForRows(database, readings.length);
   await expectStored(database, readings);

@@ -10,7 +10,7 @@ import { startProxy, type TcpProxy } from "../support/proxy.ts";
 import { createSession, type SharedPostgres, startTellingMosquitto } from "../support/harness.ts";
 
 /** What the logger says when the disk has no room for the spool. */
-export const SPOOL_DISK_FULL = /ERROR {4}The spool takes no more messages: .*\bdisk is full/;
+export const SPOOL_DISK_FULL = /ERROR {4}The spool is not accepting messages: .*\bdisk is full/;
 
 /** How {@linkcode setScene} sets the scene. */
 export interface SceneOptions {

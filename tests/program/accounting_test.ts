@@ -37,7 +37,7 @@ Deno.test("run tells every hour, while it runs, what became of all messages", {
   await using logger = startLogger(env, { sources: sources.path });
   const account = async (counts: string): Promise<void> => {
     const from = logger.lines.length;
-    await logger.waitForLine(` INFO     In the course of this run: ${counts}.`, { from });
+    await logger.waitForLine(` INFO     Totals since start: ${counts}.`, { from });
   };
   await logger.waitForLine("Connected to MQTT broker");
   await account(

@@ -50,7 +50,7 @@ for (const qos of [1, 2] as const) {
     await waitForRows(database, readings.length);
     await expectStored(database, readings);
     await stopCleanly(logger);
-    onlyLine(logger, "ERROR", /^MQTT broker '127.0.0.1:\d+' is not available: .*Trying again/);
+    onlyLine(logger, "ERROR", /^MQTT broker '127.0.0.1:\d+' is not available: .*Retrying/);
     onlyLine(logger, "INFO", /^MQTT broker '127.0.0.1:\d+' is available again after \d+\.\d s\.$/);
     assert.equal(countConnections(broker), 1);
   });
@@ -170,7 +170,7 @@ Deno.test("run moves on to the next broker when one refuses its password (3.1.1)
     MQTT_PROTOCOL_VERSION: "4",
   });
   await using logger = startLogger(env);
-  await logger.waitForLine(`Connected to MQTT broker at '127.0.0.1:${accepting.port}'`);
+  await logger.waitForLine(`Connected to MQTT broker '127.0.0.1:${accepting.port}'`);
   const warning = onlyLine(logger, "WARNING", /^MQTT broker/);
   assert.match(warning, new RegExp(`${refusing.port}': .*wrong user name or password`));
   await stopCleanly(logger);

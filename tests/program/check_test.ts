@@ -157,7 +157,7 @@ const DATABASE_CASES: readonly DatabaseCase[] = [
   {
     name: "an unusable type of column",
     options: { valueType: "text" },
-    problems: [/the column sensor_data\.value has the type text, the logger needs it as double/],
+    problems: [/the column sensor_data\.value has the type text, the logger requires double/],
   },
   {
     name: "a column that the logger does not fill",

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { parseCommandLine, UsageError } from "../../demo/command_line.ts";
 import { type PGliteServer, servePGlite } from "../../demo/pglite_server.ts";
 import { createSensors, topicOf } from "../../demo/sensors.ts";
+import { DEFAULT_TUNING } from "../../lib/config/tuning.ts";
 import { DatabaseConnection } from "../../lib/database/connection.ts";
 import { schemaStatements } from "../../lib/database/schema.ts";
 import type { Status } from "../../lib/monitoring/status.ts";
@@ -79,7 +80,7 @@ Deno.test("demo tells in its first lines where its status page is, and has somet
 Deno.test("demo says in words that the user's broker cannot be reached", async () => {
   const { code, stderr } = await runDemo("--broker", `${LOOPBACK}:1`);
   assert.equal(code, 1);
-  assert.match(stderr, /^demo: The MQTT broker at '127\.0\.0\.1:1' cannot be used: connection ref/);
+  assert.match(stderr, /^demo: The MQTT broker '127\.0\.0\.1:1' cannot be used: connection ref/);
   assert.doesNotMatch(stderr, /\n./);
 });
 
@@ -134,6 +135,7 @@ async function open(port: number): Promise<DatabaseConnection> {
     cert: undefined,
     key: undefined,
     connections: 1,
+    tuning: DEFAULT_TUNING,
   }, new AbortController().signal);
 }
 

@@ -225,7 +225,7 @@ const GUARANTEES: readonly Guarantee[] = [{
     replace: "globalThis.connection = this; this.#socket = socket;",
   }, {
     file: "lib/mqtt/subscriber.ts",
-    find: "this.#adoptLater(connection.abandon());",
+    find: "this.#orphans.add(connection.abandon());",
     replace: "",
   }],
   complaint: /deep-equal/,
@@ -254,8 +254,8 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a handover that begins before the last one of its packet id is done",
   breakages: [{
-    file: "lib/message/delivery.ts",
-    find: " || this.#halfDone.has(packetId)) break;",
+    file: "lib/mqtt/acknowledgement_queue.ts",
+    find: " || this.#unreleased.has(packetId)) break;",
     replace: ") break;",
   }],
   complaint: /deep-equal/,
@@ -278,8 +278,8 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "a whole backlog of handovers that are half done",
   breakages: [{
-    file: "lib/message/delivery.ts",
-    find: "this.#halfDone.size >= MAX_HALF_DONE || ",
+    file: "lib/mqtt/acknowledgement_queue.ts",
+    find: "this.#unreleased.size >= MAX_UNRELEASED || ",
     replace: "",
   }],
   complaint: /deep-equal/,
@@ -297,7 +297,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "an outcome that is counted twice",
   breakages: [{
-    file: "lib/pipeline/writer.ts",
+    file: "lib/pipeline/outcomes.ts",
     find: "outcomes.stored += result.stored;",
     replace: "outcomes.stored += 2 * result.stored;",
   }],
@@ -315,7 +315,7 @@ const GUARANTEES: readonly Guarantee[] = [{
   },
   breakage: "an outcome that is not counted",
   breakages: [{
-    file: "lib/pipeline/writer.ts",
+    file: "lib/pipeline/outcomes.ts",
     find: "this.#statistics.outcomes.rejected++;",
     replace: "",
   }],

@@ -25,9 +25,9 @@ import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 
-const LOST = `The broker has no session of MQTT_CLIENT_ID = '${CLIENT_ID}' any more: what was ` +
-  "published ";
-const NOT_KEPT = ", it has not kept for the logger.";
+const LOST =
+  `The broker has lost the session of MQTT_CLIENT_ID '${CLIENT_ID}'. Messages published since `;
+const NOT_KEPT = " were not queued and are lost.";
 
 /** For how long nothing was kept, in the words of each warning of a lost session. */
 function lossesOf(logger: LoggerProcess): string[] {
@@ -64,7 +64,7 @@ for (const protocol of ["5", "4"]) {
       await stopCleanly(logger);
       const losses = lossesOf(logger);
       assert.equal(losses.length, 2);
-      for (const loss of losses) assert.match(loss, /^in the \d+\.\d s before$/);
+      for (const loss of losses) assert.match(loss, /^\d\d:\d\d:\d\d \(\d+\.\d s\)$/);
     },
   );
 }
@@ -101,7 +101,7 @@ Deno.test("run with a spool warns of a session that was forgotten while no logge
   assert.deepEqual(await run({ before: second, times: 2 }), [], "with a session that was kept");
   await publishReadings(broker, forgotten);
   await broker.restart();
-  assert.deepEqual(await run({ live: last }), ["since the logger last ran"]);
+  assert.deepEqual(await run({ live: last }), ["the last run of the logger"]);
   await expectStored(database, [...first, ...second, ...last]);
   assert.deepEqual(await run({ times: 2 }), [], "with the session that took its place");
 });
@@ -124,7 +124,10 @@ Deno.test("run without MQTT_CLIENT_ID does not speak of a session that was lost"
     await logger.waitForLine(/MQTT broker .* is available again/, { from });
     await stopCleanly(logger);
     onlyLine(logger, "WARNING", /^MQTT_CLIENT_ID is not set: /);
-    assert.deepEqual(linesOf(logger, "WARNING").filter((line) => /has no session/.test(line)), []);
+    assert.deepEqual(
+      linesOf(logger, "WARNING").filter((line) => /has lost the session/.test(line)),
+      [],
+    );
   }
 });
 
@@ -142,7 +145,7 @@ for (const isGranted of [false, true]) {
       MQTT_SHARED_GROUP: "g",
     }));
     const connection = await broker.subscribed(0);
-    if (!isGranted) await logger.waitForLine(`Subscription to '${shared}' refused: `);
+    if (!isGranted) await logger.waitForLine(`Subscription to '${shared}' was refused: `);
     // What the former subscription goes on bringing is stored.
     const readings = makeReadings({ count: 1 });
     readings.forEach((reading) => connection.publish(1, toPayload(reading), { qos: 1 }));

@@ -143,9 +143,9 @@ Deno.test("messages of a subscription that cannot be found are told of", {
   await using logger = startLogger(env);
   await waitForSubscription(broker);
   await publishReadings(broker, makeReadings({ count: 10 }), { topic: "old/x" });
-  await logger.waitForLine("Messages come on 'old/x', which MQTT_TOPIC does not match");
+  await logger.waitForLine("Messages arrive on 'old/x', which MQTT_TOPIC does not match");
   await stopCleanly(logger);
-  onlyLine(logger, "WARNING", /of another shared group perhaps/);
+  onlyLine(logger, "WARNING", /perhaps of another shared group/);
 });
 
 Deno.test("several filters are subscribed to, and overlapping ones store a reading once", {
@@ -226,7 +226,7 @@ for (
       MQTT_TOPIC: "secret/#,sensors/#",
       MQTT_PROTOCOL_VERSION: protocol,
     }));
-    await logger.waitForLine(`Subscription to 'secret/#' refused: ${reason}`);
+    await logger.waitForLine(`Subscription to 'secret/#' was refused: ${reason}`);
     const connection = await broker.subscribed(0);
     const readings = makeReadings({ count: 1 });
     readings.forEach((reading) => connection.publish(1, toPayload(reading), { qos: 1 }));
@@ -254,7 +254,7 @@ Deno.test("a broker that grants less than the QoS asked for is named in one warn
   await expectStored(database, readings);
   await stopCleanly(logger);
   const warning = onlyLine(logger, "WARNING", /./);
-  assert.match(warning, /^The broker grants QoS 1 for 'sensors\/#' instead of 2\./);
+  assert.match(warning, /^The broker granted QoS 1 for 'sensors\/#' instead of 2\./);
 });
 
 Deno.test("retained readings are stored once and not asked for at every reconnection (MQTT 5)", {

@@ -111,8 +111,8 @@ async function getStuck(hasSpool: boolean): Promise<void> {
     // Waits for ever for an insert that the database has committed.
     {
       file: "lib/pipeline/writer.ts",
-      find: "outcome = await this.#process(batch, { connection, catalogue });",
-      replace: "outcome = await this.#process(batch, { connection, catalogue }); " +
+      find: "outcome = await this.#process(batch, { connection, columns });",
+      replace: "outcome = await this.#process(batch, { connection, columns }); " +
         "await new Promise(() => {});",
     },
     {

@@ -59,7 +59,7 @@ export function formatSummary(summary: Summary): string {
       ["received", count(sums.received)],
       ["found in the spool", count(sums.found)],
       ["absorbed as duplicates", count(sums.duplicates)],
-      ["recognised as redelivered while in hand", count(sums.redelivered)],
+      ["recognised as redelivered while in flight", count(sums.redelivered)],
     ]),
     problems.length === 0
       ? "Nothing is lost, and nothing is there twice."

@@ -18,9 +18,9 @@ export interface Breakage {
 
 /** A message without a spool, or one that has not got there yet, is acknowledged as it comes. */
 export const ACKNOWLEDGED_BEFORE_COMMIT: readonly Breakage[] = [{
-  file: "lib/message/delivery.ts",
-  find: "delivery.onSettled = () => this.#settle(delivery, owed);",
-  replace: "this.#settle(delivery, owed);",
+  file: "lib/mqtt/acknowledgement_queue.ts",
+  find: "delivery.onSafe = () => this.#markSafe(delivery, owed);",
+  replace: "this.#markSafe(delivery, owed);",
 }];
 
 /** A message that goes to the spool is acknowledged before it is written there. */

@@ -1,6 +1,5 @@
 /** The log as a list of lines, for tests of what writes to it. */
-import { configureLog } from "../../lib/common/log.ts";
-import type { LogConfig } from "../../lib/config/config.ts";
+import { configureLog, type LogConfig } from "../../lib/common/log.ts";
 
 /** Collects what the log writes from now on; each line with its line feed. */
 export function captureLog(

@@ -169,7 +169,7 @@ const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
   disabled: "of disabled sensors",
   rejected: "rejected",
   dropped: "dropped",
-  redelivered: "redelivered while in hand",
+  redelivered: "redelivered while in flight",
   found: "found in the spool",
   spooled: "in the spool",
   waiting: "waiting",

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
-import type { QoS, SpoolConfig } from "../../lib/config/config.ts";
-import { Delivery } from "../../lib/message/delivery.ts";
+import type { SpoolConfig } from "../../lib/config/config.ts";
+import { DEFAULT_TUNING } from "../../lib/config/tuning.ts";
+import { Delivery, type QoS } from "../../lib/message/delivery.ts";
 import { SpoolDatabase } from "../../lib/spool/file.ts";
 
 export const MEBIBYTE = 2 ** 20;
@@ -20,7 +21,7 @@ export class TemporarySpool implements Disposable {
   #observer: DatabaseSync | undefined;
 
   constructor({ maxBytes = 64 * MEBIBYTE } = {}) {
-    this.config = { directory: makeDirectory(), maxBytes };
+    this.config = { directory: makeDirectory(), maxBytes, tuning: DEFAULT_TUNING };
     this.path = SpoolDatabase.path(this.config);
   }
 

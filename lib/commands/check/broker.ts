@@ -1,5 +1,7 @@
 /** What `check` examines about a broker. */
 
+import { sleep } from "../../common/backoff.ts";
+import { describeError } from "../../common/error_text.ts";
 import type { Report } from "./findings.ts";
 import type { MqttConfig } from "../../config/config.ts";
 import { describeEndpoint, type Endpoint } from "../../common/endpoint.ts";
@@ -9,9 +11,8 @@ import {
   SESSION_EXPIRY_SECONDS,
   type Subscription,
 } from "../../mqtt/connection.ts";
-import { openNewest } from "../../mqtt/connect.ts";
+import { connectNewest } from "../../mqtt/connect.ts";
 import { decodeReading, PayloadError, type ReadingColumns } from "../../message/reading.ts";
-import { describeError, sleep } from "../../common/retry.ts";
 import { isMatch } from "../../message/topic_filter.ts";
 
 /** How long to listen for messages. */
@@ -108,15 +109,16 @@ async function open(
       persistent: false,
       user: config.user,
       password: config.password,
-      onDelivery: (delivery) => {
+      onMessage: (delivery, acknowledge) => {
+        acknowledge(delivery);
         received.push(delivery);
-        return delivery;
       },
-      heldBefore: () => ({ count: 0, bytes: 0 }),
+      earlierInFlight: () => ({ count: 0, bytes: 0 }),
+      tuning: config.tuning,
       signal: new AbortController().signal,
     });
   if (config.protocolVersion !== undefined) return await attempt(config.protocolVersion);
-  return await openNewest(attempt);
+  return await connectNewest(attempt);
 }
 
 function checkSession(config: MqttConfig, connection: MqttConnection, report: Report): void {

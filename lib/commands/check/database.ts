@@ -1,12 +1,12 @@
 /** What `check` examines about the database. */
 
+import { describeError } from "../../common/error_text.ts";
 import type { Report } from "./findings.ts";
 import type { DatabaseConfig } from "../../config/config.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
-import type { Catalogue } from "../../database/table_columns.ts";
+import type { TableColumns } from "../../database/table_columns.ts";
 import { DatabaseConnection } from "../../database/connection.ts";
 import { describeHypertable, readHypertable } from "../../database/hypertable.ts";
-import { describeError } from "../../common/retry.ts";
 
 /** Clocks that differ by more are not synchronised. */
 const MAX_CLOCK_OFFSET_MS = 1_000;
@@ -15,7 +15,7 @@ const MAX_CLOCK_OFFSET_MS = 1_000;
 export async function checkDatabase(
   config: DatabaseConfig,
   report: Report,
-): Promise<Catalogue | undefined> {
+): Promise<TableColumns | undefined> {
   const subject = `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
   let connection: DatabaseConnection | undefined;
   try {
@@ -186,12 +186,12 @@ interface SchemaRow {
 async function checkSchema(
   connection: DatabaseConnection,
   { report, maySelectSensors }: { readonly report: Report; readonly maySelectSensors: boolean },
-): Promise<Catalogue> {
-  const catalogue = await connection.readCatalogue();
-  const types = `sensor_data.value is ${catalogue.value}, sensors.sensor_sid is ${catalogue.sid}`;
+): Promise<TableColumns> {
+  const columns = await connection.readColumns();
+  const types = `sensor_data.value is ${columns.value}, sensors.sensor_sid is ${columns.sid}`;
   report({ level: "ok", text: `Schema: ${types}.` });
   report(
-    catalogue.uniqueKey ? { level: "ok", text: "Unique key: on (sensor_id, time)." } : {
+    columns.uniqueKey ? { level: "ok", text: "Unique key: on (sensor_id, time)." } : {
       level: "problem",
       text: "Unique key: none on (sensor_id, time), a reading that is sent twice is stored " +
         "twice. As the owner: ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);",
@@ -199,7 +199,7 @@ async function checkSchema(
   );
   await checkHypertable(connection, report);
   const [row] = maySelectSensors ? await connection.query<SchemaRow>(SCHEMA_SQL) : [];
-  if (row === undefined) return catalogue;
+  if (row === undefined) return columns;
   for (const column of row.unfilled) {
     const text =
       `Schema: the column sensor_data.${column} must be given, but the logger does not ` +
@@ -222,5 +222,5 @@ async function checkSchema(
           "register one: INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('…', 0, true);",
       },
   );
-  return catalogue;
+  return columns;
 }

@@ -1,5 +1,6 @@
 /** The report on availability as text, JSON and CSV. */
 
+import { escapeControls } from "../../common/text.ts";
 import {
   type AvailabilityQuery,
   type Gap,
@@ -7,7 +8,6 @@ import {
   type SensorResult,
   sortGaps,
 } from "./availability.ts";
-import { escapeControls } from "../../common/log.ts";
 
 /** How the report is to look. */
 export interface ReportLayout {

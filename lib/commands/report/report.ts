@@ -1,5 +1,6 @@
 /** `kraken-logger report`: the availability of the sensors' data, from the database. */
 
+import { describeError } from "../../common/error_text.ts";
 import {
   AvailabilityMeter,
   type AvailabilityQuery,
@@ -13,7 +14,6 @@ import { DatabaseError } from "../../database/errors.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
 import { describeWithoutReadings, formatReport, type ReportLayout } from "./format.ts";
 import { ReportProgress } from "./progress.ts";
-import { describeError } from "../../common/retry.ts";
 
 /** A sensor that was asked for; every `sid` where there is none. */
 export interface SensorName {

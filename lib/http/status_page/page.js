@@ -5,7 +5,7 @@ import { follow } from "./state.js";
 import { bytes, count, duration, isBehind, messages, verdict } from "./words.js";
 
 /** @typedef {import("../../monitoring/status.ts").Status} Status */
-/** @typedef {import("../../monitoring/status.ts").ConnectionStatus} ConnectionStatus */
+/** @typedef {import("../../common/connection_state.ts").ConnectionStatus} ConnectionStatus */
 
 /** A longer text gets a line of its own. */
 const LONG_DETAIL = 160;

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { fstatSync } from "node:fs";
-import { configureLog, FloodGuard, isJournal, log } from "../../../lib/common/log.ts";
+import { FloodGuard } from "../../../lib/common/flood_guard.ts";
+import { configureLog, isJournal, log } from "../../../lib/common/log.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";
 

@@ -1,6 +1,8 @@
 /** Trying again: how long between attempts, what is told of it, and errors in words. */
 import assert from "node:assert/strict";
-import { Backoff, describeError, Outage, sleep } from "../../../lib/common/retry.ts";
+import { Backoff, sleep } from "../../../lib/common/backoff.ts";
+import { describeError } from "../../../lib/common/error_text.ts";
+import { Outage } from "../../../lib/common/outage.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
 import { FakeTime, settle } from "../../fakes/fake_time.ts";
 
@@ -85,7 +87,7 @@ Deno.test("an outage is one ERROR, one INFO with its duration, and DEBUG in betw
   outage.succeeded("a");
   outage.succeeded("a");
   assert.deepEqual(lines.map(withoutTime), [
-    "ERROR    Database 'lab' is not available: refused. Trying again until it is.",
+    "ERROR    Database 'lab' is not available: refused. Retrying until it is.",
     "DEBUG    Database 'lab' is still not available: refused.",
     "DEBUG    Database 'lab' is still not available: starting up.",
     "INFO     Database 'lab' is available again after 3.3 s. 17 messages waited.",

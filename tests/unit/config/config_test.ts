@@ -10,6 +10,7 @@ import {
 } from "../../../lib/config/config.ts";
 import { describeEndpoint } from "../../../lib/common/endpoint.ts";
 import { ConfigError, type Environment } from "../../../lib/config/settings.ts";
+import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
 import { MINIMAL, parse, readFile, refusal } from "../../support/parsed_config.ts";
 
 function hosts(env: Environment): string[] {
@@ -28,6 +29,7 @@ Deno.test("four variables are enough, and everything else has the promised defau
       cert: undefined,
       key: undefined,
       connections: 2,
+      tuning: DEFAULT_TUNING,
     },
     mqtt: {
       endpoints: [{ host: "mosquitto", port: 1883 }],
@@ -39,11 +41,13 @@ Deno.test("four variables are enough, and everything else has the promised defau
       protocolVersion: undefined,
       sharedGroup: undefined,
       tls: undefined,
+      tuning: DEFAULT_TUNING,
     },
     log: { level: "INFO", format: "text" },
     spool: undefined,
     http: undefined,
     warnings: [],
+    tuning: DEFAULT_TUNING,
   });
 });
 
@@ -289,7 +293,7 @@ Deno.test("what asks a running logger needs only its address, and that whole", (
 
 Deno.test("what needs only the spool, or spool and database, asks for nothing else", () => {
   const { MQTT_HOST: _, ...env } = { ...MINIMAL, SPOOL_DIRECTORY: "/spool", MQTT_QOS: "x" };
-  const spool = { directory: "/spool", maxBytes: 2 ** 30 };
+  const spool = { directory: "/spool", maxBytes: 2 ** 30, tuning: DEFAULT_TUNING };
   const { database: expected } = parse();
   assert.deepEqual(parseSpoolConfig({ SPOOL_DIRECTORY: "/spool" }, readFile), spool);
   assert.deepEqual(parseStorageConfig(env, readFile), { database: expected, spool });
@@ -301,4 +305,26 @@ Deno.test("what needs only the spool, or spool and database, asks for nothing el
     () => parseStorageConfig({ SPOOL_DIRECTORY: "/spool", SPOOL_MAX_BYTES: "x" }, readFile),
     /^ConfigError: DATABASE_HOST: must be set\n(.*\n)*SPOOL_MAX_BYTES: must be/,
   );
+});
+
+Deno.test("tests may shorten timings and limits, and the logger warns of it", () => {
+  const { tuning, database, mqtt, warnings } = parse({
+    KRAKEN_TEST_TUNING: '{"mqttKeepaliveSeconds": 2, "stuckAfterMs": 0}',
+  });
+  assert.deepEqual(tuning, { ...DEFAULT_TUNING, mqttKeepaliveSeconds: 2, stuckAfterMs: 0 });
+  assert.deepEqual([database.tuning, mqtt.tuning], [tuning, tuning]);
+  assert.match(warnings.join(), /^KRAKEN_TEST_TUNING is set: .* for tests only\.$/);
+  for (
+    const text of [
+      "x",
+      "[]",
+      "null",
+      '{"unknown": 1}',
+      '{"stuckAfterMs": "1"}',
+      '{"stuckAfterMs": -1}',
+    ]
+  ) {
+    const [line = ""] = refusal({ KRAKEN_TEST_TUNING: text });
+    assert.match(line, /^KRAKEN_TEST_TUNING: must be a JSON object with numbers, of maxReconnect/);
+  }
 });

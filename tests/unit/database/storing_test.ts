@@ -72,7 +72,7 @@ class Told {
     this.stored.push(...items.map(({ reading }) => reading.sid));
   };
 
-  readonly onRefused = ({ reading }: Item, reason: string): void => {
+  readonly onRejected = ({ reading }: Item, reason: string): void => {
     this.refused.push(reading.sid);
     this.reasons.push(reason);
   };

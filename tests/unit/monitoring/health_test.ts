@@ -6,7 +6,7 @@ function problemAfter(seconds: number, pulseAt: (second: number) => Partial<Puls
   let second = 0;
   const idle = { waiting: 0, storing: 0, isBrokerConnected: true, connecting: 0 };
   const health = new Health(() => ({ ...idle, ...pulseAt(second) }));
-  for (; second <= seconds; second++) health.look(second * 1000);
+  for (; second <= seconds; second++) health.tick(second * 1000);
   return health.problem() ?? "none";
 }
 
@@ -43,6 +43,6 @@ Deno.test("a program that was stopped itself is not taken for stuck when it goes
   const health = new Health(() => ({
     ...{ waiting: 1, storing: 0, isBrokerConnected: false, connecting: 0 },
   }));
-  for (const nowMs of [0, 1_000, 2_000, 500_000, 501_000]) health.look(nowMs);
+  for (const nowMs of [0, 1_000, 2_000, 500_000, 501_000]) health.tick(nowMs);
   assert.equal(health.problem(), undefined);
 });

@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import type { IPublishPacket, Packet } from "mqtt-packet";
-import type { Delivery } from "../../../lib/message/delivery.ts";
+import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
+import { type Delivery, RECEIVE_MAXIMUM } from "../../../lib/message/delivery.ts";
 import {
-  type Held,
+  type InFlight,
   MqttConnection,
   type MqttConnectionOptions,
   MqttRefusedError,
-  RECEIVE_MAXIMUM,
   SESSION_EXPIRY_SECONDS,
 } from "../../../lib/mqtt/connection.ts";
 import { FakeBroker } from "../../fakes/fake_broker.ts";
@@ -32,11 +32,12 @@ class Client implements AsyncDisposable {
       persistent: true,
       user: undefined,
       password: undefined,
-      heldBefore: () => ({ count: 0, bytes: 0 }),
-      onDelivery: (delivery) => {
+      earlierInFlight: () => ({ count: 0, bytes: 0 }),
+      onMessage: (delivery, acknowledge) => {
+        acknowledge(delivery);
         client.deliveries.push(delivery);
-        return delivery;
       },
+      tuning: DEFAULT_TUNING,
       signal: new AbortController().signal,
       ...options,
     });
@@ -93,7 +94,7 @@ Deno.test("a message is acknowledged after it is settled, and never before", asy
     const subscribed = client.connection.subscribe(["x"], 2);
     await broker.waitFor("subscribe");
     assert.deepEqual([broker.of("puback").length, broker.of("pubrec").length], [0, 0]);
-    client.deliveries.forEach((delivery) => delivery.settle());
+    client.deliveries.forEach((delivery) => delivery.markSafe());
     await broker.waitFor("puback");
     await broker.waitFor("pubrec");
     assert.equal(broker.of("puback")[0]?.messageId, 7);
@@ -106,9 +107,9 @@ Deno.test("a message is acknowledged after it is settled, and never before", asy
   }
 });
 
-Deno.test("a message that is not taken in is left with the broker", async () => {
+Deno.test("a message that is not accepted stays with the broker", async () => {
   await using broker = await FakeBroker.start();
-  await using client = await Client.open(broker, { onDelivery: () => undefined });
+  await using client = await Client.open(broker, { onMessage: () => {} });
   broker.send(publish(1, 1), publish(2, 2));
   await client.connection.disconnect();
   await broker.waitFor("disconnect");
@@ -169,7 +170,7 @@ Deno.test("the broker's own keepalive is kept, and its silence is noticed", asyn
   await using silent = await FakeBroker.start({ connack, answersPings: false });
   await using other = await Client.open(silent);
   const reason = await within(other.connection.closed, 4_000);
-  assert.match(reason ?? "still open", /does not answer/);
+  assert.match(reason ?? "still open", /no longer answers/);
   assert.equal(await within(client.connection.closed, 1), undefined, "the other goes on");
 });
 
@@ -229,7 +230,7 @@ Deno.test("a backlog without end is read no further than there is room, pings go
   assert.ok(held > RECEIVE_MAXIMUM && held < total - 10_000, `${held} taken in`);
   let settled = 0;
   await waitUntil(() => {
-    for (; settled < client.deliveries.length; settled++) client.deliveries[settled]?.settle();
+    for (; settled < client.deliveries.length; settled++) client.deliveries[settled]?.markSafe();
     return settled === total;
   });
   await broker.waitFor("puback", total);
@@ -258,8 +259,8 @@ for (
       connack: { sessionPresent: true, properties: { serverKeepAlive: 1 } },
       behindConnack: [publish(1)],
     });
-    let before: Held = held;
-    await using client = await Client.open(broker, { heldBefore: () => before });
+    let before: InFlight = held;
+    await using client = await Client.open(broker, { earlierInFlight: () => before });
     await client.waitForCount(1);
     broker.send(publish(2), publish(3));
     // They would long be there.
@@ -284,7 +285,10 @@ Deno.test("what is not MQTT is said to be so", async () => {
   const http = Buffer.from("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
   for (const greeting of [http, Buffer.alloc(200, 0xff), Buffer.from("SSH-2.0-OpenSSH_9.2\r\n")]) {
     await using broker = await FakeBroker.start({ greeting, connack: null });
-    await assert.rejects(Client.open(broker), /^Error: what it sends is not MQTT \(.+\)$/);
+    await assert.rejects(
+      Client.open(broker),
+      /^Error: the broker sent bytes that are not MQTT \(.+\)$/,
+    );
   }
 });
 
@@ -309,7 +313,7 @@ Deno.test("the end of a connection is told with the broker's reason", async () =
   await using client = await Client.open(broker);
   broker.send(publish(1), publish(2));
   await client.waitForCount(2);
-  client.deliveries[1]?.settle();
+  client.deliveries[1]?.markSafe();
   const request = assert.rejects(client.connection.subscribe(["x"], 2), /same client id/);
   broker.send({ cmd: "disconnect", reasonCode: 0x8e });
   assert.equal(
@@ -328,7 +332,7 @@ Deno.test("a goodbye ends the handovers under way before it disconnects", async 
   await using client = await Client.open(broker);
   broker.send(publish(1), publish(2, 1));
   await client.waitForCount(2);
-  client.deliveries.forEach((delivery) => delivery.settle());
+  client.deliveries.forEach((delivery) => delivery.markSafe());
   await broker.waitFor("pubrec");
   const goodbye = client.connection.disconnect();
   await delay(50);

@@ -1,34 +1,34 @@
 /** What brokers answer, in words that say what to look at. */
 import assert from "node:assert/strict";
 import {
+  describeConnectRefusal,
   describeReason,
-  describeRefusal,
   isVersionRefusal,
 } from "../../../lib/mqtt/reason_codes.ts";
 
 Deno.test("refusals of MQTT 3.1.1 and of MQTT 5 are told apart and told alike", () => {
   for (const code of [1, 0x84]) {
     assert.ok(isVersionRefusal(code));
-    assert.match(describeRefusal(code), /version of MQTT/);
+    assert.match(describeConnectRefusal(code), /version of MQTT/);
   }
-  assert.equal(describeRefusal(4), describeRefusal(0x86));
-  assert.match(describeRefusal(4), /wrong user name or password/);
-  assert.match(describeRefusal(5), /not authorised/);
-  assert.match(describeRefusal(0x87), /not authorised/);
+  assert.equal(describeConnectRefusal(4), describeConnectRefusal(0x86));
+  assert.match(describeConnectRefusal(4), /wrong user name or password/);
+  assert.match(describeConnectRefusal(5), /not authorised/);
+  assert.match(describeConnectRefusal(0x87), /not authorised/);
   for (const code of [4, 5, 0x86, 0x87]) {
-    assert.match(describeRefusal(code), /MQTT_CLIENT_USER.* MQTT_CLIENT_PASSWORD/);
+    assert.match(describeConnectRefusal(code), /MQTT_CLIENT_USER.* MQTT_CLIENT_PASSWORD/);
   }
-  assert.equal(describeRefusal(2), describeRefusal(0x85));
-  assert.match(describeRefusal(2), /MQTT_CLIENT_ID/);
+  assert.equal(describeConnectRefusal(2), describeConnectRefusal(0x85));
+  assert.match(describeConnectRefusal(2), /MQTT_CLIENT_ID/);
   for (const code of [0, 2, 5, 0x85, 0x86]) assert.ok(!isVersionRefusal(code));
 });
 
 Deno.test("reasons are sentences without a full stop, and unknown ones keep their number", () => {
   for (let code = 0x80; code <= 0xa2; code++) {
     assert.match(describeReason(code), /^[a-z].*[^.]$/);
-    assert.equal(describeRefusal(code), describeReason(code));
+    assert.equal(describeConnectRefusal(code), describeReason(code));
   }
   assert.match(describeReason(0x8e), /same client id/);
   assert.match(describeReason(0xff), /0xff/);
-  assert.match(describeRefusal(9), /0x09/);
+  assert.match(describeConnectRefusal(9), /0x09/);
 });

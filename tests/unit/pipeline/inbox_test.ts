@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { Delivery } from "../../../lib/message/delivery.ts";
-import { Batch, Inbox, MAX_BATCH_ROWS } from "../../../lib/pipeline/inbox.ts";
+import { Batch, MAX_BATCH_ROWS } from "../../../lib/pipeline/batch.ts";
+import { Inbox } from "../../../lib/pipeline/inbox.ts";
 import { Overflow } from "../../../lib/pipeline/overflow.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
 import { Statistics } from "../../../lib/pipeline/statistics.ts";
@@ -130,9 +131,9 @@ Deno.test("a batch that is given back is the next to be taken, without what is f
   const batch = await inbox.take(never) as Batch;
   inbox.push(message("d"));
   batch.unfinished[1]?.finish();
-  assert.deepEqual([inbox.underWay, inbox.inMemory], [[batch], 3]);
+  assert.deepEqual([inbox.beingStored, inbox.inMemory], [[batch], 3]);
   inbox.giveBack(batch);
-  assert.deepEqual([inbox.underWay, inbox.taken, inbox.inMemory], [[], [batch], 3]);
+  assert.deepEqual([inbox.beingStored, inbox.taken, inbox.inMemory], [[], [batch], 3]);
   const again = await inbox.take(never) as Batch;
   assert.equal(names(again), "ac");
   assert.equal(again.takenMs, batch.takenMs);
@@ -270,7 +271,7 @@ Deno.test("a batch in hand can be made safe: it is settled, and gone from disk w
   deliveries[0]?.finish();
   batch.copyTo(spool);
   assert.deepEqual(temporary.topics(), ["b", "c", "d"]);
-  assert.ok(deliveries.every(({ settled }) => settled));
+  assert.ok(deliveries.every(({ isSafe }) => isSafe));
   assert.deepEqual([names(batch), batch.spooled, inbox.inMemory], ["bcd", true, 0]);
   assert.equal(spool.hasWaiting, false);
   finishAll(inbox, batch);
@@ -287,7 +288,7 @@ Deno.test("a spool that refuses leaves a batch as it was", async () => {
   const batch = await inbox.take(never) as Batch;
   refuseWrites(database, true);
   assert.throws(() => batch.copyTo(spool));
-  assert.deepEqual([batch.spooled, batch.unfinished[0]?.settled, inbox.inMemory], [
+  assert.deepEqual([batch.spooled, batch.unfinished[0]?.isSafe, inbox.inMemory], [
     false,
     false,
     1,
@@ -354,9 +355,9 @@ class Course {
       const name = `${this.received.length}`;
       const delivery = message(name, { qos: index % 2 === 0 ? 1 : 2 });
       // What the broker hears of must be safe by then, as another program sees it.
-      delivery.onSettled = () => {
+      delivery.onSafe = () => {
         const onDisk = this.#temporary.query("SELECT id FROM message WHERE topic = ?", name);
-        assert.ok(delivery.finished || onDisk.length === 1, `${name} was settled`);
+        assert.ok(delivery.isDone || onDisk.length === 1, `${name} was settled`);
       };
       this.received.push(delivery);
       this.statistics.received++;
@@ -392,8 +393,8 @@ class Course {
     this.#refuse(refuses);
   }
 
-  look(): void {
-    this.#overflow.look();
+  tick(): void {
+    this.#overflow.tick();
   }
 
   get held(): number {
@@ -411,7 +412,7 @@ class Course {
     const onDisk = this.#temporary.topics();
     assert.equal(onDisk.length, this.spool.count);
     assert.equal(new Set(onDisk).size, onDisk.length);
-    const unsettled = this.received.filter(({ settled }) => !settled).map(({ topic }) => topic);
+    const unsettled = this.received.filter(({ isSafe }) => !isSafe).map(({ topic }) => topic);
     assert.equal(unsettled.length, this.#inbox.inMemory);
     const found = [...this.#finished.keys(), ...onDisk, ...unsettled].map(Number);
     assert.deepEqual(
@@ -452,7 +453,7 @@ Deno.test("whatever happens in which order, each message ends once, and is safe 
         else if ("refuses" in event) course.setDisk(event.refuses);
         else {
           await time.pass(event.pass);
-          course.look();
+          course.tick();
         }
       }
       if (drains) {

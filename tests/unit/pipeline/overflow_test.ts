@@ -1,8 +1,8 @@
 /** The overflow: when what waits is moved to the spool, and when it is not any more. */
 import assert from "node:assert/strict";
-import type { Delivery } from "../../../lib/message/delivery.ts";
-import { type Batch, Inbox } from "../../../lib/pipeline/inbox.ts";
-import { RECEIVE_MAXIMUM } from "../../../lib/mqtt/connection.ts";
+import { type Delivery, RECEIVE_MAXIMUM } from "../../../lib/message/delivery.ts";
+import type { Batch } from "../../../lib/pipeline/batch.ts";
+import { Inbox } from "../../../lib/pipeline/inbox.ts";
 import { Overflow } from "../../../lib/pipeline/overflow.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
@@ -88,10 +88,10 @@ Deno.test("what has waited for a second is moved, and settled", async () => {
   const delivery = message("a");
   course.push(delivery);
   await course.pass(900);
-  assert.deepEqual([course.inbox.length, delivery.settled, course.onDisk()], [1, false, []]);
+  assert.deepEqual([course.inbox.length, delivery.isSafe, course.onDisk()], [1, false, []]);
   await course.pass(300);
-  assert.deepEqual([course.inbox.length, delivery.settled, course.onDisk()], [0, true, ["a"]]);
-  assert.equal(delivery.finished, false);
+  assert.deepEqual([course.inbox.length, delivery.isSafe, course.onDisk()], [0, true, ["a"]]);
+  assert.equal(delivery.isDone, false);
   await course.stop();
 });
 
@@ -126,7 +126,7 @@ Deno.test("a batch in hand for a second is made safe, and the consumer goes on w
   deliveries[1]?.finish();
   await course.pass(100);
   assert.deepEqual(course.onDisk(), ["0", "2"]);
-  assert.ok(deliveries.every(({ settled }) => settled));
+  assert.ok(deliveries.every(({ isSafe }) => isSafe));
   assert.equal(course.inbox.inMemory, 0);
   await course.pass(10_000);
   assert.equal(course.spool.count, 2);
@@ -142,7 +142,7 @@ Deno.test("a batch that was given back is made safe as well", async () => {
   course.push(delivery);
   course.inbox.giveBack(await course.take());
   await course.pass(1_100);
-  assert.deepEqual([delivery.settled, course.onDisk()], [true, ["a"]]);
+  assert.deepEqual([delivery.isSafe, course.onDisk()], [true, ["a"]]);
   await course.storeOne();
   await course.pass(5_000);
   assert.deepEqual(course.onDisk(), []);
@@ -197,15 +197,15 @@ Deno.test("a spool that refuses is told of once, is tried again, and nothing is 
   const batch = await course.take();
   course.push(waiting);
   await course.pass(9_500);
-  assert.deepEqual([waiting.settled, inHand.settled, course.inbox.inMemory], [false, false, 2]);
+  assert.deepEqual([waiting.isSafe, inHand.isSafe, course.inbox.inMemory], [false, false, 2]);
   course.refuse(false);
   await course.pass(1_500);
-  assert.deepEqual([waiting.settled, inHand.settled, course.inbox.inMemory], [true, true, 0]);
+  assert.deepEqual([waiting.isSafe, inHand.isSafe, course.inbox.inMemory], [true, true, 0]);
   const [first = "", second = "", ...more] = lines.map(withoutTime);
-  assert.ok(first.startsWith("ERROR    The spool takes no more messages: "), first);
+  assert.ok(first.startsWith("ERROR    The spool is not accepting messages: "), first);
   assert.match(
     second.slice("INFO     ".length),
-    /^The spool takes messages again after \d+\.\d s\.$/,
+    /^The spool is accepting messages again after \d+\.\d s\.$/,
   );
   assert.deepEqual(more, []);
   course.finish(batch);
@@ -229,15 +229,15 @@ Deno.test("a spool that refuses again and again is told of once, until it has no
     await spoolFor(3_000);
   }
   const told = (): string[] => lines.map((line) => withoutTime(line).slice(0, 35));
-  const refuses = "ERROR    The spool takes no more me";
-  const accepts = "INFO     The spool takes messages a";
+  const refuses = "ERROR    The spool is not accepting";
+  const accepts = "INFO     The spool is accepting mes";
   assert.deepEqual(
-    told().filter((line) => line.includes("The spool takes")),
+    told().filter((line) => line.includes("The spool is")),
     [refuses, accepts, refuses],
   );
   await spoolFor(60_000);
   assert.deepEqual(
-    told().filter((line) => line.includes("The spool takes")),
+    told().filter((line) => line.includes("The spool is")),
     [refuses, accepts, refuses, accepts],
   );
   await course.stop();

@@ -26,7 +26,7 @@ Deno.test("without a spool, what has no outcome waits", () => {
   assert.equal(
     String(statistics),
     "10 messages received, 1 stored, 1 duplicates, 1 of unknown sensors, 1 of disabled sensors, " +
-      "1 rejected, 3 redelivered while in hand, 1 dropped, 4 waiting",
+      "1 rejected, 3 redelivered while in flight, 1 dropped, 4 waiting",
   );
 });
 

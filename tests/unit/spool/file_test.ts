@@ -1,5 +1,7 @@
 /** The file of the spool: who may open it, what a transaction is, and what becomes of a damaged one. */
 import assert from "node:assert/strict";
+import type { SpoolConfig } from "../../../lib/config/config.ts";
+import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
 import { SpoolDatabase, SpoolError } from "../../../lib/spool/file.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
@@ -25,9 +27,13 @@ function ids(database: SpoolDatabase): unknown[] {
   return database.all("SELECT id FROM message ORDER BY id").map(({ id }) => id);
 }
 
+function createConfig(directory: string): SpoolConfig {
+  return { directory, maxBytes: MEBIBYTE, tuning: DEFAULT_TUNING };
+}
+
 Deno.test("the directory is made where it is missing", () => {
   using directory = withTemporaryDirectory();
-  const config = { directory: `${directory.path}/var/lib/kraken`, maxBytes: MEBIBYTE };
+  const config = createConfig(`${directory.path}/var/lib/kraken`);
   using database = SpoolDatabase.open(config);
   assert.deepEqual(ids(database), []);
   assert.ok(Deno.statSync(SpoolDatabase.path(config)).isFile);
@@ -36,7 +42,7 @@ Deno.test("the directory is made where it is missing", () => {
 Deno.test("a directory that cannot be made is refused with the system's reason", () => {
   using directory = withTemporaryDirectory();
   Deno.writeTextFileSync(`${directory.path}/file`, "");
-  const config = { directory: `${directory.path}/file/spool`, maxBytes: MEBIBYTE };
+  const config = createConfig(`${directory.path}/file/spool`);
   assert.throws(
     () => SpoolDatabase.open(config),
     /^SpoolError: the directory cannot be created: Not a directory$/,

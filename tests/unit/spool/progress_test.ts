@@ -16,7 +16,7 @@ class Course {
     this.#nowMs += seconds * 1000;
     this.#counts.count = count;
     this.#counts.removedCount += left;
-    this.#progress.look(this.#nowMs);
+    this.#progress.tick(this.#nowMs);
     return this.#log.splice(0).map(withoutTime);
   }
 }
@@ -31,7 +31,7 @@ Deno.test("a spool that is empty again within five seconds is a DEBUG line", () 
   assert.deepEqual(course.after(0, { count: 3 }), []);
   assert.deepEqual(course.after(4, { count: 9 }), []);
   assert.deepEqual(course.after(0.5, { count: 0, left: 9 }), [
-    "DEBUG    The spool is empty again: 9 messages went through it in 4.5 s.",
+    "DEBUG    The spool is empty again: 9 messages passed through it in 4.5 s.",
   ]);
 });
 
@@ -39,26 +39,26 @@ Deno.test("a long outage is one line, the emptying one ever more rarely, and the
   const course = new Course();
   course.after(0, { count: 1 });
   assert.deepEqual(course.after(5, { count: 500 }), [
-    "INFO     500 messages are in the spool until the database takes them.",
+    "INFO     500 messages wait in the spool for the database.",
   ]);
   for (let look = 0; look < 10; look++) {
     assert.deepEqual(course.after(30, { count: 1_000 * (look + 1) }), []);
   }
   assert.deepEqual(course.after(9, { count: 9_500, left: 500 }), []);
   assert.deepEqual(course.after(1, { count: 8_000, left: 2_000 }), [
-    "INFO     Emptying the spool: 8000 messages left, 250 stored a second, 40 s left.",
+    "INFO     Draining the spool: 8000 messages left, 250 stored per second, 40 s left.",
   ]);
   assert.deepEqual(course.after(19, { count: 7_000, left: 2_000 }), []);
   assert.deepEqual(course.after(1, { count: 6_000, left: 1_000 }), [
-    "INFO     Emptying the spool: 6000 messages left, 150 stored a second, 60 s left.",
+    "INFO     Draining the spool: 6000 messages left, 150 stored per second, 60 s left.",
   ]);
   assert.deepEqual(course.after(40, { count: 6_500, left: 2_000 }), [
-    "INFO     Emptying the spool: 6500 messages left, 50 stored a second, and it still grows.",
+    "INFO     Draining the spool: 6500 messages left, 50 stored per second, and the spool still grows.",
   ]);
   const [last = "", ...more] = course.after(3, { count: 0, left: 6_500 });
   assert.equal(
     last,
-    "INFO     The spool is empty again: 14000 messages went through it in 378.0 s.",
+    "INFO     The spool is empty again: 14000 messages passed through it in 378.0 s.",
   );
   assert.deepEqual(more, []);
   assert.deepEqual(course.after(100, { count: 0 }), []);
@@ -71,7 +71,7 @@ Deno.test("the next time counts from the beginning", () => {
   course.after(1, { count: 0, left: 5 });
   course.after(60, { count: 2 });
   assert.deepEqual(course.after(1, { count: 0, left: 2 }), [
-    "DEBUG    The spool is empty again: 2 messages went through it in 1.0 s.",
+    "DEBUG    The spool is empty again: 2 messages passed through it in 1.0 s.",
   ]);
 });
 

@@ -1,0 +1,29 @@
+/** Why something failed, in words. */
+
+import { describeTlsProblem } from "./tls_diagnosis.ts";
+
+const ERRNO_WORDS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "connection refused (nothing listens there, or a firewall is in between)",
+  ECONNRESET: "the connection was reset by the other side",
+  ECONNABORTED: "the connection was aborted",
+  EPIPE: "the connection was closed by the other side",
+  ETIMEDOUT: "no answer in time",
+  // What Deno 2.4 makes of a write to a connection that has just been closed.
+  UNKNOWN: "the connection was closed",
+  EBADF: "the connection was closed",
+  EHOSTUNREACH: "no route to the host",
+  ENETUNREACH: "no route to the network",
+  ENOTFOUND: "the host name is unknown",
+  EAI_AGAIN: "the host name cannot be resolved at the moment",
+};
+
+/** Says in words why something failed, without a full stop. */
+export function describeError(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return [...new Set(error.errors.map(describeError))].join("; ");
+  }
+  if (!(error instanceof Error)) return String(error);
+  const code = "code" in error ? String(error.code) : "";
+  return ERRNO_WORDS[code] ?? describeTlsProblem(error) ??
+    (error.message.replace(/\.$/, "") || code || error.name);
+}
