@@ -181,7 +181,7 @@ export class Load implements AsyncDisposable {
     const errors = linesOf(this.logger, "ERROR");
     assert.ok(errors.length > 0, "no outage in the log");
     for (const line of errors) {
-      const said = /^Database '.*' at '.*' is not available: (.*)\. Trying again/.exec(line);
+      const said = /^Database '.*' at '.*' is not available: (.*)\. Retrying/.exec(line);
       assert.match(said?.[1] ?? `something else: ${line}`, reason);
     }
     assert.equal(this.#outageEnds.length, errors.length);

@@ -23,7 +23,7 @@ const postgres = usePostgres();
 
 /** Asserts that an outage of the database was told in two lines, whatever happened during it. */
 function expectOneOutage(logger: LoggerProcess): void {
-  onlyLine(logger, "ERROR", /^Database '.*' at '127.0.0.1:\d+' is not available: .*Trying again/);
+  onlyLine(logger, "ERROR", /^Database '.*' at '127.0.0.1:\d+' is not available: .*Retrying/);
   onlyLine(
     logger,
     "INFO",
