@@ -1,4 +1,4 @@
-/** The command line: what may be asked for, and the help that says so. */
+/** The command line: the commands, their options, and the help text. */
 
 import { parseArgs } from "node:util";
 import type { PeriodUnit } from "./report/availability.ts";
@@ -6,7 +6,7 @@ import type { SensorName } from "./report/report.ts";
 import type { ReportLayout } from "./report/format.ts";
 import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
 
-/** What the user asked for. */
+/** A parsed command line: the command and its options. */
 export type Command =
   | { readonly name: "run" | "check" | "healthcheck" | "help" | "version" }
   | { readonly name: "schema" | "init"; readonly timescale: boolean; readonly grant?: string }
@@ -14,9 +14,9 @@ export type Command =
     readonly name: "rejected";
     readonly json: boolean;
     readonly retry: boolean;
-    /** Rejected then or later, in ms since 1970-01-01 00:00 UTC. */
+    /** Only messages rejected at this time or later, in ms since 1970-01-01 00:00 UTC. */
     readonly sinceMs?: number;
-    /** A topic filter. */
+    /** Only messages whose topic matches this filter. */
     readonly topic?: string;
   }
   | ReportLayout & {
@@ -24,7 +24,7 @@ export type Command =
     readonly sensors: readonly SensorName[];
     readonly by: PeriodUnit;
     readonly binMs: number;
-    /** In ms since 1970-01-01 00:00 UTC. */
+    /** Start and end of the report, in ms since 1970-01-01 00:00 UTC. */
     readonly sinceMs: number;
     readonly untilMs: number;
     readonly maxGaps: number;
@@ -37,49 +37,60 @@ export const HELP =
 Usage: kraken-logger [COMMAND] [OPTION]…
 
 Commands:
-  run         carry readings from the broker to the database until told to stop (default)
-  check       examine configuration, broker, database, privileges and schema; say what to do
+  run         store readings from the broker in the database until SIGTERM or Ctrl-C (default)
+  check       check configuration, spool, database and broker; name the remedy of each problem
   schema      print the SQL that creates the tables
-  init        create the tables in the configured database; may be run again
-  rejected    list the messages that were not stored, from the record in the spool directory
-  unknown     list the sensors that publish and are not registered, from there too
-  report      tell from the database for how much of the time there are readings, and the gaps
-  healthcheck ask the logger that runs with this HTTP_PORT whether it is well
+  init        create the tables in the configured database; safe to repeat
+  rejected    list the rejected messages, as recorded in the spool directory
+  unknown     list the sensors that publish but are not registered, as recorded there
+  report      report availability and gaps, from the database
+  healthcheck query the health of the logger on HTTP_PORT
 
-Options:
-  --timescale    schema, init: make sensor_data a TimescaleDB hypertable
-  --grant ROLE   schema, init: give ROLE the privileges that the logger needs
-  --since TIME   rejected: only since then: 2026-11-23, 2026-11-23T17:30, or 30m, 12h, 7d ago,
-                 in the time zone of the host; report: from then on, in UTC, 30d by default
-  --until TIME   report: until then, in UTC, now by default
-  --sensor NAME  report: UUID or UUID:SID, several times for several; else all that are enabled
-  --per-sensor   report: each sensor for itself
-  --by PERIOD    report: day, month (default) or year, in UTC
-  --bin TIME     report: the unit that counts as there with one reading in it, 1m by default
-  --gaps N       report: the N longest times without readings, 5 by default; with --per-sensor,
-                 of each sensor
-  --topic FILTER rejected: only on topics that the filter matches, such as 'sensors/+/x/#'
-  --retry        rejected: send them to the database again; those that it stores leave the record
-  --json         rejected, unknown: one JSON object a line; report: one object
-  --csv          report: comma separated values
-  --table NAME   report --csv: periods (default) or gaps
-  --sql          unknown: print the SQL that registers them
-  -h, --help     print this help
-  -V, --version  print the version
+Options of schema and init:
+  --timescale     make sensor_data a TimescaleDB hypertable
+  --grant ROLE    grant ROLE the privileges that the logger needs
+
+Options of rejected:
+  --since TIME    only messages rejected since TIME: a date (2026-11-23), a date and time
+                  (2026-11-23T17:30) in the time zone of the host, or an age (30m, 12h, 7d)
+  --topic FILTER  only messages whose topic matches the filter, such as 'sensors/+/x/#'
+  --retry         insert the messages again; those that are stored leave the record
+  --json          print one JSON object per line
+
+Options of unknown:
+  --sql           print the SQL that registers the sensors
+  --json          print one JSON object per line
+
+Options of report (dates and times are in UTC):
+  --since TIME    start of the report, by default 30 days before its end; written as above
+  --until TIME    end of the report, by default now
+  --sensor NAME   only this sensor, as UUID or UUID:SID; may be repeated; by default all enabled
+                  sensors
+  --per-sensor    report each sensor separately
+  --by PERIOD     one row per day, month (default) or year
+  --bin TIME      length of a bin, by default 1m; a bin with at least one reading is available
+  --gaps N        list the N longest gaps, by default 5; with --per-sensor, N of each sensor
+  --json          print one JSON object
+  --csv           print comma-separated values
+  --table NAME    with --csv: print the periods (default) or the gaps
+
+Other options:
+  -h, --help      print this help
+  -V, --version   print the version
 
 The configuration comes from environment variables and from .env in the working directory.
-At least DATABASE_HOST, DATABASE_USER, DATABASE_PASSWORD and MQTT_HOST must be set, and
-MQTT_CLIENT_ID should be: without it, messages are lost while the logger is away.
+DATABASE_HOST, DATABASE_USER, DATABASE_PASSWORD and MQTT_HOST are required. Set MQTT_CLIENT_ID
+too: without it, messages published while the logger is not connected are lost.
 
 Exit status: 0 success, 1 failure, 78 configuration error.
 `;
 
-/** The arguments make no sense; the message says why. */
+/** The command line cannot be parsed. The message names the argument and the rule it breaks. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-/** The options that go with each command. */
+/** The options that each command accepts. */
 const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
   run: [],
   check: [],
@@ -93,9 +104,10 @@ const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * Reads the arguments. `nowMs` is what ages given with `--since` are counted from.
+ * Parses the arguments. An age such as `--since 12h` is counted back from `nowMs` (ms since 1970).
  *
- * @throws {UsageError} for an unknown command or option, or one that does not make sense.
+ * @throws {UsageError} for an unknown command or option, an option that the command does not
+ *   accept, or a malformed value.
  */
 export function parseCommandLine(args: readonly string[], nowMs: number = Date.now()): Command {
   const { values, positionals } = parse(args);
@@ -106,13 +118,13 @@ export function parseCommandLine(args: readonly string[], nowMs: number = Date.n
   const allowed = Object.hasOwn(OPTIONS_OF, name) ? OPTIONS_OF[name] : undefined;
   const misplaced = Object.keys(values).find((option) => !allowed?.includes(option));
   if (allowed !== undefined && misplaced !== undefined) {
-    throw new UsageError(`--${misplaced} does not go with '${name}'`);
+    throw new UsageError(`--${misplaced} is not an option of '${name}'`);
   }
-  const together = [["retry", "json"], ["json", "sql"], ["json", "csv"]].find((pair) =>
+  const conflicting = [["retry", "json"], ["json", "sql"], ["json", "csv"]].find((pair) =>
     pair.every((option) => Object.hasOwn(values, option))
   );
-  if (together !== undefined) {
-    throw new UsageError(`--${together[0]} and --${together[1]} do not go together`);
+  if (conflicting !== undefined) {
+    throw new UsageError(`--${conflicting[0]} and --${conflicting[1]} cannot be combined`);
   }
   const { timescale = false, retry = false, json = false, sql = false } = values;
   switch (name) {
@@ -154,15 +166,17 @@ const DEFAULT_REPORT_MS = 30 * 86_400_000;
 
 function parseReport(values: Options, nowMs: number): Command & { readonly name: "report" } {
   const { since, until, bin = "1m", by = "month", gaps = "5", json, csv } = values;
-  // What the report prints is in UTC, too.
+  // UTC, like everything that the report prints.
   const parse = (text: string, option: string): number =>
     parseTime(text, { option, zone: "Z", nowMs });
   const untilMs = Math.min(until === undefined ? nowMs : parse(until, "until"), nowMs);
   const sinceMs = since === undefined ? untilMs - DEFAULT_REPORT_MS : parse(since, "since");
-  if (sinceMs >= untilMs) throw new UsageError("--since must be before --until, and before now");
+  if (sinceMs >= untilMs) throw new UsageError("--since must be before --until and before now");
   const [, count, unit = ""] = /^([1-9]\d{0,5})([smhd])$/.exec(bin) ?? [];
   if (count === undefined) {
-    throw new UsageError(`--bin must be a time such as 10s, 1m, 1h or 1d, received '${bin}'`);
+    throw new UsageError(
+      `--bin must be a length of time such as 10s, 1m, 1h or 1d, received '${bin}'`,
+    );
   }
   if (by !== "day" && by !== "month" && by !== "year") {
     throw new UsageError(`--by must be day, month or year, received '${by}'`);
@@ -207,15 +221,15 @@ function parseSensorName(text: string): SensorName {
 
 interface TimeOptions {
   readonly option: string;
-  /** Of dates and times that name none: `Z` for UTC, empty for that of the host. */
+  /** Time zone of a date or time without one: `Z` for UTC, empty for that of the host. */
   readonly zone: "Z" | "";
   readonly nowMs: number;
 }
 
-/** The first day that has a date of four digits. */
+/** The first day of the year 1, the earliest date that has four digits. */
 const FIRST_DAY_MS = Date.parse("0001-01-01T00:00Z");
 
-/** A date, a date and time, or an age such as `12h`. */
+/** Parses a date, a date and time, or an age such as `12h`, to ms since 1970. */
 function parseTime(text: string, { option, zone, nowMs }: TimeOptions): number {
   const timeMs = parseAge(text, nowMs) ?? parseDate(text, zone);
   if (timeMs === undefined || Number.isNaN(timeMs)) {
@@ -234,13 +248,13 @@ function parseAge(text: string, nowMs: number): number | undefined {
   return count === undefined ? undefined : nowMs - Number(count) * (UNIT_MS[unit] ?? 0);
 }
 
-/** Not a number where there is no such day or time. */
+/** Returns NaN for a day or time that does not exist, undefined for another form. */
 function parseDate(text: string, zone: TimeOptions["zone"]): number | undefined {
   const pattern =
     /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)?)?$/;
   const [, day, time = "00:00", own] = pattern.exec(text) ?? [];
   if (day === undefined) return undefined;
-  // A day that the month does not have would be taken for one of the next month.
+  // Date.parse would read February 30 as a day of March.
   const dayMs = Date.parse(`${day}T00:00Z`);
   if (Number.isNaN(dayMs) || new Date(dayMs).toISOString().slice(0, 10) !== day) return NaN;
   const offset = own === "UTC" ? "Z" : own?.replace(/(\d\d)(\d\d)$/, "$1:$2");
@@ -298,7 +312,7 @@ function parse(args: readonly string[]): { values: Options; positionals: string[
       },
     });
   } catch (error) {
-    // The first sentence names the option; what follows is advice about positional arguments.
+    // The first sentence names the option; the rest is advice about positional arguments.
     const message = error instanceof Error ? error.message : String(error);
     const sentence = message.replace(/\.\s.*$/s, "");
     throw new UsageError(sentence.replace(/^[A-Z]/, (letter) => letter.toLowerCase()), {

@@ -1,4 +1,4 @@
-/** Creates the tables in the configured database. */
+/** `kraken-logger init`: creates the tables in the configured database. */
 
 import { describeError } from "../common/error_text.ts";
 import type { DatabaseConfig } from "../config/config.ts";
@@ -8,17 +8,18 @@ import { DatabaseError } from "../database/errors.ts";
 import { describeHypertable, readHypertable } from "../database/hypertable.ts";
 import { grantStatements, HYPERTABLE_STATEMENTS, schemaStatements } from "../database/schema.ts";
 
+/** What to create, and where to print the outcome. */
 export interface InitOptions {
   /** Make `sensor_data` a TimescaleDB hypertable. */
   readonly timescale: boolean;
-  /** Role that gets the privileges of the logger. */
+  /** Role to grant the privileges that the logger needs. */
   readonly grant?: string;
   readonly print: (text: string) => void;
 }
 
 /**
- * Runs the schema in one transaction as the configured user, who needs the right to create
- * tables. Returns whether it succeeded; what happened is printed.
+ * Runs the schema in one transaction as the configured user, who must be allowed to create tables.
+ * Prints the outcome. Returns whether the tables exist now and have the unique key.
  */
 export async function init(config: DatabaseConfig, options: InitOptions): Promise<boolean> {
   const { print, grant } = options;
@@ -29,7 +30,7 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     const before = await readHypertable(connection);
     const statements = [
       ...schemaStatements(options),
-      // Whoever has the extension wants it used.
+      // An installed extension is meant to be used.
       ...(before.version !== null && !options.timescale ? HYPERTABLE_STATEMENTS : []),
       ...(grant === undefined ? [] : grantStatements(grant)),
     ];
@@ -37,17 +38,19 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
     await connection.query("SET client_min_messages = warning");
     await connection.query(statements.join(";\n"));
     const columns = await connection.readColumns();
-    print(`ok       The tables sensors and sensor_data are in ${where}.\n`);
+    print(`ok       The tables sensors and sensor_data exist in ${where}.\n`);
     const after = await readHypertable(connection);
     print(`ok       The table ${describeHypertable(after)}.\n`);
     if (after.isHypertable && !after.isCompressed) {
-      print("note     Compression needs TimescaleDB under its community licence.\n");
+      print("note     Compression requires TimescaleDB with its Community license.\n");
     } else if (after.version === null && after.available) {
-      print("note     The server has TimescaleDB: 'init --timescale' makes use of it.\n");
+      print(
+        "note     TimescaleDB is available on the server. To use it, run 'init --timescale'.\n",
+      );
     }
     if (!columns.uniqueKey) {
       print(
-        "PROBLEM  sensor_data was there already, and has no unique key on (sensor_id, time): " +
+        "PROBLEM  The existing table sensor_data has no unique key on (sensor_id, time). Add it: " +
           "ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);\n",
       );
     }
@@ -60,9 +63,9 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
   }
 }
 
-/** The hint that goes with a missing right is meant for the logger, which creates nothing. */
+/** Replaces the hint for a missing privilege, which is about the logger's role: it creates nothing. */
 function describeFailure(error: unknown): string {
   return error instanceof DatabaseError && error.sqlState === "42501"
-    ? `${describeError(error.cause)} (run it as a user who may create tables there)`
+    ? `${describeError(error.cause)} (run init as a user who may create tables there)`
     : describeError(error);
 }

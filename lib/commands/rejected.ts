@@ -1,4 +1,4 @@
-/** `kraken-logger rejected`: lists the messages that were not stored, and sends them again. */
+/** `kraken-logger rejected`: lists the rejected messages, and inserts them again. */
 
 import { isUtf8 } from "node:buffer";
 import { describeError } from "../common/error_text.ts";
@@ -14,23 +14,25 @@ import { SpoolDatabase } from "../spool/file.ts";
 import { decodeReadings, storeReadings } from "../database/storing.ts";
 import { isMatch } from "../message/topic_filter.ts";
 
-/** Messages read from the record, and sent to the database, at once. */
+/** Messages that are read from the record at a time. */
 const CHUNK = 500;
 
-/** Which messages. */
+/** Which messages to list or to retry. */
 export interface RejectedSelection {
-  /** Rejected then or later, in ms since 1970-01-01 00:00 UTC. */
+  /** Only messages rejected at this time or later, in ms since 1970-01-01 00:00 UTC. */
   readonly sinceMs?: number;
-  /** A topic filter. */
+  /** Only messages whose topic matches this filter. */
   readonly topic?: string;
 }
 
+/** The selection, and where to print. */
 export interface RejectedOptions extends RejectedSelection {
   readonly print: (text: string) => void;
 }
 
 /**
- * Prints the messages, oldest first: two lines for each, or a JSON object.
+ * Prints the messages, oldest first: two lines for each, or one JSON object with `time` (ISO 8601),
+ * `topic`, `reason`, and `payload`, or `payloadBase64` if the payload is not UTF-8.
  *
  * @throws {SpoolError} when there is no spool, or it cannot be read.
  */
@@ -48,8 +50,8 @@ export function listRejected(
 }
 
 /**
- * Sends the messages to the database and prints what became of each. Those that are stored leave
- * the record. Returns whether the database answered.
+ * Inserts the messages into the database and prints the outcome of each. Messages that are stored
+ * leave the record. Returns false after a failure of the database.
  *
  * @throws {SpoolError} when there is no spool, or it cannot be read.
  */
@@ -70,19 +72,23 @@ export async function retryRejected(
       count += messages.length;
       stored += await retry(messages, { record, connection, columns, print });
     }
-    print(`${stored} of ${describeCount(count)} stored.\n`);
+    print(`Stored ${stored} of ${describeCount(count)}.\n`);
     return true;
   } catch (error) {
     if (!(error instanceof DatabaseError)) throw error;
     const where = `Database '${name}' at ${describeEndpoint(endpoint)}`;
-    print(`PROBLEM  ${where}: ${describeError(error)}. What was not stored is still recorded.\n`);
+    print(
+      `PROBLEM  ${where}: ${
+        describeError(error)
+      }. The messages that were not stored are still recorded.\n`,
+    );
     return false;
   } finally {
     await connection?.close();
   }
 }
 
-/** The selected messages, some at a time. */
+/** The selected messages, oldest first, in chunks. */
 function* selectChunks(
   record: RejectedMessages,
   { sinceMs = 0, topic }: RejectedSelection,
@@ -97,8 +103,8 @@ function* selectChunks(
   }
 }
 
-/** It may have another value, so that this one is still recorded. */
-const DUPLICATE = ": the table has a reading of this sensor and time already";
+/** The stored value may be another one, so the message stays recorded. */
+const DUPLICATE = ": the table already has a reading of this sensor and time";
 
 interface RetryContext {
   readonly record: RejectedMessages;
@@ -107,32 +113,33 @@ interface RetryContext {
   readonly print: (text: string) => void;
 }
 
-/** Returns how many of the messages are stored now. */
+/** Inserts the messages, one by one. Returns how many were stored. */
 async function retry(
   messages: readonly RejectedMessage[],
   { record, connection, columns, print }: RetryContext,
 ): Promise<number> {
-  const tell = (outcome: string, { timeMs, topic }: RejectedMessage, reason = ""): void =>
+  const printOutcome = (outcome: string, { timeMs, topic }: RejectedMessage, reason = ""): void =>
     print(`${outcome.padEnd(9)} ${formatTime(timeMs)} ${escapeControls(topic + reason)}\n`);
   const stored: RejectedMessage[] = [];
-  const tellRefused = (message: RejectedMessage, reason: string): void =>
-    tell("rejected", message, `: ${reason}`);
-  // Each on its own: of several together the database does not tell which were there already.
-  for (const item of decodeReadings(messages, columns, tellRefused)) {
+  const printRejected = (message: RejectedMessage, reason: string): void =>
+    printOutcome("rejected", message, `: ${reason}`);
+  // One by one: of a batch, the database does not report which rows are duplicates.
+  for (const item of decodeReadings(messages, columns, printRejected)) {
     const { message } = item;
     await storeReadings(connection, [item], {
       onStored: (_, { unknown, disabled, duplicates }) => {
-        if (unknown.length > 0) tell("unknown", message, ": the sensor is not registered");
-        else if (disabled.length > 0) tell("disabled", message, ": the sensor is not enabled");
-        else if (duplicates > 0) tell("duplicate", message, DUPLICATE);
+        if (unknown.length > 0) printOutcome("unknown", message, ": the sensor is not registered");
+        else if (disabled.length > 0) {
+          printOutcome("disabled", message, ": the sensor is not enabled");
+        } else if (duplicates > 0) printOutcome("duplicate", message, DUPLICATE);
         else stored.push(message);
       },
-      onRejected: (_, reason) => tellRefused(message, reason),
-      onFailed: (_, { message: reason }) => tell("failed", message, `: ${reason}`),
+      onRejected: (_, reason) => printRejected(message, reason),
+      onFailed: (_, { message: reason }) => printOutcome("failed", message, `: ${reason}`),
     });
   }
   record.delete(stored.map(({ id }) => id));
-  for (const message of stored) tell("stored", message);
+  for (const message of stored) printOutcome("stored", message);
   return stored.length;
 }
 

@@ -1,4 +1,4 @@
-/** `kraken-logger unknown`: lists the sensors that publish and are not registered. */
+/** `kraken-logger unknown`: lists the sensors that publish but are not registered. */
 
 import { describeError } from "../common/error_text.ts";
 import { escapeControls, formatTime } from "../common/text.ts";
@@ -9,19 +9,20 @@ import { registrationSql } from "../database/schema.ts";
 import { SpoolDatabase } from "../spool/file.ts";
 import { type UnknownSensor, UnknownSensors } from "../spool/unknown_sensors.ts";
 
+/** The format of the list, and where to print it. */
 export interface UnknownOptions {
-  /** One JSON object a line. */
+  /** Print one JSON object per line. */
   readonly json: boolean;
-  /** The statements that register them. */
+  /** Print the SQL statements that register the sensors. */
   readonly sql: boolean;
   readonly print: (text: string) => void;
-  /** For what is not part of the list. */
+  /** Prints a message that is not part of the list. */
   readonly printNote: (text: string) => void;
 }
 
 /**
- * Prints the sensors, those seen last first. Those that have been registered since are left out
- * and forgotten, as far as the database can be asked.
+ * Prints the sensors, the last seen first. Sensors that were registered in the meantime are removed
+ * from the record first; if the database cannot be queried, a note says so and all are printed.
  *
  * @throws {SpoolError} when there is no spool, or it cannot be read.
  */
@@ -41,7 +42,7 @@ export async function listUnknown(config: StorageConfig, options: UnknownOptions
   else print(sensors.length === 0 ? "No unknown sensors.\n" : formatTable(sensors));
 }
 
-/** The registered sensors as `uuid sid`; none where the database cannot be asked. */
+/** The registered sensors as `uuid sid`; empty, after a note, if the database cannot be queried. */
 async function readRegistered(
   config: DatabaseConfig,
   printNote: (text: string) => void,
@@ -56,9 +57,7 @@ async function readRegistered(
   } catch (error) {
     if (!(error instanceof DatabaseError)) throw error;
     printNote(
-      `The database cannot be asked which of them are registered by now: ${
-        describeError(error)
-      }.\n`,
+      `Cannot check which of these sensors are registered by now: ${describeError(error)}.\n`,
     );
     return new Set();
   } finally {
@@ -86,7 +85,7 @@ function formatTable(sensors: readonly UnknownSensor[]): string {
   return [HEADINGS, ...rows].map(formatRow).join("");
 }
 
-/** The statement, under a comment that says what it is about. */
+/** The statement that registers the sensor, preceded by a comment with its last reading. */
 function formatSql(sensor: UnknownSensor): string {
   const { topic, count, lastMs } = sensor;
   const comment =

@@ -61,9 +61,12 @@ Deno.test("a retry tells of a reading that is there already, and keeps it in the
   await database.query("ALTER TABLE sensor_data ALTER COLUMN value TYPE integer");
   const { code, stdout } = await runLogger(["rejected", "--retry"], env);
   assert.equal(code, 0);
-  assert.match(stdout, /^duplicate 20.* sensors\/a\/b: the table has a reading of this sensor/m);
+  assert.match(
+    stdout,
+    /^duplicate 20.* sensors\/a\/b: the table already has a reading of this sensor/m,
+  );
   assert.match(stdout, /^stored {4}20.* sensors\/a\/b$/m);
-  assert.match(stdout, /\n1 of 2 rejected messages stored\.\n$/);
+  assert.match(stdout, /\nStored 1 of 2 rejected messages\.\n$/);
   const rows = await database.query<{ value: number }>("SELECT value FROM sensor_data");
   assert.deepEqual(rows.map(({ value }) => value), [70_000]);
   const { stdout: left } = await runLogger(["rejected", "--json"], env);

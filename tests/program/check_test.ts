@@ -1,6 +1,6 @@
 /**
- * `kraken-logger check`: every mistake of an installation is found, named, and comes with what to
- * do about it; and the check itself disturbs nobody.
+ * `kraken-logger check`: finds each mistake of an installation and names the remedy, without
+ * disturbing a running logger.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -25,9 +25,9 @@ const postgres = usePostgres();
 
 interface CheckResult {
   readonly code: number;
-  /** What was printed, without the line that counts the problems. */
+  /** The printed lines without the last one, which counts the problems. */
   readonly findings: readonly string[];
-  /** Those findings that are problems. */
+  /** The findings that are problems. */
   readonly problems: readonly string[];
   readonly summary: string;
 }
@@ -42,7 +42,7 @@ async function check(env: LoggerEnv): Promise<CheckResult> {
   return { code, findings, problems, summary: lines.at(-1) ?? "" };
 }
 
-/** Asserts that nothing but what the patterns describe is wrong, in their order. */
+/** Asserts that the problems are those that the patterns describe, in their order. */
 function assertProblems(result: CheckResult, ...patterns: readonly RegExp[]): void {
   const all = [...result.findings, result.summary].join("\n");
   assert.equal(result.problems.length, patterns.length, all);
@@ -52,7 +52,7 @@ function assertProblems(result: CheckResult, ...patterns: readonly RegExp[]): vo
   assert.match(result.summary, new RegExp(`^${count} found\\.$`));
 }
 
-/** Runs tasks four at a time: most of what they do is to wait. */
+/** Runs tasks four at a time: most of their time is waiting. */
 async function runAll(tasks: readonly (() => Promise<void>)[]): Promise<void> {
   const left = [...tasks];
   const work = async (): Promise<void> => {
@@ -62,7 +62,7 @@ async function runAll(tasks: readonly (() => Promise<void>)[]): Promise<void> {
   for (const end of ends) if (end.status === "rejected") throw end.reason;
 }
 
-Deno.test("check finds nothing wrong with a good installation, and says what it looked at", async () => {
+Deno.test("check reports each part of a working installation as ok", async () => {
   await using broker = await startBroker();
   const database = await postgres.createDatabase();
   await database.registerSensors([{ uuid: crypto.randomUUID(), enabled: false }]);
@@ -70,17 +70,17 @@ Deno.test("check finds nothing wrong with a good installation, and says what it 
   const result = await check(loggerEnv({ database, broker }));
   assertProblems(result);
   const expected = [
-    "Configuration: complete and well-formed.",
+    "Configuration: complete and valid.",
     `Database '${database.name}' at '127.0.0.1:${postgres.server.port}': connected, not encrypted.`,
     `Server: PostgreSQL ${postgres.server.version}`,
-    "Clock: 0.",
-    "Privileges: what the logger needs.",
+    "Clock: differs by 0.",
+    "Privileges: complete.",
     "Schema: sensor_data.value is double precision, sensors.sensor_sid is integer.",
     "Unique key: on (sensor_id, time).",
     "Sensors: 11 registered, 10 enabled.",
     `Broker '127.0.0.1:${broker.port}': connected with MQTT `,
     "Subscription 'sensors/#': granted with QoS 2.",
-    "Messages: 1 within 2 s, all of them readings.",
+    "Messages: 1 within 2 s, all valid readings.",
   ];
   for (const text of expected) {
     const found = result.findings.some((finding) => finding.startsWith(`ok       ${text}`));
@@ -114,7 +114,7 @@ const DATABASE_CASES: readonly DatabaseCase[] = [
     problems: [/Database .* at 'nowhere\.invalid:\d+': the host name /],
   },
   {
-    name: "a port on which nobody listens",
+    name: "a port without a listener",
     env: { DATABASE_PORT: String(findFreePort()) },
     problems: [/Database .*: connection refused/],
   },
@@ -131,7 +131,7 @@ const DATABASE_CASES: readonly DatabaseCase[] = [
   {
     name: "a missing privilege",
     sql: "REVOKE INSERT ON sensor_data FROM kraken",
-    problems: [/Privileges: missing.*GRANT INSERT ON sensor_data TO/],
+    problems: [/Privileges: INSERT ON sensor_data is missing\. .*GRANT INSERT ON sensor_data TO/],
   },
   {
     name: "a missing unique key",
@@ -163,16 +163,18 @@ const DATABASE_CASES: readonly DatabaseCase[] = [
     name: "a column that the logger does not fill",
     sql: "ALTER TABLE sensor_data ADD COLUMN location text NOT NULL, ADD COLUMN mark integer " +
       "NOT NULL DEFAULT 1, ADD COLUMN note text",
-    problems: [/Schema: the column sensor_data\.location must be given/],
+    problems: [/Schema: the column sensor_data\.location is NOT NULL without a default/],
   },
   {
     name: "a database that is read-only",
     sql: "ALTER DATABASE :name SET default_transaction_read_only = on",
-    problems: [/Server: it is read-only by default\. Set default_transaction_read_only to off/],
+    problems: [
+      /Server: transactions are read-only by default\. Set default_transaction_read_only to off/,
+    ],
   },
 ];
 
-Deno.test("check names each mistake at the database, and what to do", async (test) => {
+Deno.test("check names each mistake at the database, and its remedy", async (test) => {
   await using broker = await startBroker();
   const results = new Map<DatabaseCase, CheckResult>();
   await runAll(DATABASE_CASES.map((item) => async () => {
@@ -186,7 +188,7 @@ Deno.test("check names each mistake at the database, and what to do", async (tes
   assert.equal(results.size, DATABASE_CASES.length);
 });
 
-Deno.test("check names each mistake at the broker, and what to do", {
+Deno.test("check names each mistake at the broker, and its remedy", {
   ignore: withoutMosquitto,
 }, async (test) => {
   const database = await postgres.createDatabase();
@@ -205,30 +207,32 @@ Deno.test("check names each mistake at the broker, and what to do", {
   const cases: [string, LoggerEnv, RegExp[], RegExp?][] = [
     ["a wrong password", env(login, strict), [/Broker .*: not authorised \(.*password/]],
     ["no login where one is needed", env({}, strict), [/Broker .*: not authorised/]],
-    ["nobody listening", env({ MQTT_PORT: String(dead) }), [/Broker .*: connection refused/]],
+    ["no broker listening", env({ MQTT_PORT: String(dead) }), [/Broker .*: connection refused/]],
     [
-      "one of two hosts away",
+      "one of two hosts down",
       env({ MQTT_HOST: `${LOOPBACK}:${dead},${LOOPBACK}:${broker.port}` }),
       [/Broker '127\.0\.0\.1:\d+': connection refused/],
       /^ok {7}Subscription 'sensors\/#': granted with QoS 2\.$/m,
     ],
     ["a refused subscription", env({}, refusing), [
-      /Subscription 'sensors\/#': refused, not authorised .*access list, or mend MQTT_TOPIC\.$/,
+      /Subscription 'sensors\/#': refused, not authorised .*access list, or correct MQTT_TOPIC\.$/,
     ]],
-    ["QoS 0 in place of 2", env({}, forgetful), [/only QoS 0, messages are lost.*Allow QoS 1/]],
+    ["QoS 0 in place of 2", env({}, forgetful), [/only QoS 0\. Messages are lost.*Allow QoS 1/]],
     [
       "QoS 1 in place of 2",
       env({}, lesser),
       [],
-      /^note .*QoS 1 instead of 2, which loses nothing/m,
+      /^note .*QoS 1 instead of 2\. QoS 1 loses no message\.$/m,
     ],
     ["QoS 0 by choice", env({ MQTT_QOS: "0" }), [/MQTT_QOS=0 .*Set MQTT_QOS to 1 or 2\.$/]],
-    ["no client id", env({ MQTT_CLIENT_ID: "" }), [/Session: MQTT_CLIENT_ID is not set, messages/]],
+    ["no client id", env({ MQTT_CLIENT_ID: "" }), [
+      /Session: MQTT_CLIENT_ID is not set\. Messages .* are lost/,
+    ]],
     [
-      "messages that are no readings",
+      "messages that are not readings",
       env({}),
       [],
-      /^note {5}Messages: 2 within 2 s, of which 1 would be rejected.*'sensors\/odd': \w+ is missing/m,
+      /^note {5}Messages: 2 within 2 s\. 1 would be rejected.*'sensors\/odd': \w+ is missing/m,
     ],
     [
       "no messages",
@@ -251,7 +255,7 @@ Deno.test("check names each mistake at the broker, and what to do", {
   }
 });
 
-Deno.test("check takes nothing from a logger that runs, and stores nothing", {
+Deno.test("check takes no message from a running logger, and stores nothing", {
   ignore: withoutMosquitto,
 }, async () => {
   await using broker = await startTellingMosquitto();
@@ -275,7 +279,7 @@ Deno.test("check takes nothing from a logger that runs, and stores nothing", {
   assert.deepEqual([...linesOf(logger, "ERROR"), ...linesOf(logger, "WARNING")], []);
 });
 
-Deno.test("check says whether run can make a spool directory that is not there yet", async () => {
+Deno.test("check reports whether run can create a missing spool directory", async () => {
   await using broker = await startBroker();
   const database = await postgres.createDatabase();
   const root = Deno.makeTempDirSync({ prefix: "kraken-test-" });
@@ -283,14 +287,14 @@ Deno.test("check says whether run can make a spool directory that is not there y
     Deno.writeTextFileSync(`${root}/file`, "");
     Deno.symlinkSync(`${root}/nothing`, `${root}/link`);
     Deno.mkdirSync(`${root}/closed`, { mode: 0o500 });
-    const cannot = "is not there, and 'run' cannot create it in";
+    const cannot = "does not exist, and 'run' cannot create it in";
     const cases: [string, string | null][] = [
       ["new/state/spool", null],
       ["file/spool", "Not a directory."],
       ["link", `${cannot} '${root}/link' (No such file or directory).`],
       ["link/state/spool", `${cannot} '${root}/link' (No such file or directory).`],
     ];
-    // Root may write where nobody else may.
+    // Root ignores the mode of a directory.
     if (Deno.uid() !== 0) {
       cases.push(["closed/spool", `${cannot} '${root}/closed' (Permission denied).`]);
     }
@@ -306,7 +310,7 @@ Deno.test("check says whether run can make a spool directory that is not there y
   }
 });
 
-/** What `check` says of the spool, and that `run` starts where it found no problem, and only there. */
+/** Asserts what `check` reports about the spool, and that `run` starts if and only if it is usable. */
 async function expectSpoolFinding(env: LoggerEnv, problem: string | null): Promise<void> {
   const subject = `Spool in '${env["SPOOL_DIRECTORY"]}': `;
   const result = await check(env);
@@ -314,7 +318,7 @@ async function expectSpoolFinding(env: LoggerEnv, problem: string | null): Promi
   await using logger = startLogger(env);
   if (problem === null) {
     assertProblems(result);
-    assert.deepEqual(findings, [`note     ${subject}is not there yet, 'run' creates it.`]);
+    assert.deepEqual(findings, [`note     ${subject}does not exist yet; 'run' creates it.`]);
     await logger.waitForLine("Connected to MQTT broker");
     await stopCleanly(logger);
   } else {

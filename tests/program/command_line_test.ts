@@ -1,6 +1,6 @@
 /**
- * The command line of the whole program: what each command prints, does to the database, and
- * returns as exit status.
+ * The command line of the whole program: what each command prints, what it changes in the database,
+ * and its exit status.
  */
 import assert from "node:assert/strict";
 import { type LoggerEnv, runLogger } from "../support/logger_process.ts";
@@ -29,7 +29,7 @@ function databaseEnv({ host, port, user, password, database }: SqlTarget): Logge
   };
 }
 
-/** Every right on both tables that a role has been given: `sensors SELECT`. */
+/** The privileges of a role on both tables, such as `sensors SELECT`. */
 async function rightsOf(role: string, target: SqlTarget): Promise<string[]> {
   const rows = await runSql<{ right: string }>(
     target,
@@ -51,7 +51,7 @@ Deno.test("--help and --version print and succeed without any configuration", as
   assert.match(stdout, /^kraken-logger \d+\.\d+\.\d+\n$/);
 });
 
-Deno.test("unknown commands and options fail on standard error, and name what is wrong", async () => {
+Deno.test("unknown commands and options are named on standard error, with exit status 1", async () => {
   const cases: [string[], RegExp][] = [
     [["start"], /^kraken-logger: unknown command 'start'\. See 'kraken-logger --help'\.\n$/],
     [["--verbose"], /^kraken-logger: .*'--verbose'\. See 'kraken-logger --help'\.\n$/],
@@ -64,7 +64,7 @@ Deno.test("unknown commands and options fail on standard error, and name what is
   }
 });
 
-Deno.test("what schema prints creates the tables, and may be run again", async () => {
+Deno.test("the SQL of schema creates the tables, and can be run again", async () => {
   const { owner } = await createEmptyDatabase();
   const { code, stdout, stderr } = await runLogger(["schema"]);
   assert.deepEqual([code, stderr], [0, ""]);
@@ -86,7 +86,7 @@ Deno.test("what schema prints creates the tables, and may be run again", async (
   assert.match(granting.stdout, /^GRANT SELECT ON sensors TO "odd ""role""";$/m);
 });
 
-Deno.test("init creates the tables, may be run again, and needs nothing about the broker", async () => {
+Deno.test("init creates the tables, can be run again, and needs no broker settings", async () => {
   const { owner, name } = await createEmptyDatabase();
   for (let run = 1; run <= 2; run++) {
     const { code, stdout, stderr } = await runLogger(["init"], databaseEnv(owner));
@@ -94,7 +94,7 @@ Deno.test("init creates the tables, may be run again, and needs nothing about th
     const where = `database '${name}' at '${owner.host}:${owner.port}'`;
     assert.equal(
       stdout,
-      `ok       The tables sensors and sensor_data are in ${where}.\n` +
+      `ok       The tables sensors and sensor_data exist in ${where}.\n` +
         "ok       The table sensor_data is an ordinary table.\n",
     );
     const insert = "INSERT INTO sensors (uuid) VALUES (gen_random_uuid())";
@@ -103,7 +103,7 @@ Deno.test("init creates the tables, may be run again, and needs nothing about th
   assert.deepEqual(await runSql(owner, "SELECT count(*)::int FROM sensors"), [{ count: 2 }]);
 });
 
-Deno.test("init --grant gives a role exactly what the logger needs", async () => {
+Deno.test("init --grant gives a role exactly the privileges that the logger needs", async () => {
   const { owner } = await createEmptyDatabase();
   await postgres.createDatabase(); // Creates the role, which exists once in the server.
   const args = ["init", "--grant", LOGGER_ROLE];
@@ -122,7 +122,7 @@ Deno.test("init --grant gives a role exactly what the logger needs", async () =>
   assert.match(nobody.stdout, /^PROBLEM {2}.*role "nobody" does not exist.*\n$/);
 });
 
-Deno.test("init says what is wrong with the database, and fails", async () => {
+Deno.test("init names the problem of the database, and fails", async () => {
   const database = await postgres.createDatabase({ uniqueKey: false });
   const asLogger = await runLogger(["init"], databaseEnv(database.logger));
   assert.equal(asLogger.code, 1);
@@ -130,7 +130,7 @@ Deno.test("init says what is wrong with the database, and fails", async () => {
     asLogger.stdout,
     /^PROBLEM {2}Cannot create the tables in database .*permission.*\n$/,
   );
-  assert.doesNotMatch(asLogger.stdout, /grant SELECT/, "which is not the right that is missing");
+  assert.doesNotMatch(asLogger.stdout, /grant SELECT/, "which is not the missing privilege");
   const superuser = postgres.server.superuser(database.name);
   const withoutKey = await runLogger(["init"], databaseEnv(superuser));
   assert.equal(withoutKey.code, 1);

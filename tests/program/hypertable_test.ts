@@ -1,7 +1,7 @@
 /**
- * What `init` and `check` ask of TimescaleDB, and what they say of it, in a PostgreSQL as on a server.
- * Functions and views of its names stand for the extension and note what they are asked, so that it
- * can be in states that the real one is seldom in. `timescale_test.ts` has the real one.
+ * What `init` and `check` request from TimescaleDB and report about it, with a plain PostgreSQL.
+ * Functions and views with the names of the extension replace it and record their calls, so that it
+ * can be in states that are rare with the real one. `timescale_test.ts` uses the real one.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -11,7 +11,7 @@ import { usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 
-/** Stands for the extension: `compressed` is what the table is to be already. */
+/** Replaces the extension; `compressed` says whether the table is to be compressed. */
 async function pretendTimescale(database: TestDatabase, compressed: boolean): Promise<void> {
   await database.query(`
     CREATE TABLE asked (what text);
@@ -37,7 +37,7 @@ async function pretendTimescale(database: TestDatabase, compressed: boolean): Pr
     ) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
       IF ${!compressed} THEN
-        RAISE feature_not_supported USING MESSAGE = 'not under this licence';
+        RAISE feature_not_supported USING MESSAGE = 'not available under this license';
       END IF;
       INSERT INTO asked VALUES (format('%s %s', hypertable, compress_after));
     END $$;
@@ -56,7 +56,7 @@ function ownerEnv(database: TestDatabase): LoggerEnv {
   };
 }
 
-Deno.test("init makes a compressed hypertable where TimescaleDB is there, again and again", async () => {
+Deno.test("init makes a compressed hypertable if TimescaleDB is installed, also when repeated", async () => {
   const database = await postgres.createDatabase();
   await pretendTimescale(database, true);
   for (let time = 1; time <= 2; time++) {
@@ -73,14 +73,14 @@ Deno.test("init makes a compressed hypertable where TimescaleDB is there, again 
   assert.deepEqual(asked.map(({ what }) => what), ["sensor_data 7 days", "sensor_data time 1 day"]);
 });
 
-Deno.test("init says that a table is an ordinary one where there is no TimescaleDB", async () => {
+Deno.test("init reports an ordinary table without TimescaleDB", async () => {
   const database = await postgres.createDatabase();
   const { code, stdout } = await runLogger(["init"], ownerEnv(database));
   assert.equal(code, 0, stdout);
   assert.match(stdout, /^ok +The table sensor_data is an ordinary table\.$/m);
 });
 
-Deno.test("check tells of hypertable and compression with the logger's privileges", async () => {
+Deno.test("check reports hypertable and compression with the privileges of the logger", async () => {
   await using broker = await startBroker();
   const says = async (database: TestDatabase): Promise<string> =>
     (await runLogger(["check"], loggerEnv({ database, broker }))).stdout;
@@ -89,12 +89,12 @@ Deno.test("check tells of hypertable and compression with the logger's privilege
   await pretendTimescale(database, true);
   assert.match(
     await says(database),
-    /^note +Table: .* an ordinary table, although TimescaleDB is/m,
+    /^note +Table: .* an ordinary table, although TimescaleDB is installed\./m,
   );
   await runLogger(["init"], ownerEnv(database));
   assert.match(await says(database), /^ok +Table: .* hypertable in chunks of 1 day, with compr/m);
   await database.query(
     "UPDATE timescaledb_information.hypertables SET compression_enabled = false",
   );
-  assert.match(await says(database), /^note +Table: .* without compression: /m);
+  assert.match(await says(database), /^note +Table: .* without compression\. /m);
 });

@@ -1,5 +1,5 @@
 /**
- * What is not stored is recorded, and can be looked at and sent again while the logger runs.
+ * Messages that are not stored are recorded; they can be listed and retried while the logger runs.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -25,8 +25,8 @@ import { type TemporaryDirectory, withTemporaryDirectory } from "../support/temp
 const postgres = usePostgres();
 
 /**
- * One connection, so that what comes first is dealt with first, and times that the test can read
- * without knowing the time zone of the host.
+ * One connection, so that messages are processed in their order, and times in UTC, so that the test
+ * does not depend on the time zone of the host.
  */
 function orderlyEnv(
   { directory, ...services }: LoggerServices & { readonly directory: TemporaryDirectory },
@@ -35,7 +35,7 @@ function orderlyEnv(
   return loggerEnv(services, { SPOOL_DIRECTORY: directory.path, ...settings });
 }
 
-/** Waits until the second is over, so that what follows can be told from what was before. */
+/** Waits for the next second, so that later times differ from earlier ones. */
 async function nextSecond(): Promise<number> {
   const now = (): number => Math.floor(Date.now() / 1000);
   const before = now();
@@ -49,7 +49,7 @@ function expectAscending(timesMs: readonly (number | undefined)[]): void {
   }
 }
 
-Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
+Deno.test("rejected lists the rejected messages, and retries them", async (t) => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase({ valueType: "smallint" });
   await using broker = await startBroker();
@@ -117,25 +117,25 @@ Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
     assert.equal(await count("--since", between, "--topic", "sensors/other"), 0);
   });
 
-  await t.step("with --retry nothing changes as long as the cause is there", async () => {
+  await t.step("with --retry nothing changes while the cause persists", async () => {
     const { code, stdout } = await runLogger(["rejected", "--retry"], env);
     assert.equal(code, 0);
     assert.equal(stdout.match(/^rejected /gm)?.length, 4);
-    assert.match(stdout, /\n0 of 4 rejected messages stored\.\n$/);
+    assert.match(stdout, /\nStored 0 of 4 rejected messages\.\n$/);
     await expectStored(database, fitting);
   });
 
-  await t.step("with --retry what can be stored now is stored, and leaves the record", async () => {
+  await t.step("with --retry messages that can be stored now leave the record", async () => {
     await database.query("ALTER TABLE sensor_data ALTER COLUMN value TYPE integer");
     const { code, stdout } = await runLogger(["rejected", "--retry", "--topic", "sensors/#"], env);
     assert.equal(code, 0);
     assert.equal(stdout.match(/^stored +\d{4}-.* sensors\/lab\/1$/gm)?.length, 2);
-    assert.match(stdout, /\n2 of 4 rejected messages stored\.\n$/);
+    assert.match(stdout, /\nStored 2 of 4 rejected messages\.\n$/);
     await expectStored(database, readings);
     assert.match((await runLogger(["rejected"], env)).stdout, /\n2 rejected messages\.\n$/);
   });
 
-  await t.step("with --retry while the database is away nothing is lost", async () => {
+  await t.step("with --retry while the database refuses the login nothing is lost", async () => {
     const elsewhere = { ...env, DATABASE_PASSWORD: "wrong" };
     const { code, stdout } = await runLogger(["rejected", "--retry"], elsewhere);
     assert.equal(code, 1);
@@ -147,7 +147,7 @@ Deno.test("rejected lists what was rejected, and sends it again", async (t) => {
   assert.deepEqual([counts.stored, counts.rejected], [4, 4]);
 });
 
-Deno.test("unknown lists the sensors that are not registered, until they are", async (t) => {
+Deno.test("unknown lists unregistered sensors until they are registered", async (t) => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
@@ -158,7 +158,7 @@ Deno.test("unknown lists the sensors that are not registered, until they are", a
   const known = makeReadings({ count: 3 });
   const unknown = makeReadings({ count: 5, sensors: [first, second] });
   const last = unknown[4] as Reading;
-  // Each of three parts comes in between two of these.
+  // Each of three parts is published between two of these times.
   const timesMs = [Date.now()];
   {
     await using logger = startLogger(env);
@@ -231,13 +231,13 @@ Deno.test("unknown lists the sensors that are not registered, until they are", a
     await stopCleanly(logger);
   });
 
-  await t.step("and those that are registered are left out", async () => {
+  await t.step("registered sensors are no longer listed", async () => {
     const { stdout } = await runLogger(["unknown"], env);
     assert.equal(stdout, "No unknown sensors.\n");
   });
 });
 
-Deno.test("rejected and unknown say what is missing", async () => {
+Deno.test("rejected and unknown name a missing setting and a missing spool", async () => {
   using directory = withTemporaryDirectory();
   const env = { DATABASE_HOST: "localhost", DATABASE_USER: "x", DATABASE_PASSWORD: "y" };
   for (const command of ["rejected", "unknown"]) {

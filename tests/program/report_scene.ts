@@ -1,9 +1,9 @@
-/** What the tests of `kraken-logger report` have in common: readings, and what it says of them. */
+/** Shared by the tests of `kraken-logger report`: readings, and the report about them. */
 import assert from "node:assert/strict";
 import { type LoggerEnv, runLogger } from "../support/logger_process.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 
-/** All that the report needs to know. */
+/** The settings that the report needs. */
 export function databaseEnv({ logger }: Pick<TestDatabase, "logger">): LoggerEnv {
   const { host, port, user, password, database } = logger;
   return {
@@ -60,7 +60,7 @@ export interface Report {
   }[];
 }
 
-/** Runs `report --json` with the arguments, successfully. */
+/** Runs `report --json` with the arguments and asserts that it succeeds. */
 export async function reportJson(
   database: TestDatabase,
   ...args: readonly string[]
@@ -73,13 +73,13 @@ export async function reportJson(
   return JSON.parse(stdout) as Report;
 }
 
-/** A line that tells how far a report is; on a slow machine there may be some at any time. */
+/** Whether a line is a progress line; a slow machine may print some at any time. */
 export function isProgress(line: string): boolean {
   const time = "\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d";
   return new RegExp(`^After \\d+ s: sensor \\d+ of \\d+( at ${time} UTC)?\\.$`).test(line);
 }
 
-/** What standard error has beside such lines. */
+/** Standard error without progress lines. */
 export function withoutProgress(stderr: string): string {
   return stderr.split("\n").filter((line) => !isProgress(line)).join("\n");
 }

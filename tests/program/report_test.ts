@@ -1,4 +1,4 @@
-/** The report on availability: the same numbers as counting them one by one, and by the index alone. */
+/** The report on availability: its numbers equal a count bin by bin, and it reads only the index. */
 import assert from "node:assert/strict";
 import { runLogger, startLogger } from "../support/logger_process.ts";
 import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
@@ -19,7 +19,7 @@ const postgres = usePostgres();
 const SEED = readSeed();
 const MINUTE = 60_000;
 
-/** The same by looking at every bin. */
+/** The expected result, counted bin by bin. */
 function count(
   timesMs: readonly number[],
   { sinceMs, untilMs, binMs, digits }: {
@@ -65,7 +65,7 @@ function makeTimes(random: () => number, fromMs: number, toMs: number): number[]
   return times;
 }
 
-Deno.test("report counts bins and finds the gaps as counting them one by one does", async (t) => {
+Deno.test("report counts the same bins and gaps as a count bin by bin", async (t) => {
   printSeed(t, SEED);
   const random = createRandom(SEED);
   const database = await postgres.createDatabase();
@@ -99,12 +99,11 @@ Deno.test("report counts bins and finds the gaps as counting them one by one doe
   }
 });
 
-/** Bins that a statement goes through at most. */
+/** Maximum number of bins of a statement. */
 const MAX_PART_BINS = 20_000;
 
 /**
- * Makes the server give up a statement of the logger that reads many rows, as it gives up one that
- * takes long.
+ * Makes the server cancel a statement that reads many rows, as it cancels one that takes too long.
  */
 async function limitRows(database: TestDatabase, maxRows: number): Promise<void> {
   await database.query(`
@@ -133,7 +132,7 @@ const FINE = {
   binMs: 5_000,
   sinceMs: Date.UTC(2025, 11, 29),
   bins: 100_000,
-  // The longest one has whole statements in it, whatever their number of bins.
+  // The longest gap contains whole statements, however many bins they cover.
   gaps: [[10, 11], [25_000, 26_000], [31_000, 76_000], [90_000, 90_003]],
 } as const;
 
@@ -148,7 +147,7 @@ async function createFineDatabase(): Promise<
     .filter((_, bin) => !gaps.some(([from, to]) => bin >= from && bin < to));
   await insertAt(database, sensor, times);
   await database.query("VACUUM ANALYZE sensor_data");
-  // Beside its bins, a statement may look at a row or two.
+  // A statement may read a row or two beyond its bins.
   await limitRows(database, MAX_PART_BINS + 100);
   const range = [sinceMs, sinceMs + bins * binMs].map((ms) => new Date(ms).toISOString());
   return {
@@ -161,7 +160,7 @@ async function createFineDatabase(): Promise<
   };
 }
 
-Deno.test("report goes through many bins in statements that are short enough for the server", async () => {
+Deno.test("report splits many bins into statements that the server does not cancel", async () => {
   const { database, times, args } = await createFineDatabase();
   const { sensors: [result] } = await reportJson(database, ...args);
   const { sinceMs, binMs, bins } = FINE;

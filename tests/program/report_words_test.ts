@@ -1,4 +1,4 @@
-/** What the report on availability says: as text, JSON and CSV, and where something is wrong. */
+/** The texts of the report on availability: as text, JSON and CSV, and its errors. */
 import assert from "node:assert/strict";
 import { runLogger } from "../support/logger_process.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
@@ -10,14 +10,14 @@ const postgres = usePostgres();
 const MINUTE = 60_000;
 const START_MS = Date.UTC(2026, 0, 1);
 
-/** Ten minutes and a half, of which the last bin of a minute is not complete. */
+/** Ten and a half minutes, so that the last bin of one minute is incomplete. */
 const RANGE = ["--since", "2026-01-01", "--until", "2026-01-01T00:10:30"];
 
 function minutes(...numbers: readonly number[]): number[] {
   return numbers.map((minute) => START_MS + minute * MINUTE);
 }
 
-/** The first sensor has a gap of 5 min from 00:04 on, the second has all from 00:05 on. */
+/** The first sensor has a gap of 5 min from 00:04 on, the second has no gap from 00:05 on. */
 async function createTwoSensors(): Promise<
   { database: TestDatabase; sensors: { uuid: string; sid: number }[] }
 > {
@@ -46,20 +46,20 @@ async function run(
   return { stdout, stderr: withoutProgress(stderr) };
 }
 
-/** As {@linkcode run}, where nothing may be said beside. */
+/** As {@linkcode run}, with nothing on standard error. */
 async function runText(database: TestDatabase, ...args: readonly string[]): Promise<string> {
   const { stdout, stderr } = await run(database, ...args);
   assert.equal(stderr, "");
   return stdout;
 }
 
-Deno.test("report adds the sensors up, those left out that are disabled, in UTC everywhere", async () => {
+Deno.test("report adds up the enabled sensors, with all times in UTC", async () => {
   const { database, sensors: [first, second, third] } = await createTwoSensors();
   assert.ok(first && second && third);
   const text = await runText(database);
   assert.match(
     text,
-    /^Data in bins of 1 min, from 2026-01-01 00:00:00 to 2026-01-01 00:10:30 UTC, 2 sensors$/m,
+    /^Availability in bins of 1 min, from 2026-01-01 00:00:00 to 2026-01-01 00:10:30 UTC, 2 sensors$/m,
   );
   assert.match(text, /^2026-01 +15 +5 +66\.667 %$/m);
   assert.match(text, /^total +15 +5 +66\.667 %$/m);
@@ -78,7 +78,7 @@ Deno.test("report adds the sensors up, those left out that are disabled, in UTC 
   assert.deepEqual([since, until], ["2026-01-01T00:00:00.000Z", "2026-01-01T00:10:30.000Z"]);
 });
 
-Deno.test("report lists the gaps of each sensor with --per-sensor, and only those asked for", async () => {
+Deno.test("report lists the gaps of each sensor with --per-sensor, and as many as --gaps says", async () => {
   const { database, sensors: [first, second, third] } = await createTwoSensors();
   assert.ok(first && second && third);
   await insertAt(database, second, minutes(3));
@@ -101,7 +101,7 @@ Deno.test("report lists the gaps of each sensor with --per-sensor, and only thos
   assert.match(without, /^No gaps\.$/m);
 });
 
-Deno.test("report has the periods or the gaps as CSV", async () => {
+Deno.test("report prints the periods or the gaps as CSV", async () => {
   const { database, sensors: [first, second] } = await createTwoSensors();
   assert.ok(first && second);
   await insertAt(database, second, minutes(3));
@@ -134,7 +134,7 @@ Deno.test("report has the periods or the gaps as CSV", async () => {
   assert.deepEqual(await csv("--table", "gaps", "--gaps", "0"), [head, ""]);
 });
 
-Deno.test("report names the sensors without readings, whatever its format", async () => {
+Deno.test("report names the sensors without readings in every format", async () => {
   const { database, sensors: [first, second, third, fourth] } = await createTwoSensors();
   assert.ok(first && second && third && fourth);
   const enabled = SENSORS.filter(({ uuid }) =>
@@ -155,16 +155,19 @@ Deno.test("report names the sensors without readings, whatever its format", asyn
   );
   assert.equal(
     await runText(database, "--sensor", fourth.uuid),
-    "No sensor has data in this time.\n\n" +
+    "No sensor has readings in this period.\n\n" +
       `1 sensor has no reading before 2026-01-01 00:10:30 UTC:\n  ${fourth.uuid} ${fourth.sid}\n`,
   );
   await database.query(
     "INSERT INTO sensors (uuid) SELECT gen_random_uuid() FROM generate_series(1, 30)",
   );
-  assert.match(await runText(database), /^37 sensors have no reading [^]*^ {2}and 17 more/m);
+  assert.match(
+    await runText(database),
+    /^37 sensors have no reading [^]*^ {2}and 17 more \(--json lists all of them\)$/m,
+  );
 });
 
-Deno.test("report gives no availability where there is no complete bin", async () => {
+Deno.test("report prints no availability if no bin is complete", async () => {
   const { database, sensors: [first] } = await createTwoSensors();
   assert.ok(first);
   for (const args of [[], ["--per-sensor"]]) {
@@ -178,7 +181,7 @@ Deno.test("report gives no availability where there is no complete bin", async (
   assert.deepEqual(sensors.map(({ periods }) => periods), [[], []]);
 });
 
-Deno.test("report says 100 % only where no bin was missed", async () => {
+Deno.test("report prints 100 % only if no bin was missed", async () => {
   const { database, sensors: [, , , sensor] } = await createTwoSensors();
   assert.ok(sensor);
   // 300,000 bins of a second, less one: 99.99967 %.
@@ -194,19 +197,19 @@ Deno.test("report says 100 % only where no bin was missed", async () => {
   assert.match(whole.stdout, /^total +1200 +0 +100\.000 %$/m);
 });
 
-Deno.test("report says what is wrong with its options, and with the database", async () => {
+Deno.test("report names problems of its options and of the database", async () => {
   const database = await postgres.createDatabase();
   const env = databaseEnv(database);
   const nobody = crypto.randomUUID();
   const unknown = await runLogger(["report", "--sensor", nobody], env);
-  assert.deepEqual([unknown.code, unknown.stderr], [1, `There is no sensor ${nobody}.\n`]);
+  assert.deepEqual([unknown.code, unknown.stderr], [1, `Sensor ${nobody} is not registered.\n`]);
   const wrong: readonly (readonly [string[], RegExp])[] = [
     [["--since", "2026-02-01", "--until", "2026-01-01"], /--since must be before --until/],
-    [["--bin", "0s"], /--bin must be a time such as/],
+    [["--bin", "0s"], /--bin must be a length of time such as/],
     [["--by", "week"], /--by must be day, month or year, received 'week'/],
     [["--sensor", "oven"], /--sensor must be UUID or UUID:SID/],
     [["--gaps", "-1"], /--gaps/],
-    [["--json", "--csv"], /--json and --csv do not go together/],
+    [["--json", "--csv"], /--json and --csv cannot be combined/],
     [["--until", "soon"], /--until must be a date/],
     [["--since", "999999999d"], /--since must not be before the year 1/],
     [["--since", "2025-02-30"], /--since must be a date/],

@@ -1,6 +1,6 @@
 /**
- * The program with a real TimescaleDB: the schema that it prints, readings for compressed chunks
- * with the rights of the logger, and what `check` and `report` say.
+ * The program with a real TimescaleDB: the printed schema, readings for compressed chunks with the
+ * privileges of the logger, and the output of `check` and `report`.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -13,15 +13,15 @@ import { startTimescale, type TimescaleDatabase } from "../support/timescale.ts"
 import { createSession, SENSORS, stopCleanly } from "../support/harness.ts";
 import { databaseEnv, withoutProgress } from "./report_scene.ts";
 
-/** The version of the package, which deploy/scaling.md tells of. */
+/** The version of the package that deploy/scaling.md describes. */
 const VERSION = "2.23.0-dev";
 
 const DAY_US = 86_400_000_000n;
-/** From noon of the first of ten days that are over long ago. */
+/** Noon of the first of ten days in the past. */
 const START_US = BigInt(Date.UTC(2025, 4, 10, 12)) * 1000n;
 const DAYS = 10;
 
-/** What `schema` prints, successfully. */
+/** Runs `schema`, asserts that it succeeds, and returns its output. */
 async function printSchema(...args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await runLogger(["schema", ...args]);
   assert.deepEqual([code, stderr], [0, ""]);
@@ -71,7 +71,7 @@ async function insert(database: TimescaleDatabase, readings: readonly Reading[])
   );
 }
 
-/** Does what the compression policy of the printed schema does once a day. */
+/** Runs the compression policy of the printed schema, which runs once a day by itself. */
 async function runPolicy(database: TimescaleDatabase): Promise<void> {
   const jobs = await database.query<{ id: number }>(
     `SELECT job_id AS id FROM timescaledb_information.jobs
@@ -93,7 +93,7 @@ async function countChunks(
   return row;
 }
 
-/** Whether rows are beside the compressed ones of a chunk, waiting for the policy. */
+/** Number of rows of compressed chunks that wait uncompressed for the policy. */
 async function countUncompressedRows(database: TimescaleDatabase): Promise<number> {
   const chunks = await database.query<{ name: string }>(
     `SELECT format('%I.%I', chunk_schema, chunk_name) AS name FROM timescaledb_information.chunks
@@ -109,13 +109,13 @@ async function countUncompressedRows(database: TimescaleDatabase): Promise<numbe
   return rows;
 }
 
-/** A reading of now, in a chunk that the policy leaves as it is. */
+/** Recent readings, in a chunk that the policy does not compress. */
 function makeRecent(count: number): Reading[] {
   const startTimeUs = (BigInt(Date.now()) - 3_600_000n) * 1000n;
   return makeReadings({ count, sensors: SENSORS, startTimeUs });
 }
 
-Deno.test("what schema --timescale prints makes a compressed hypertable of a table with rows", async () => {
+Deno.test("the SQL of schema --timescale turns a table with rows into a compressed hypertable", async () => {
   const readings = [...makeDays(1, 20), ...makeRecent(20)];
   await using database = await createHypertable(readings);
   const [extension] = await database.query<{ version: string }>(
@@ -140,13 +140,13 @@ Deno.test("what schema --timescale prints makes a compressed hypertable of a tab
   );
   assert.deepEqual(jobs, [{ after: "7 days" }]);
 
-  // And again, with the table as it is now.
+  // Once more, on the existing hypertable.
   await database.execute(await printSchema("--timescale", "--grant", LOGGER_ROLE));
   assert.deepEqual(await countChunks(database), chunks);
   await expectStored(database, readings);
 });
 
-Deno.test("init and check find the hypertable and its compression", async () => {
+Deno.test("init and check recognize the hypertable and its compression", async () => {
   await using database = await startTimescale();
   await using broker = await startBroker();
   await database.execute(`CREATE ROLE ${LOGGER_ROLE}`);
@@ -157,7 +157,7 @@ Deno.test("init and check find the hypertable and its compression", async () => 
   };
   assert.match(
     await init("--grant", LOGGER_ROLE),
-    /^ok +The table sensor_data is an ordinary table\.\nnote +The server has TimescaleDB: 'init --timescale' makes use of it\.$/m,
+    /^ok +The table sensor_data is an ordinary table\.\nnote +TimescaleDB is available on the server\. To use it, run 'init --timescale'\.$/m,
   );
   const made =
     /^ok +The table sensor_data is a hypertable in chunks of 1 day, with compression\.$/m;
@@ -173,8 +173,8 @@ Deno.test("init and check find the hypertable and its compression", async () => 
 });
 
 for (const decompresses of [false, true]) {
-  const how = decompresses ? "which it decompresses" : "as they are";
-  Deno.test(`run stores late readings in compressed chunks, ${how}, with the logger's rights`, async () => {
+  const how = decompresses ? "which it decompresses" : "which stay compressed";
+  Deno.test(`run stores late readings in compressed chunks, ${how}, with the privileges of the logger`, async () => {
     const early = [...makeDays(1, 20), ...makeRecent(20)];
     const late = makeDays(500, 20);
     await using database = await createHypertable(early);
@@ -184,7 +184,7 @@ for (const decompresses of [false, true]) {
     await database.restrictTo(LOGGER_ROLE);
     await using broker = await startBroker();
     await createSession(broker);
-    // What was stored before the compression comes again, between what is new.
+    // Readings that were stored before the compression are sent again, between the new ones.
     const sent = early.flatMap((reading, index) => [reading, ...late.slice(index, index + 1)]);
     await publishReadings(broker, sent);
     const env = { ...loggerEnv({ database, broker }), DATABASE_CONNECTIONS: "1" };
@@ -203,8 +203,8 @@ for (const decompresses of [false, true]) {
 }
 
 /**
- * Makes TimescaleDB decompress what an insert might repeat, as older versions always do, and refuse
- * to do so for more than a row, where nobody says otherwise.
+ * Makes TimescaleDB decompress the rows that an insert might duplicate, as older versions always do,
+ * and refuse to do so for more than one row by default.
  */
 async function makeDecompress(
   database: TimescaleDatabase,
@@ -225,7 +225,7 @@ async function waitForRows(database: TimescaleDatabase, count: number): Promise<
   }, { what: `${count} rows in the table`, timeoutMs: 60_000, intervalMs: 250 });
 }
 
-Deno.test("report says the same of compressed chunks as of others", async () => {
+Deno.test("report prints the same for compressed chunks as for others", async () => {
   const readings = makeDays(1, 1_000);
   await using database = await createHypertable(readings);
   await database.restrictTo(LOGGER_ROLE);

@@ -1,8 +1,8 @@
-/** What `check` examines about a broker. */
+/** The part of `check` about a broker. */
 
 import { sleep } from "../../common/backoff.ts";
 import { describeError } from "../../common/error_text.ts";
-import type { Report } from "./findings.ts";
+import type { ReportFinding } from "./findings.ts";
 import type { MqttConfig } from "../../config/config.ts";
 import { describeEndpoint, type Endpoint } from "../../common/endpoint.ts";
 import type { Delivery } from "../../message/delivery.ts";
@@ -18,21 +18,22 @@ import { isMatch } from "../../message/topic_filter.ts";
 /** How long to listen for messages. */
 const LISTEN_MS = 2_000;
 
-/** Time for everything. */
+/** Time limit for the whole check of one broker. */
 const DEADLINE_MS = 30_000;
 
-/** Where Mosquitto and others tell their version, and how long to wait for it. */
+/** Topic on which Mosquitto and others publish their version, and how long to wait for it. */
 const VERSION_TOPIC = "$SYS/broker/version";
 const VERSION_MS = 500;
 
+/** Which broker to check, against which columns, and where to report. */
 export interface CheckBrokerOptions {
   readonly endpoint: Endpoint;
-  /** What the database can hold; undefined where that is not known. */
+  /** Types of the columns; undefined if the database could not be read. */
   readonly columns: ReadingColumns | undefined;
-  readonly report: Report;
+  readonly report: ReportFinding;
 }
 
-/** Reports on connection, session, subscriptions and on what is being published. */
+/** Reports on connection, session, subscriptions, and the messages published meanwhile. */
 export async function checkBroker(config: MqttConfig, options: CheckBrokerOptions): Promise<void> {
   const { endpoint, report } = options;
   const subject = `Broker ${describeEndpoint(endpoint)}`;
@@ -41,7 +42,7 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   const connections: MqttConnection[] = [];
   const deadline = setTimeout(() => {
     for (const connection of connections) {
-      connection.destroy("it keeps the connection, but does not answer");
+      connection.destroy("the broker keeps the connection open, but does not answer");
     }
   }, DEADLINE_MS);
   try {
@@ -75,22 +76,27 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   }
 }
 
-/** A group that nobody else is in, and that so takes nothing from others. */
+/** A group with no other member, so that it takes no message from another client. */
 function toOwnGroup(filter: string): string {
   return `$share/kraken-check-${crypto.randomUUID().slice(0, 8)}/${filter}`;
 }
 
-/** A broker that does not know shared subscriptions may grant them as topics that nobody uses. */
-function checkSharing(counts: { messages: number; shared: number }, report: Report): void {
+/**
+ * Only a message proves that the broker supports shared subscriptions: one that does not may grant
+ * `$share/…` as an ordinary filter, which matches nothing.
+ */
+function checkSharing(counts: { messages: number; shared: number }, report: ReportFinding): void {
   if (counts.shared > 0) {
-    report({ level: "ok", text: "Shared group: the broker knows shared subscriptions." });
+    report({ level: "ok", text: "Shared group: the broker supports shared subscriptions." });
   } else if (counts.messages > 0) {
-    const text = "Shared group: nothing comes by a shared subscription, which this broker does " +
-      "not seem to know. Unset MQTT_SHARED_GROUP, with which the logger would receive nothing.";
+    const text =
+      "Shared group: the broker delivers nothing to a shared subscription and probably " +
+      "does not support them. Unset MQTT_SHARED_GROUP: with it, the logger receives nothing.";
     report({ level: "problem", text });
   } else {
-    const text = "Shared group: with no messages it cannot be told whether the broker knows " +
-      "shared subscriptions.";
+    const text =
+      "Shared group: not checked, because no message was published. Whether the broker " +
+      "supports shared subscriptions is unknown.";
     report({ level: "note", text });
   }
 }
@@ -121,24 +127,25 @@ async function open(
   return await connectNewest(attempt);
 }
 
-function checkSession(config: MqttConfig, connection: MqttConnection, report: Report): void {
+function checkSession(config: MqttConfig, connection: MqttConnection, report: ReportFinding): void {
   const { sharedSubscriptions, wildcardSubscriptions } = connection.limits;
   if (config.clientId === undefined) {
-    const text = "Session: MQTT_CLIENT_ID is not set, messages are lost whenever the logger is " +
-      "away. Set it to a name that no other client uses.";
+    const text = "Session: MQTT_CLIENT_ID is not set. Messages published while the logger is not " +
+      "connected are lost. Set it to a name that no other client uses.";
     report({ level: "problem", text });
   } else if (connection.protocolVersion === 4) {
-    const text = "Session: how long the broker keeps messages for a logger that is away is its " +
-      "own setting (Mosquitto: persistent_client_expiration, for ever where it is not set; " +
-      "RabbitMQ: mqtt.subscription_ttl, one day where it is not set).";
+    const text = "Session: how long the broker keeps the session of a disconnected logger is a " +
+      "setting of the broker (Mosquitto: persistent_client_expiration, forever by default; " +
+      "RabbitMQ: mqtt.subscription_ttl, one day by default).";
     report({ level: "note", text });
   } else {
     const days = SESSION_EXPIRY_SECONDS / 86_400;
-    const text = `Session: MQTT_CLIENT_ID is set, the broker is asked to keep it for ${days} days.`;
+    const text = `Session: persistent. The logger asks the broker to keep it for ${days} days.`;
     report({ level: "ok", text });
   }
   if (config.sharedGroup !== undefined && sharedSubscriptions === false) {
-    const text = "Shared group: the broker does not support it. Unset MQTT_SHARED_GROUP.";
+    const text =
+      "Shared group: the broker does not support shared subscriptions. Unset MQTT_SHARED_GROUP.";
     report({ level: "problem", text });
   }
   if (!wildcardSubscriptions && config.filters.some((filter) => /[+#]/.test(filter))) {
@@ -151,7 +158,7 @@ function checkSession(config: MqttConfig, connection: MqttConnection, report: Re
 async function checkSubscriptions(
   config: MqttConfig,
   connection: MqttConnection,
-  report: Report,
+  report: ReportFinding,
 ): Promise<void> {
   const filters = config.filters.filter((filter) => !filter.startsWith("$share/"));
   if (filters.length === 0) return;
@@ -159,8 +166,9 @@ async function checkSubscriptions(
     reportSubscription(result, config, report);
   }
   if (config.qos === 0) {
-    const text = "Subscription: with MQTT_QOS=0 messages are lost whenever the connection is " +
-      "interrupted. Set MQTT_QOS to 1 or 2.";
+    const text =
+      "Subscription: MQTT_QOS=0 loses messages whenever the connection is interrupted. " +
+      "Set MQTT_QOS to 1 or 2.";
     report({ level: "problem", text });
   }
 }
@@ -168,42 +176,44 @@ async function checkSubscriptions(
 function reportSubscription(
   { filter, granted }: Subscription,
   { qos }: MqttConfig,
-  report: Report,
+  report: ReportFinding,
 ): void {
   if (typeof granted === "string") {
     const text = `Subscription '${filter}': refused, ${granted}. Allow it in the broker's access ` +
-      "list, or mend MQTT_TOPIC.";
+      "list, or correct MQTT_TOPIC.";
     report({ level: "problem", text });
   } else if (granted === 0 && qos > 0) {
-    const text = `Subscription '${filter}': the broker grants only QoS 0, messages are lost ` +
+    const text = `Subscription '${filter}': the broker grants only QoS 0. Messages are lost ` +
       "whenever the connection is interrupted. Allow QoS 1 at the broker.";
     report({ level: "problem", text });
   } else if (granted < qos) {
-    const text = `Subscription '${filter}': QoS ${granted} instead of ${qos}, which loses nothing.`;
+    const text = `Subscription '${filter}': granted with QoS ${granted} instead of ${qos}. ` +
+      `QoS ${granted} loses no message.`;
     report({ level: "note", text });
   } else {
     report({ level: "ok", text: `Subscription '${filter}': granted with QoS ${granted}.` });
   }
 }
 
-/** Last, because some brokers hang up on whoever asks. */
+/** Run last, because some brokers disconnect a client that subscribes to `$SYS`. */
 async function askVersion(connection: MqttConnection, received: Delivery[]): Promise<string> {
   try {
     await connection.subscribe([VERSION_TOPIC], 0);
     await sleep(VERSION_MS, new AbortController().signal);
   } catch {
-    return ""; // It does not say.
+    // The version only selects a hint; a broker without one is checked all the same.
+    return "";
   }
   return received.find(({ topic }) => topic === VERSION_TOPIC)?.payload.toString() ?? "";
 }
 
-/** Mosquitto's limits cannot be asked for, and the most dangerous one is its default. */
-function reportLimits(version: string, report: Report): void {
+/** Mosquitto's limits cannot be queried, and the default of the most dangerous one loses messages. */
+function reportLimits(version: string, report: ReportFinding): void {
   if (!/mosquitto/i.test(version)) return;
-  const text = `Broker limits: ${version} drops what exceeds max_queued_messages for a logger ` +
-    "that is away or slow; its default is 1000, which 60 messages/s fill in 16 s. Set " +
-    "max_queued_messages in mosquitto.conf to the messages of the longest absence, and " +
-    "persistence to true.";
+  const text = `Broker limits: ${version} drops messages beyond max_queued_messages while the ` +
+    "logger is disconnected or slow. Its default of 1000 is reached in 16 s at 60 messages/s. " +
+    "In mosquitto.conf, set max_queued_messages to the number of messages in the longest " +
+    "expected outage, and persistence to true.";
   report({ level: "note", text });
 }
 
@@ -219,8 +229,8 @@ function checkMessages(
   const seconds = LISTEN_MS / 1000;
   if (messages.length === 0) {
     const text = `Messages: none within ${seconds} s. If sensors publish, compare their topics ` +
-      `with MQTT_TOPIC (${config.filters.join(",")}), and see that the broker's access list ` +
-      "lets this user read them.";
+      `with MQTT_TOPIC (${config.filters.join(",")}), and check that the broker's access list ` +
+      "allows this user to read them.";
     return report({ level: "note", text });
   }
   if (columns === undefined) {
@@ -237,9 +247,9 @@ function checkMessages(
   });
   const count = `${messages.length} within ${seconds} s`;
   report(
-    rejections.length === 0 ? { level: "ok", text: `Messages: ${count}, all of them readings.` } : {
+    rejections.length === 0 ? { level: "ok", text: `Messages: ${count}, all valid readings.` } : {
       level: "note",
-      text: `Messages: ${count}, of which ${rejections.length} would be rejected, for ` +
+      text: `Messages: ${count}. ${rejections.length} would be rejected, for ` +
         `example on ${rejections[0]}.`,
     },
   );

@@ -1,27 +1,28 @@
 /**
- * `kraken-logger check`: examines what the logger depends on, and says what to do about it.
+ * `kraken-logger check`: checks everything the logger depends on, and names the remedy of each
+ * problem.
  *
- * It changes nothing: it stores no row, uses a client id of its own, so that a logger that runs is
- * not pushed aside, and joins no shared group, whose messages it would take away.
+ * It changes nothing: it inserts no row, uses a separate client id, so that the broker does not
+ * disconnect a running logger, and joins no shared group, whose messages it would take.
  */
 
 import { checkBroker } from "./broker.ts";
 import { checkDatabase } from "./database.ts";
-import type { Report } from "./findings.ts";
+import type { ReportFinding } from "./findings.ts";
 import { checkSpool } from "./spool.ts";
 import type { Config } from "../../config/config.ts";
 
 /**
- * Runs all examinations and prints a line for each finding. Returns whether none is a problem.
- * A configuration that cannot be parsed has been refused before.
+ * Runs all checks and prints one line for each finding, then the number of problems. Returns whether
+ * there are none. The caller has already refused a configuration that cannot be parsed.
  */
 export async function check(config: Config, print: (text: string) => void): Promise<boolean> {
   let problems = 0;
-  const report: Report = ({ level, text }) => {
+  const report: ReportFinding = ({ level, text }) => {
     if (level === "problem") problems++;
     print(`${(level === "problem" ? "PROBLEM" : level).padEnd(8)} ${text}\n`);
   };
-  report({ level: "ok", text: "Configuration: complete and well-formed." });
+  report({ level: "ok", text: "Configuration: complete and valid." });
   for (const text of config.warnings) report({ level: "note", text: `Configuration: ${text}` });
   checkSpool(config.spool, report);
   const columns = await checkDatabase(config.database, report);

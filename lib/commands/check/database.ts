@@ -1,20 +1,23 @@
-/** What `check` examines about the database. */
+/** The part of `check` about the database. */
 
 import { describeError } from "../../common/error_text.ts";
-import type { Report } from "./findings.ts";
+import type { ReportFinding } from "./findings.ts";
 import type { DatabaseConfig } from "../../config/config.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
 import type { TableColumns } from "../../database/table_columns.ts";
 import { DatabaseConnection } from "../../database/connection.ts";
 import { describeHypertable, readHypertable } from "../../database/hypertable.ts";
 
-/** Clocks that differ by more are not synchronised. */
+/** Two clocks that differ by more are not synchronized. */
 const MAX_CLOCK_OFFSET_MS = 1_000;
 
-/** Reports on connection, server, privileges and schema. Returns the columns if they are usable. */
+/**
+ * Reports on connection, server, clock, privileges and schema. Returns the columns of the
+ * tables; undefined if they cannot be read or have unusable types.
+ */
 export async function checkDatabase(
   config: DatabaseConfig,
-  report: Report,
+  report: ReportFinding,
 ): Promise<TableColumns | undefined> {
   const subject = `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
   let connection: DatabaseConnection | undefined;
@@ -58,7 +61,7 @@ interface ServerRow {
 async function checkServer(
   connection: DatabaseConnection,
   config: DatabaseConfig,
-  report: Report,
+  report: ReportFinding,
 ): Promise<void> {
   const [server] = await connection.query<ServerRow>(SERVER_SQL);
   if (server === undefined) return;
@@ -66,44 +69,46 @@ async function checkServer(
   const extension = timescale === null ? "without TimescaleDB" : `with TimescaleDB ${timescale}`;
   report({ level: "ok", text: `Server: PostgreSQL ${version} ${extension}.` });
   if (standby) {
-    const text = "Server: it is a standby, which stores nothing. Set DATABASE_HOST to the primary.";
+    const text =
+      "Server: it is a standby, which accepts no writes. Set DATABASE_HOST to the primary.";
     report({ level: "problem", text });
   } else if (readOnly) {
-    const text = "Server: it is read-only by default. Set default_transaction_read_only to off " +
+    const text =
+      "Server: transactions are read-only by default. Set default_transaction_read_only to off " +
       "for the database or the role.";
     report({ level: "problem", text });
   }
   if (unsafe) {
-    const text = "Server: fsync is off, so that a power failure destroys committed readings. " +
+    const text = "Server: fsync is off. A power failure can destroy committed readings. " +
       "Set fsync = on in postgresql.conf.";
     report({ level: "problem", text });
   }
-  // The connection that counts them is one of those that the logger may use.
+  // This connection is closed before the logger connects, so it counts as free.
   if (freeConnections + 1 < config.connections) {
-    const text = `Server: not enough free connections, ${freeConnections + 1} where the logger ` +
-      `wants ${config.connections}. Raise max_connections, or lower DATABASE_CONNECTIONS.`;
+    const text = `Server: ${freeConnections + 1} free connections, but DATABASE_CONNECTIONS is ` +
+      `${config.connections}. Raise max_connections, or lower DATABASE_CONNECTIONS.`;
     report({ level: "problem", text });
   }
 }
 
-async function checkClock(connection: DatabaseConnection, report: Report): Promise<void> {
+async function checkClock(connection: DatabaseConnection, report: ReportFinding): Promise<void> {
   const sentMs = Date.now();
   const [row] = await connection.query<{ ms: number }>(
     "SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS ms",
   );
   const receivedMs = Date.now();
   if (row === undefined) return;
-  // Half of the way there and back belongs to the way there.
+  // Half of the round trip is taken for the way to the server.
   const offsetMs = row.ms - (sentMs + receivedMs) / 2;
   const seconds = (Math.abs(offsetMs) / 1000).toFixed(3);
   report(
     Math.abs(offsetMs) <= MAX_CLOCK_OFFSET_MS
-      ? { level: "ok", text: `Clock: ${seconds} s off the database server's.` }
+      ? { level: "ok", text: `Clock: differs by ${seconds} s from that of the database server.` }
       : {
         level: "problem",
-        text:
-          `Clock: the database server's is ${seconds} s ${offsetMs > 0 ? "ahead" : "behind"}. ` +
-          "Synchronise both hosts (chrony, systemd-timesyncd), and those that take the readings.",
+        text: `Clock: the clock of the database server is ${seconds} s ` +
+          `${offsetMs > 0 ? "ahead" : "behind"}. Synchronize both hosts, and the hosts that ` +
+          "publish the readings (chrony, systemd-timesyncd).",
       },
   );
 }
@@ -116,7 +121,7 @@ SELECT has_table_privilege(to_regclass('sensor_data'), 'SELECT') AS "dataSelect"
          OR has_table_privilege(to_regclass('sensors'), 'INSERT, UPDATE, DELETE, TRUNCATE')
          AS more`;
 
-/** Null where the table does not exist, which the schema's examination reports. */
+/** Null if the table does not exist, which `checkSchema` reports. */
 interface PrivilegesRow {
   readonly dataSelect: boolean | null;
   readonly dataInsert: boolean | null;
@@ -124,8 +129,11 @@ interface PrivilegesRow {
   readonly more: boolean | null;
 }
 
-/** Returns whether the sensors may be looked at. */
-async function checkPrivileges(connection: DatabaseConnection, report: Report): Promise<boolean> {
+/** Returns whether the role may read the table `sensors`. */
+async function checkPrivileges(
+  connection: DatabaseConnection,
+  report: ReportFinding,
+): Promise<boolean> {
   const [row] = await connection.query<PrivilegesRow>(PRIVILEGES_SQL);
   if (row === undefined) return false;
   const needed: [boolean | null, string][] = [
@@ -135,30 +143,38 @@ async function checkPrivileges(connection: DatabaseConnection, report: Report): 
   ];
   const missing = needed.filter(([has]) => has === false).map(([, privilege]) => privilege);
   for (const privilege of missing) {
-    const text = `Privileges: missing. As the owner of the tables: GRANT ${privilege} TO …;`;
+    const text = `Privileges: ${privilege} is missing. As the owner of the tables, run: ` +
+      `GRANT ${privilege} TO …;`;
     report({ level: "problem", text });
   }
   if (missing.length === 0 && needed.every(([has]) => has === true)) {
-    report({ level: "ok", text: "Privileges: what the logger needs." });
+    report({ level: "ok", text: "Privileges: complete." });
   }
   if (row.more === true) {
-    const text = "Privileges: the user may change and delete, which the logger never does. " +
-      "A role of its own needs only SELECT, INSERT on sensor_data and SELECT on sensors.";
+    const text = "Privileges: the role may also change and delete rows, which the logger never " +
+      "does. A separate role needs only SELECT, INSERT on sensor_data and SELECT on sensors.";
     report({ level: "note", text });
   }
   return row.sensorsSelect === true;
 }
 
-/** What does well without the other is told of, and what lacks half of it. */
-async function checkHypertable(connection: DatabaseConnection, report: Report): Promise<void> {
+/** Reports a plain table although TimescaleDB is installed, and a hypertable without compression. */
+async function checkHypertable(
+  connection: DatabaseConnection,
+  report: ReportFinding,
+): Promise<void> {
   const hypertable = await readHypertable(connection);
   const text = `Table: ${describeHypertable(hypertable)}`;
   if (hypertable.version !== null && !hypertable.isHypertable) {
-    report({ level: "note", text: `${text}, although TimescaleDB is there. See init.` });
+    report({
+      level: "note",
+      text: `${text}, although TimescaleDB is installed. To convert it, run 'init' as its owner.`,
+    });
   } else if (hypertable.isHypertable && !hypertable.isCompressed) {
     report({
       level: "note",
-      text: `${text}: years of readings take much more space than they need. See init.`,
+      text: `${text}. Compression saves most of the disk space. To enable it, run 'init' as the ` +
+        "owner of the table.",
     });
   } else {
     report({ level: "ok", text: `${text}.` });
@@ -185,7 +201,10 @@ interface SchemaRow {
 
 async function checkSchema(
   connection: DatabaseConnection,
-  { report, maySelectSensors }: { readonly report: Report; readonly maySelectSensors: boolean },
+  { report, maySelectSensors }: {
+    readonly report: ReportFinding;
+    readonly maySelectSensors: boolean;
+  },
 ): Promise<TableColumns> {
   const columns = await connection.readColumns();
   const types = `sensor_data.value is ${columns.value}, sensors.sensor_sid is ${columns.sid}`;
@@ -193,8 +212,8 @@ async function checkSchema(
   report(
     columns.uniqueKey ? { level: "ok", text: "Unique key: on (sensor_id, time)." } : {
       level: "problem",
-      text: "Unique key: none on (sensor_id, time), a reading that is sent twice is stored " +
-        "twice. As the owner: ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);",
+      text: "Unique key: none on (sensor_id, time). A reading that is delivered twice is stored " +
+        "twice. As the owner, run: ALTER TABLE sensor_data ADD UNIQUE (sensor_id, time);",
     },
   );
   await checkHypertable(connection, report);
@@ -202,14 +221,14 @@ async function checkSchema(
   if (row === undefined) return columns;
   for (const column of row.unfilled) {
     const text =
-      `Schema: the column sensor_data.${column} must be given, but the logger does not ` +
-      `know it. As the owner: ALTER TABLE sensor_data ALTER COLUMN ${column} DROP NOT NULL; ` +
-      "or give it a default.";
+      `Schema: the column sensor_data.${column} is NOT NULL without a default, and the logger ` +
+      "does not fill it, so every insert fails. Give it a default, or as the owner, run: " +
+      `ALTER TABLE sensor_data ALTER COLUMN ${column} DROP NOT NULL;`;
     report({ level: "problem", text });
   }
   if (row.repeated > 0) {
     const text = `Sensors: ${row.repeated} pairs of uuid and sensor_sid are registered more than ` +
-      "once; their readings are stored for each. Remove the repetitions, then: " +
+      "once; their readings are stored once for each entry. Remove the duplicates, then run: " +
       "ALTER TABLE sensors ADD UNIQUE (uuid, sensor_sid);";
     report({ level: "problem", text });
   }
@@ -218,8 +237,8 @@ async function checkSchema(
       ? { level: "ok", text: `Sensors: ${row.sensors} registered, ${row.enabled} enabled.` }
       : {
         level: "problem",
-        text: `Sensors: ${row.sensors} registered, none enabled: nothing will be stored. To ` +
-          "register one: INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('…', 0, true);",
+        text: `Sensors: ${row.sensors} registered, none enabled. Nothing will be stored. To ` +
+          "register one, run: INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('…', 0, true);",
       },
   );
   return columns;

@@ -1,13 +1,14 @@
-/** How the examinations of `check` tell what they found. */
+/** The findings of `check`. */
 
 /**
- * What an examination found. A problem keeps the logger from doing its work or costs readings; a
- * note is something to know.
+ * One finding. A `problem` stops the logger from working or loses readings; a `note` is for
+ * information; `ok` confirms that something works. `text` is one or more sentences, with the remedy
+ * of a problem.
  */
 export interface Finding {
   readonly level: "ok" | "note" | "problem";
   readonly text: string;
 }
 
-/** Called with each finding as soon as it is there. */
-export type Report = (finding: Finding) => void;
+/** Called with each finding as soon as it is known. */
+export type ReportFinding = (finding: Finding) => void;

@@ -1,20 +1,21 @@
-/** What `check` examines about the spool. */
+/** The part of `check` about the spool. */
 
 import { existsSync, lstatSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import type { Report } from "./findings.ts";
+import type { ReportFinding } from "./findings.ts";
 import type { SpoolConfig } from "../../config/config.ts";
 import { systemReason } from "../../config/environment.ts";
 import { SpoolDatabase } from "../../spool/file.ts";
 import { Spool } from "../../spool/spool.ts";
 
-/** Reports whether messages can be kept on disk, and what is there. A logger may be using it. */
-export function checkSpool(config: SpoolConfig | undefined, report: Report): void {
+/** Reports whether the spool can be used, and what it holds. A running logger may be using it. */
+export function checkSpool(config: SpoolConfig | undefined, report: ReportFinding): void {
   if (config === undefined) {
     report({
       level: "note",
-      text: "Spool: SPOOL_DIRECTORY is not set. While the database is away, messages are left " +
-        "with the broker, whose queue is limited (Mosquitto: max_queued_messages, 1000 by default).",
+      text: "Spool: none, because SPOOL_DIRECTORY is not set. While the database is unavailable, " +
+        "messages stay with the broker, whose queue is limited (Mosquitto: max_queued_messages, " +
+        "1000 by default).",
     });
     return;
   }
@@ -25,7 +26,7 @@ export function checkSpool(config: SpoolConfig | undefined, report: Report): voi
     probeWriting(directory);
     report({
       level: "ok",
-      text: `${subject}: can be written, ${limit}, ${describeContent(config)}.`,
+      text: `${subject}: writable, ${limit}, ${describeContent(config)}.`,
     });
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) {
@@ -36,26 +37,29 @@ export function checkSpool(config: SpoolConfig | undefined, report: Report): voi
   }
 }
 
-/** `run` makes the directory, with those above it that are missing too. */
-function reportMissing(directory: string, report: Report): void {
+/** `run` creates the directory and its missing parents, so only the nearest existing one decides. */
+function reportMissing(directory: string, report: ReportFinding): void {
   const subject = `Spool in '${directory}'`;
   let parent = resolve(directory);
-  // A link that leads nowhere is in the way too, and only `lstat` sees it.
+  // A dangling symbolic link is an obstacle as well; only `lstat` sees it.
   while (lstatSync(parent, { throwIfNoEntry: false }) === undefined) parent = dirname(parent);
   try {
     probeWriting(parent);
-    report({ level: "note", text: `${subject}: is not there yet, 'run' creates it.` });
+    report({ level: "note", text: `${subject}: does not exist yet; 'run' creates it.` });
   } catch (error) {
     report({
       level: "problem",
-      text: `${subject}: is not there, and 'run' cannot create it in '${parent}' ` +
-        `(${systemReason(error)}). Create it for the user that runs the logger, or mend ` +
+      text: `${subject}: does not exist, and 'run' cannot create it in '${parent}' ` +
+        `(${systemReason(error)}). Create it for the user that runs the logger, or correct ` +
         "SPOOL_DIRECTORY.",
     });
   }
 }
 
-/** Makes an empty file and takes it away again: root may write everywhere but where it cannot. */
+/**
+ * Creates an empty file and removes it. Mode bits would not do: they permit root everything, also
+ * on a read-only file system.
+ */
 function probeWriting(directory: string): void {
   Deno.removeSync(Deno.makeTempFileSync({ dir: directory, prefix: ".check-" }));
 }
@@ -63,5 +67,6 @@ function probeWriting(directory: string): void {
 function describeContent(config: SpoolConfig): string {
   if (!existsSync(SpoolDatabase.path(config))) return "empty";
   using database = SpoolDatabase.attach(config);
-  return `${new Spool(database).count} messages wait in it`;
+  const { count } = new Spool(database);
+  return `${count} ${count === 1 ? "message" : "messages"} waiting`;
 }

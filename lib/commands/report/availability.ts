@@ -1,74 +1,78 @@
 /**
- * How much of the time a sensor has data: in how many bins of a period there is at least one
- * reading, and which stretches without any are the longest.
+ * The availability of a sensor: how many bins of a period have at least one reading, and the longest
+ * gaps between bins with readings.
  *
- * A sensor is looked at by jumping from one occupied bin to the next along the unique key of
- * `sensor_data`, so that it costs one step in the index for each bin, however many readings it has.
- * A statement goes through a limited number of bins, since the server gives up what takes long.
+ * The query jumps from one occupied bin to the next along the unique key of `sensor_data`, so that a
+ * bin costs one index scan, however many readings it has. One statement covers a limited number of
+ * bins, because the server cancels a statement that takes too long.
  */
 
 import type { DatabaseConnection } from "../../database/connection.ts";
 
-/** Periods that are reported on; in UTC. */
+/** Length of the periods of a report: calendar days, months or years in UTC. */
 export type PeriodUnit = "day" | "month" | "year";
 
-/** A stretch without data, from the end of a bin with data to the beginning of the next one. */
+/** A gap: the time from the end of a bin with readings to the start of the next such bin. */
 export interface Gap {
   /** In ms since 1970-01-01 00:00 UTC. */
   readonly fromMs: number;
   readonly toMs: number;
 }
 
-/** A period, as far as the sensor was there. */
+/** The bins of one period, from the first reading of the sensor on. */
 export interface PeriodResult {
   /** `2026`, `2026-11` or `2026-11-24`. */
   readonly period: string;
+  /** Complete bins of the period. */
   readonly bins: number;
-  /** Bins without any reading. */
+  /** Those of them without a reading. */
   readonly missed: number;
 }
 
-/** A sensor that has data. */
+/** The availability of a sensor that has readings. */
 export interface SensorResult {
+  /** With hyphens. */
   readonly uuid: string;
   readonly sid: number;
-  /** Empty where there is none. */
+  /** Empty if the sensor has no label. */
   readonly label: string;
   readonly periods: readonly PeriodResult[];
-  /** The longest ones, the longest first. */
+  /** The longest gaps, the longest first. */
   readonly gaps: readonly Gap[];
 }
 
-/** What is asked. */
+/** What to measure. Times are in ms since 1970-01-01 00:00 UTC. */
 export interface AvailabilityQuery {
-  /** In ms since 1970; what comes before the first reading of a sensor does not count. */
+  /** Start; the time before the first reading of a sensor does not count. */
   readonly sinceMs: number;
-  /** A bin that is not over then does not count. */
+  /** End; an incomplete bin at the end does not count. */
   readonly untilMs: number;
   readonly binMs: number;
   readonly by: PeriodUnit;
-  /** Gaps of each sensor at most. */
+  /** Maximum number of gaps of each sensor. */
   readonly maxGaps: number;
 }
 
-/** A registered sensor. */
-export interface RegisteredSensor {
-  /** As text, since the column may be a bigint. */
+/** A row of the table `sensors`. */
+export interface SensorRow {
+  /** As text, because the column may be a bigint. */
   readonly id: string;
+  /** With hyphens. */
   readonly uuid: string;
   readonly sid: number;
+  /** Empty if the sensor has no label, or the table no such column. */
   readonly label: string;
   readonly enabled: boolean;
 }
 
 /**
- * The sensors in the order of their labels.
+ * Reads all registered sensors, in the order of label, uuid and sid.
  *
- * @throws {DatabaseError}
+ * @throws {DatabaseError} when the query fails.
  */
-export async function listSensors(connection: DatabaseConnection): Promise<RegisteredSensor[]> {
-  // The label by way of JSON, since there need not be such a column. A double holds every sid that
-  // the logger stores.
+export async function listSensors(connection: DatabaseConnection): Promise<SensorRow[]> {
+  // The label is read by way of JSON, because the column may be missing. A double holds every sid
+  // that the logger accepts.
   return await connection.query(
     `SELECT id::text AS id, uuid::text AS uuid, sensor_sid::float8 AS sid,
             coalesce(to_jsonb(sensors) ->> 'label', '') AS label, coalesce(enabled, false) AS enabled
@@ -76,16 +80,16 @@ export async function listSensors(connection: DatabaseConnection): Promise<Regis
   );
 }
 
-/** Bins that the first statement goes through, and a statement at most. */
+/** Bins of the first statement, and the maximum of a statement. */
 const FIRST_PART_BINS = 500;
 const MAX_PART_BINS = 20_000;
 
-/** What a statement is to take: little of the time after which the server gives it up. */
+/** Target duration of a statement, far below the time after which the server cancels it. */
 const PART_DURATION_MS = 500;
 
 /**
- * How many bins one statement goes through. A bin costs some microseconds in an ordinary table, and
- * a thousand times as much in a hypertable of which the statement concerns many chunks.
+ * How many bins one statement covers. A bin costs some microseconds in an ordinary table, and a
+ * thousand times as much in a hypertable if the statement touches many chunks.
  */
 export class PartSize {
   #bins = FIRST_PART_BINS;
@@ -94,19 +98,19 @@ export class PartSize {
     return this.#bins;
   }
 
-  /** To be told how long a part of so many bins took. */
+  /** Adapts the size to the duration of a statement that covered so many bins. */
   adapt({ bins, durationMs }: { readonly bins: number; readonly durationMs: number }): void {
     const fitting = Math.floor(bins * PART_DURATION_MS / durationMs);
     if (durationMs > PART_DURATION_MS) {
       this.#bins = Math.max(1, Math.min(this.#bins, fitting));
     } else if (bins === this.#bins) {
-      // One that the end of its period has cut short says nothing about a full one.
+      // A statement cut short by the end of its period says nothing about the cost of a full one.
       this.#bins = Math.min(2 * bins, fitting, MAX_PART_BINS);
     }
   }
 }
 
-/** The gaps that are worth keeping: the longest ones. */
+/** Collects gaps and keeps the longest ones. */
 class LongestGaps {
   readonly #max: number;
   #gaps: Gap[] = [];
@@ -127,12 +131,12 @@ class LongestGaps {
   }
 }
 
-/** The longest first; of the same length, in the order in which they were. */
+/** Sorts the longest first; gaps of the same length keep their order. */
 export function sortGaps<One extends Gap>(gaps: readonly One[]): One[] {
   return gaps.toSorted((a, b) => (b.toMs - b.fromMs) - (a.toMs - a.fromMs));
 }
 
-/** Measures sensors, one after the other. The connection is its owner's. */
+/** Measures sensors, one after the other. The caller owns and closes the connection. */
 export class AvailabilityMeter {
   readonly #connection: DatabaseConnection;
   readonly #query: AvailabilityQuery;
@@ -144,13 +148,13 @@ export class AvailabilityMeter {
   }
 
   /**
-   * Undefined where the sensor has no reading before the end. `onPart` is told after each statement
-   * up to where the sensor has been looked at.
+   * Measures a sensor. Returns undefined if it has no reading before the end. Calls `onPart` after
+   * each statement with the time it reached, in ms since 1970.
    *
-   * @throws {DatabaseError}
+   * @throws {DatabaseError} when a query fails.
    */
   async measure(
-    { id, uuid, sid, label }: RegisteredSensor,
+    { id, uuid, sid, label }: SensorRow,
     onPart: (reachedMs: number) => void,
   ): Promise<SensorResult | undefined> {
     const { sinceMs, untilMs, binMs, by, maxGaps } = this.#query;
@@ -187,7 +191,7 @@ export class AvailabilityMeter {
     return { uuid, sid, label, periods, gaps: gaps.list() };
   }
 
-  /** The bins between two times in parts, each in a statement of its own. */
+  /** The bins between two times, in parts of one statement each. */
   async *#measureParts(
     id: string,
     { fromMs, toMs }: { readonly fromMs: number; readonly toMs: number },
@@ -209,7 +213,7 @@ export class AvailabilityMeter {
 
 interface Part {
   readonly occupied: number;
-  /** Beginnings of the first and of the last bin with data. */
+  /** Start of the first and of the last bin with readings; null if there is none. */
   readonly firstMs: number | null;
   readonly lastMs: number | null;
   readonly gaps: readonly (readonly [number, number])[] | null;
@@ -246,8 +250,8 @@ interface Period {
 }
 
 /**
- * The periods between two times of the years 1 to 9999; the first and the last are as long as they
- * are.
+ * Splits the time between two times of the years 1 to 9999 into calendar periods. The first and the
+ * last period may be partial.
  */
 export function splitPeriods(fromMs: number, toMs: number, by: PeriodUnit): Period[] {
   const periods: Period[] = [];

@@ -1,4 +1,4 @@
-/** The report on availability as text, JSON and CSV. */
+/** Formats the report on availability as text, JSON or CSV. */
 
 import { escapeControls } from "../../common/text.ts";
 import {
@@ -9,19 +9,19 @@ import {
   sortGaps,
 } from "./availability.ts";
 
-/** How the report is to look. */
+/** The format of the report. */
 export interface ReportLayout {
-  /** Whether each sensor has its own lines. */
+  /** Whether to report each sensor separately. */
   readonly perSensor: boolean;
   readonly format: "text" | "json" | "csv";
-  /** What a CSV file has; the other formats have both. */
+  /** The table of a CSV report; the other formats have both. */
   readonly table: "periods" | "gaps";
 }
 
-/** What was found out. */
+/** The measured availability. */
 export interface ReportResults {
   readonly results: readonly SensorResult[];
-  /** Sensors without any reading before the end. */
+  /** Sensors without a reading before the end of the report. */
   readonly withoutReadings: readonly SensorIdentity[];
 }
 
@@ -29,17 +29,20 @@ type SensorIdentity = Pick<SensorResult, "uuid" | "sid" | "label">;
 
 type Options = AvailabilityQuery & ReportLayout;
 
-/** The whole report, less what a CSV file has no place for. */
+/**
+ * Formats the report. In CSV there is no place for the sensors without readings: see
+ * `describeWithoutReadings`.
+ */
 export function formatReport(found: ReportResults, options: Options): string {
   if (options.format === "json") return formatJson(found, options);
   if (options.format === "text") return formatText(found, options);
   return formatCsv(options.table === "gaps" ? gapRows(found, options) : periodRows(found, options));
 }
 
-/** Sensors without readings that a text names at most. */
+/** Maximum number of sensors without readings that the text names. */
 const MAX_NAMED = 20;
 
-/** The sensors that are in no table of the report; empty where there are none. */
+/** Lists the sensors without readings, which are in no table; empty if there are none. */
 export function describeWithoutReadings(
   sensors: ReportResults["withoutReadings"],
   { untilMs }: Pick<AvailabilityQuery, "untilMs">,
@@ -48,7 +51,7 @@ export function describeWithoutReadings(
   const have = sensors.length === 1 ? "sensor has" : "sensors have";
   const names = sensors.slice(0, MAX_NAMED).map((sensor) => `  ${nameOf(sensor)}\n`);
   const left = sensors.length - names.length;
-  const rest = left === 0 ? "" : `  and ${left} more, which --json names\n`;
+  const rest = left === 0 ? "" : `  and ${left} more (--json lists all of them)\n`;
   return `${sensors.length} ${have} no reading before ${formatUtc(untilMs)} UTC:\n` +
     names.join("") + rest;
 }
@@ -57,9 +60,9 @@ function formatText({ results, withoutReadings }: ReportResults, options: Option
   const { binMs, sinceMs, untilMs, perSensor } = options;
   const without = describeWithoutReadings(withoutReadings, options);
   const rest = without === "" ? "" : `\n${without}`;
-  if (results.length === 0) return `No sensor has data in this time.\n${rest}`;
+  if (results.length === 0) return `No sensor has readings in this period.\n${rest}`;
   const count = `${results.length} ${results.length === 1 ? "sensor" : "sensors"}`;
-  const head = `Data in bins of ${duration(binMs)}, from ${formatUtc(sinceMs)} to ` +
+  const head = `Availability in bins of ${duration(binMs)}, from ${formatUtc(sinceMs)} to ` +
     `${formatUtc(untilMs)} UTC, ${count}\n`;
   const parts = perSensor
     ? results.map((result) => `\n${nameOf(result)}\n${formatTables(result, options)}`)
@@ -97,7 +100,7 @@ function periodTable(periods: readonly PeriodResult[]): string {
     [...periods, total].map(row).join("");
 }
 
-/** Whose the gaps are is said where they are those of several sensors. */
+/** The table has a column for the sensor if its gaps are those of several sensors. */
 function gapTable(gaps: readonly (Gap & { readonly sensor?: SensorIdentity })[]): string {
   if (gaps.length === 0) return "No gaps.\n";
   const line = (cells: readonly [string, string, string], sensor: string | undefined): string =>
@@ -138,7 +141,7 @@ function formatJson({ results, withoutReadings }: ReportResults, options: Option
   return `${JSON.stringify(report, null, 2)}\n`;
 }
 
-/** A row for each period, or for each period of each sensor. */
+/** One row per period, or per period and sensor. */
 function periodRows({ results }: ReportResults, { perSensor }: Options): string[][] {
   const columns = (period: PeriodResult): string[] => [
     ...[period.period, String(period.bins), String(period.missed)],
@@ -154,7 +157,7 @@ function periodRows({ results }: ReportResults, { perSensor }: Options): string[
   ];
 }
 
-/** A row for each of the longest gaps, of all sensors together or of each. */
+/** One row per gap: the longest gaps of all sensors together, or of each sensor. */
 function gapRows({ results }: ReportResults, options: Options): string[][] {
   const gaps = options.perSensor
     ? results.flatMap((sensor) => sensor.gaps.map((gap) => ({ ...gap, sensor })))
@@ -168,7 +171,7 @@ function gapRows({ results }: ReportResults, options: Options): string[][] {
   ];
 }
 
-/** RFC 4180. */
+/** Formats rows as CSV (RFC 4180). */
 function formatCsv(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => `${row.map(quoteCsv).join(",")}\r\n`).join("");
 }
@@ -177,7 +180,7 @@ function quoteCsv(text: string): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Those of all sensors together. */
+/** The longest gaps of all sensors together. */
 function longestGaps(
   results: readonly SensorResult[],
   { maxGaps }: Options,
@@ -186,7 +189,7 @@ function longestGaps(
   return sortGaps(gaps).slice(0, maxGaps);
 }
 
-/** All sensors together, period by period. */
+/** The sums over all sensors, per period. */
 function sumPeriods(results: readonly SensorResult[]): PeriodResult[] {
   const sums = new Map<string, { period: string; bins: number; missed: number }>();
   for (const { period, bins, missed } of results.flatMap(({ periods }) => periods)) {
@@ -207,12 +210,12 @@ function sum(periods: readonly Bins[]): Bins {
   };
 }
 
-/** Null where there are no bins. */
+/** Null if there are no bins. */
 function percent({ bins, missed }: Bins): number | null {
   return bins === 0 ? null : 100 * (bins - missed) / bins;
 }
 
-/** Empty where there are no bins. It is 100 only where no bin was missed, whatever the rounding. */
+/** Empty if there are no bins. Rounding never turns a missed bin into 100 %. */
 function formatPercent(part: Bins, digits: number): string {
   const max = part.missed === 0 ? 100 : 100 - 10 ** -digits;
   const value = percent(part);
@@ -233,7 +236,7 @@ function isoTime(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-/** `2026-11-24 16:30:00`. */
+/** Formats ms since 1970 as `2026-11-24 16:30:00` in UTC. */
 export function formatUtc(ms: number): string {
   return isoTime(ms).slice(0, 19).replace("T", " ");
 }

@@ -1,40 +1,40 @@
-/** Tells whoever waits for a report how far it is, where that takes longer than a few seconds. */
+/** The progress of a report that takes longer than a few seconds. */
 
 import { formatUtc } from "./format.ts";
 
-/** A report that is there after so long is not worth a line. */
+/** A report that is complete within this time has no progress line. */
 const QUIET_MS = 5_000;
 
-/** Time between two lines: it doubles with each, up to a minute. */
+/** Time between two lines; it doubles with each line, up to a minute. */
 const FIRST_INTERVAL_MS = 5_000;
 const MAX_INTERVAL_MS = 60_000;
 
-/** How far a report is. */
+/** How far a report has come. */
 export interface ReportPosition {
-  /** Of the sensor, from 1. */
+  /** Number of the current sensor, from 1. */
   readonly ordinal: number;
-  /** Up to where that sensor has been looked at, in ms since 1970; missing before it begins. */
+  /** Time up to which that sensor is measured, in ms since 1970; missing before its first part. */
   readonly reachedMs?: number | undefined;
-  /** That of `performance.now()`. */
+  /** The value of `performance.now()`, in ms. */
   readonly nowMs: number;
 }
 
-/** Looks how far it is, and has a line when it is time for one. */
+/** Produces a progress line whenever one is due. */
 export class ReportProgress {
   readonly #sensors: number;
   readonly #startMs: number;
   #dueMs: number;
   #intervalMs = FIRST_INTERVAL_MS;
 
-  /** `startMs` is that of `performance.now()`. */
+  /** `startMs` is the value of `performance.now()` at the start of the report. */
   constructor(sensors: number, startMs: number) {
     this.#sensors = sensors;
     this.#startMs = startMs;
     this.#dueMs = startMs + QUIET_MS;
   }
 
-  /** To be called every now and then; undefined where there is nothing to tell. */
-  look({ ordinal, reachedMs, nowMs }: ReportPosition): string | undefined {
+  /** Returns a line if one is due, else undefined. Call it at each step of the report. */
+  tick({ ordinal, reachedMs, nowMs }: ReportPosition): string | undefined {
     if (nowMs < this.#dueMs) return undefined;
     this.#dueMs = nowMs + this.#intervalMs;
     this.#intervalMs = Math.min(2 * this.#intervalMs, MAX_INTERVAL_MS);

@@ -1,12 +1,12 @@
-/** `kraken-logger report`: the availability of the sensors' data, from the database. */
+/** `kraken-logger report`: reports availability and gaps of the sensors, from the database. */
 
 import { describeError } from "../../common/error_text.ts";
 import {
   AvailabilityMeter,
   type AvailabilityQuery,
   listSensors,
-  type RegisteredSensor,
   type SensorResult,
+  type SensorRow,
 } from "./availability.ts";
 import type { DatabaseConfig } from "../../config/config.ts";
 import { DatabaseConnection } from "../../database/connection.ts";
@@ -15,21 +15,26 @@ import { describeEndpoint } from "../../common/endpoint.ts";
 import { describeWithoutReadings, formatReport, type ReportLayout } from "./format.ts";
 import { ReportProgress } from "./progress.ts";
 
-/** A sensor that was asked for; every `sid` where there is none. */
+/** A sensor that the user selected; without `sid`, all sensors of that uuid. */
 export interface SensorName {
   /** With hyphens, in lower case. */
   readonly uuid: string;
   readonly sid?: number;
 }
 
+/** What to report, and where to print it. */
 export interface ReportOptions extends AvailabilityQuery, ReportLayout {
-  /** Those that are enabled where there are none. */
+  /** The sensors to report on; if empty, all enabled ones. */
   readonly sensors: readonly SensorName[];
   readonly print: (text: string) => void;
+  /** Prints progress and errors, which are not part of the report. */
   readonly printNote: (text: string) => void;
 }
 
-/** Prints the report. Returns whether there was one. */
+/**
+ * Measures the sensors and prints the report. Returns false, after a note, if the database failed or
+ * a selected sensor is not registered.
+ */
 export async function report(config: DatabaseConfig, options: ReportOptions): Promise<boolean> {
   const { print, printNote } = options;
   let connection: DatabaseConnection | undefined;
@@ -51,40 +56,40 @@ export async function report(config: DatabaseConfig, options: ReportOptions): Pr
   }
 }
 
-/** Undefined where one that was asked for is not registered, after a note that says so. */
+/** The sensors to report on. Undefined, after a note, if a selected one is not registered. */
 function chooseSensors(
-  all: readonly RegisteredSensor[],
+  all: readonly SensorRow[],
   { sensors, printNote }: ReportOptions,
-): RegisteredSensor[] | undefined {
-  const isMeant = ({ uuid, sid }: RegisteredSensor) => (name: SensorName): boolean =>
+): SensorRow[] | undefined {
+  const isSelected = ({ uuid, sid }: SensorRow) => (name: SensorName): boolean =>
     name.uuid === uuid && (name.sid === undefined || name.sid === sid);
-  const missing = sensors.find((name) => !all.some((sensor) => isMeant(sensor)(name)));
+  const missing = sensors.find((name) => !all.some((sensor) => isSelected(sensor)(name)));
   if (missing !== undefined) {
     const sid = missing.sid === undefined ? "" : ` sid ${missing.sid}`;
-    printNote(`There is no sensor ${missing.uuid}${sid}.\n`);
+    printNote(`Sensor ${missing.uuid}${sid} is not registered.\n`);
     return undefined;
   }
   return sensors.length === 0
     ? all.filter(({ enabled }) => enabled)
-    : all.filter((sensor) => sensors.some(isMeant(sensor)));
+    : all.filter((sensor) => sensors.some(isSelected(sensor)));
 }
 
 async function measureSensors(
   connection: DatabaseConnection,
-  sensors: readonly RegisteredSensor[],
+  sensors: readonly SensorRow[],
   options: ReportOptions,
-): Promise<{ results: SensorResult[]; withoutReadings: RegisteredSensor[] }> {
+): Promise<{ results: SensorResult[]; withoutReadings: SensorRow[] }> {
   const progress = new ReportProgress(sensors.length, performance.now());
-  const tell = (ordinal: number, reachedMs?: number): void => {
-    const line = progress.look({ ordinal, reachedMs, nowMs: performance.now() });
+  const showProgress = (ordinal: number, reachedMs?: number): void => {
+    const line = progress.tick({ ordinal, reachedMs, nowMs: performance.now() });
     if (line !== undefined) options.printNote(`${line}\n`);
   };
   const results: SensorResult[] = [];
-  const withoutReadings: RegisteredSensor[] = [];
+  const withoutReadings: SensorRow[] = [];
   const meter = new AvailabilityMeter(connection, options);
   for (const [index, sensor] of sensors.entries()) {
-    tell(index + 1);
-    const result = await meter.measure(sensor, (reachedMs) => tell(index + 1, reachedMs));
+    showProgress(index + 1);
+    const result = await meter.measure(sensor, (reachedMs) => showProgress(index + 1, reachedMs));
     if (result === undefined) withoutReadings.push(sensor);
     else results.push(result);
   }

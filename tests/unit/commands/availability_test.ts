@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { PartSize, splitPeriods } from "../../../lib/commands/report/availability.ts";
 
-Deno.test("periods are those of the calendar in UTC, in every year that has four digits", () => {
+Deno.test("periods are calendar periods in UTC, in every year of four digits", () => {
   const names = (from: string, to: string, by: "day" | "month" | "year"): string[] =>
     splitPeriods(Date.parse(from), Date.parse(to), by).map(({ name }) => name);
   assert.deepEqual(names("2024-02-28T23:59Z", "2024-03-01T00:00:01Z", "day"), [
@@ -26,7 +26,7 @@ Deno.test("periods are those of the calendar in UTC, in every year that has four
   ]);
 });
 
-Deno.test("statements become longer where they are quick, up to a limit", () => {
+Deno.test("fast statements cover more bins, up to a limit", () => {
   const size = new PartSize();
   const sizes = [size.bins];
   for (let part = 0; part < 8; part++) {
@@ -36,7 +36,7 @@ Deno.test("statements become longer where they are quick, up to a limit", () => 
   assert.deepEqual(sizes, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000, 20_000]);
 });
 
-Deno.test("statements stay far below the server's limit, however slow each bin is", () => {
+Deno.test("statements stay far below the time limit of the server, however slow each bin is", () => {
   for (const msPerBin of [0.006, 0.3, 1, 7, 100, 2_000]) {
     const size = new PartSize();
     const durations: number[] = [];
@@ -50,7 +50,7 @@ Deno.test("statements stay far below the server's limit, however slow each bin i
   }
 });
 
-Deno.test("a statement that its period has cut short makes the next one no longer, unless it was slow", () => {
+Deno.test("a statement that was cut short by its period shrinks the next one only if it was slow", () => {
   const size = new PartSize();
   size.adapt({ bins: 3, durationMs: 10 });
   assert.equal(size.bins, 500);

@@ -1,4 +1,4 @@
-/** The command line: what may be asked for, and how the rest is refused. */
+/** The command line: what is accepted, and how errors are reported. */
 import assert from "node:assert/strict";
 import {
   type Command,
@@ -13,7 +13,7 @@ function parse(line: string): Command {
   return parseCommandLine(line === "" ? [] : line.split(" "), 10_000_000);
 }
 
-Deno.test("every command and option is understood", () => {
+Deno.test("every command and option is accepted", () => {
   const cases: [string, Command][] = [
     ["", { name: "run" }],
     ["run", { name: "run" }],
@@ -65,7 +65,7 @@ Deno.test("every command and option is understood", () => {
   for (const [line, command] of cases) assert.deepEqual(parse(line), command, line);
 });
 
-Deno.test("what is unknown or does not go together is refused in one line that names it", () => {
+Deno.test("unknown, misplaced and conflicting arguments are refused in one line that names them", () => {
   const cases: [string, RegExp][] = [
     ["start", /'start'/],
     ["RUN", /'RUN'/],
@@ -96,10 +96,10 @@ Deno.test("what is unknown or does not go together is refused in one line that n
     ["report --since 2025-01-01T25:00", /--since.*'2025-01-01T25:00'/],
     ["report --since 2025-01-01T10:00+25:00", /--since.*'2025-01-01T10:00\+25:00'/],
     ["report --since 2025-01-01T10:00x", /--since.*'2025-01-01T10:00x'/],
-    ["report --since 2027-01-01", /--since must be before --until, and before now/],
+    ["report --since 2027-01-01", /--since must be before --until and before now/],
     [
       "report --since 2027-01-01 --until 2028-01-01",
-      /--since must be before --until, and before now/,
+      /--since must be before --until and before now/,
     ],
     ["report --table gaps", /--table.*--csv/],
     ["report --json --table gaps", /--table.*--csv/],
@@ -117,7 +117,7 @@ Deno.test("what is unknown or does not go together is refused in one line that n
   }
 });
 
-Deno.test("--since takes dates and times of the host, times of another zone, and ages", () => {
+Deno.test("--since accepts dates and times of the host, times with a time zone, and ages", () => {
   const since = (text: string): unknown => {
     const command = parseCommandLine(["rejected", "--since", text], 1e12);
     return command.name === "rejected" ? command.sinceMs : undefined;
@@ -134,7 +134,7 @@ Deno.test("--since takes dates and times of the host, times of another zone, and
   ]);
 });
 
-Deno.test("--since and --until of report are in UTC, where they name no other zone", () => {
+Deno.test("--since and --until of report are in UTC unless they name another time zone", () => {
   const report = (text: string): unknown => {
     const args = ["report", "--since", text, "--until", text.replace("2026", "2027")];
     const command = parseCommandLine(args, Date.UTC(2028, 0, 1));
