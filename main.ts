@@ -1,7 +1,7 @@
 /**
- * kraken-logger: carries sensor readings from MQTT to PostgreSQL and never loses one.
+ * kraken-logger: stores sensor readings from MQTT in PostgreSQL without losing one.
  *
- * Wires the parts of `lib/` together, handles signals and sets the exit status.
+ * Runs the command of the command line, handles signals and sets the exit status.
  */
 
 import metadata from "./deno.json" with { type: "json" };
@@ -32,7 +32,7 @@ import { listUnknown } from "./lib/commands/unknown.ts";
 
 const SUCCESS = 0;
 const FAILURE = 1;
-/** EX_CONFIG of sysexits.h: starting again without a change is of no use. */
+/** EX_CONFIG of sysexits.h: a restart fails again until the configuration is changed. */
 const CONFIGURATION_ERROR = 78;
 
 const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
@@ -97,7 +97,7 @@ async function run(): Promise<number> {
   const manager = ServiceManager.connect(Deno.env.toObject(), () => logger.summary());
   manager?.start();
   const signal = await Promise.race([stopRequested, failed]);
-  log.info(`Received ${signal}, finishing what is in hand.`);
+  log.info(`Received ${signal}, storing in-flight messages before exit.`);
   manager?.stopping();
   const unfinished = await logger.stop();
   await manager?.close();
@@ -105,14 +105,17 @@ async function run(): Promise<number> {
   if (unfinished === 0) return SUCCESS;
   log.error(
     config.mqtt.clientId === undefined
-      ? `${unfinished} messages could not be stored and are lost, for want of a MQTT_CLIENT_ID.`
-      : `${unfinished} messages could not be stored. They are not acknowledged, and the broker ` +
-        "sends them again (those of QoS 0 excepted).",
+      ? `${unfinished} messages could not be stored and were lost because MQTT_CLIENT_ID is not set.`
+      : `${unfinished} messages could not be stored. They are not acknowledged; the broker ` +
+        "redelivers them, except those of QoS 0.",
   );
   return FAILURE;
 }
 
-/** Undefined where spool or HTTP cannot be used as configured: the operator relies on them. */
+/**
+ * Opens the logger. Returns undefined, after a log line, if the spool or the HTTP address cannot be
+ * used as configured: the operator relies on both, so the program does not run without them.
+ */
 function openLogger(config: Config): Logger | undefined {
   try {
     return new Logger(config);
@@ -121,7 +124,7 @@ function openLogger(config: Config): Logger | undefined {
       log.critical(`Cannot use the spool in '${config.spool?.directory}': ${error.message}.`);
     } else if (error instanceof HttpError && config.http) {
       const where = describeEndpoint(config.http);
-      log.critical(`Cannot listen at ${where} (HTTP_HOST, HTTP_PORT): ${error.message}.`);
+      log.critical(`Cannot listen on ${where} (HTTP_HOST, HTTP_PORT): ${error.message}.`);
     } else {
       throw error;
     }
@@ -130,12 +133,12 @@ function openLogger(config: Config): Logger | undefined {
 }
 
 /**
- * One Ctrl-C can arrive several times: the terminal signals every process of the group, and those
- * that started this one may pass it on.
+ * Within this time, a repetition of the first signal is ignored. One Ctrl-C can arrive several times:
+ * the terminal signals every process of the group, and a parent process may forward it as well.
  */
 const SAME_SIGNAL_MS = 500;
 
-/** The first signal asks for a clean end, a second one ends at once. */
+/** Resolves at the first stop signal, which requests a clean exit. A second one exits at once. */
 function nextStopSignal(): Promise<Deno.Signal> {
   const { promise, resolve } = Promise.withResolvers<Deno.Signal>();
   let first: { readonly signal: Deno.Signal; readonly receivedMs: number } | undefined;
@@ -156,12 +159,12 @@ function print(text: string): void {
   write(Deno.stdout, text);
 }
 
-/** Beside what is printed, for whoever looks on. */
+/** Prints what is not part of the output of a command, such as its progress. */
 function printNote(text: string): void {
   write(Deno.stderr, text);
 }
 
-/** In the journal, each line has the priority of an error, as the lines of the log have theirs. */
+/** Prints an error. For the journal, each line gets the priority of an error (sd-daemon(3)). */
 function printError(text: string): void {
   const isForJournal = isJournal(Deno.env.get("JOURNAL_STREAM"));
   write(Deno.stderr, isForJournal ? text.replaceAll(/^(?=.)/gm, "<3>") : text);
@@ -174,7 +177,7 @@ function write(stream: typeof Deno.stdout | typeof Deno.stderr, text: string): v
       written += stream.writeSync(bytes.subarray(written));
     }
   } catch (error) {
-    // Whoever read it has read enough, as `head` does.
+    // The reader closed the pipe, as `head` does: the rest of the output is not wanted.
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
@@ -184,7 +187,7 @@ async function main(): Promise<number> {
     return await execute(parseCommandLine(Deno.args));
   } catch (error) {
     if (error instanceof ConfigError) {
-      printError(`The configuration is not usable:\n${error.message}\n`);
+      printError(`The configuration is invalid:\n${error.message}\n`);
       return CONFIGURATION_ERROR;
     }
     if (error instanceof UsageError) {

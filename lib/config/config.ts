@@ -1,10 +1,10 @@
 /**
- * The configuration: from environment variables to one frozen object.
+ * The configuration: parses environment variables into one frozen object.
  *
  * `parseConfig` is pure. It either returns a configuration in which every value has been checked,
- * or throws one `ConfigError` that lists everything that is wrong. A malformed value is never
- * replaced by a default; the one exception is the log level, which must not keep a logger from
- * starting, and is answered by a warning.
+ * or throws one `ConfigError` that lists all problems. A malformed value is never replaced by a
+ * default. The one exception is the log level, which must not prevent the start: INFO is used, with
+ * a warning.
  */
 
 import type { LogConfig, LogLevel } from "../common/log.ts";
@@ -16,92 +16,93 @@ import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "
 import type { Tuning } from "./tuning.ts";
 import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
 
-/** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support"), less the deprecated `allow`. */
+/** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support") except the deprecated `allow`. */
 export type SslMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
 
-/** PEM texts with which TLS identifies both sides. */
+/** PEM texts with which TLS authenticates both sides. */
 export interface Certificates {
-  /** The certificate authorities to trust; the system's where it is not set. */
+  /** The trusted certificate authorities; undefined: those of the system. */
   readonly ca: string | undefined;
-  /** A client certificate and its key, both or none. */
+  /** A client certificate and its private key; both are set or neither. */
   readonly cert: string | undefined;
   readonly key: string | undefined;
 }
 
-/** How to reach the database. */
+/** How to connect to the database. */
 export interface DatabaseConfig extends Certificates {
   readonly endpoint: Endpoint;
   readonly user: string;
   readonly password: string;
   readonly name: string;
   readonly sslMode: SslMode;
-  /** Connections that insert at the same time. */
+  /** Number of connections that insert concurrently. */
   readonly connections: number;
   readonly tuning: Tuning;
 }
 
-/** MQTT 3.1.1 calls itself protocol level 4. */
+/** The protocol level in CONNECT: 4 is MQTT 3.1.1 (MQTT 3.1.1, section 3.1.2.2), 5 is MQTT 5. */
 export type ProtocolVersion = 4 | 5;
 
-/** How to reach the broker and what to ask it for. */
+/** How to connect to the broker, and what to subscribe to. */
 export interface MqttConfig {
-  /** At least one; tried in this order, for ever. */
+  /** At least one; tried in this order, forever. */
   readonly endpoints: readonly Endpoint[];
-  /** Set: a persistent session. Not set: a random id and a session that ends with the connection. */
+  /** Set: a persistent session. Undefined: a random id, and a session that ends with the connection. */
   readonly clientId: string | undefined;
   readonly user: string | undefined;
   readonly password: string | undefined;
-  /** At least one topic filter, as configured (without `$share/…`). */
+  /** At least one topic filter, as configured: without the `$share/…` of `sharedGroup`. */
   readonly filters: readonly string[];
   readonly qos: QoS;
-  /** Not set: 5, and 4 where the broker refuses 5. */
+  /** Undefined: 5, and 4 if the broker refuses 5. */
   readonly protocolVersion: ProtocolVersion | undefined;
+  /** Undefined: ordinary subscriptions. */
   readonly sharedGroup: string | undefined;
-  /** Not set: plain TCP. */
+  /** Undefined: plain TCP. */
   readonly tls: Certificates | undefined;
   readonly tuning: Tuning;
 }
 
-/** Where messages wait on disk. */
+/** Where messages wait on disk while the database is unavailable. */
 export interface SpoolConfig {
   readonly directory: string;
-  /** What the file may take of the disk. */
+  /** Maximum size of the spool file, in bytes. */
   readonly maxBytes: number;
   readonly tuning: Tuning;
 }
 
-/** The part of the configuration that is about where readings are kept. */
+/** The part of the configuration that concerns storage. */
 export interface StorageConfig {
   readonly database: DatabaseConfig;
   readonly spool: SpoolConfig;
 }
 
-/** Where the logger tells of itself. */
+/** Where the HTTP server listens. */
 export interface HttpConfig {
   readonly host: string;
   readonly port: number;
 }
 
-/** Everything the logger can be told. */
+/** The whole configuration. */
 export interface Config {
   readonly database: DatabaseConfig;
   readonly mqtt: MqttConfig;
   readonly log: LogConfig;
-  /** Not set: nothing is kept on disk. */
+  /** Undefined: no spool. */
   readonly spool: SpoolConfig | undefined;
-  /** Not set: nowhere. */
+  /** Undefined: no HTTP server. */
   readonly http: HttpConfig | undefined;
-  /** What is odd but does not keep the logger from running, one sentence each. */
+  /** Oddities that do not prevent the start, one or two sentences each. */
   readonly warnings: readonly string[];
   readonly tuning: Tuning;
 }
 
 /**
- * Checks the environment and returns the configuration, frozen.
+ * Parses and checks the environment. Returns the configuration, frozen.
  *
- * An empty value counts as not set. `readFile` is called for the variables that name a file.
+ * An empty value counts as not set. `readFile` is called for each variable that names a file.
  *
- * @throws {ConfigError} when anything is wrong, with all of it.
+ * @throws {ConfigError} with all problems, if there is any.
  */
 export function parseConfig(env: Environment, readFile: ReadFile): Config {
   const settings = new Settings(env, readFile);
@@ -124,15 +125,15 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
 }
 
 /**
- * As `parseConfig`, for the command that asks a running logger.
+ * As `parseConfig`, for commands that query a running logger: only the HTTP settings.
  *
- * @throws {ConfigError} when the logger does not tell of itself, or its settings are wrong.
+ * @throws {ConfigError} when HTTP_PORT is not set, or an HTTP setting is malformed.
  */
 export function parseHttpConfig(env: Environment, readFile: ReadFile): HttpConfig {
   const settings = new Settings(env, readFile);
   const http = parseHttp(settings);
   if (http === undefined && settings.text("HTTP_PORT") === undefined) {
-    settings.problem("HTTP_PORT", "must be set: it is where the logger is asked");
+    settings.problem("HTTP_PORT", "must be set to the port of the running logger");
   }
   settings.throwProblems(findMisspelt(env));
   return deepFreeze(http as HttpConfig);
@@ -147,9 +148,9 @@ function parseHttp(settings: Settings): HttpConfig | undefined {
 }
 
 /**
- * As `parseConfig`, for the commands that need only the database.
+ * As `parseConfig`, for commands that need only the database.
  *
- * @throws {ConfigError} when anything in the database's part is wrong.
+ * @throws {ConfigError} when a setting of the database is missing or malformed.
  */
 export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
   const settings = new Settings(env, readFile);
@@ -159,9 +160,9 @@ export function parseDatabaseConfig(env: Environment, readFile: ReadFile): Datab
 }
 
 /**
- * As `parseConfig`, for the commands that look into the spool.
+ * As `parseConfig`, for commands that need only the spool.
  *
- * @throws {ConfigError} when there is no spool, or its settings are wrong.
+ * @throws {ConfigError} when no spool is configured, or a setting of it is malformed.
  */
 export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolConfig {
   const settings = new Settings(env, readFile);
@@ -171,9 +172,9 @@ export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolCon
 }
 
 /**
- * As `parseConfig`, for the commands that go by the spool and need the database.
+ * As `parseConfig`, for commands that need the spool and the database.
  *
- * @throws {ConfigError} when anything in these two parts is wrong, or there is no spool.
+ * @throws {ConfigError} when no spool is configured, or a setting of the two is missing or malformed.
  */
 export function parseStorageConfig(env: Environment, readFile: ReadFile): StorageConfig {
   const settings = new Settings(env, readFile);
@@ -195,9 +196,9 @@ function parseDatabase(settings: Settings): DatabaseConfig {
     "verify-ca": "verify-ca",
     "verify-full": "verify-full",
   }) ?? "prefer";
-  // Without the host name, any certificate of the many authorities of a system would do.
+  // verify-ca ignores the host name, so with the many authorities of a system any certificate passes.
   if (sslMode === "verify-ca" && settings.text("DATABASE_CA_FILE") === undefined) {
-    const rule = "verify-ca needs DATABASE_CA_FILE (verify-full would do with the system's)";
+    const rule = "verify-ca requires DATABASE_CA_FILE (verify-full works with the system's)";
     settings.problem("DATABASE_SSLMODE", rule);
   }
   return {
@@ -217,7 +218,7 @@ function parseMqtt(settings: Settings): MqttConfig {
   const port = settings.integer("MQTT_PORT", { min: 0, max: 65535 });
   const defaultPort = port || (tls ? 8883 : 1883);
   const hosts = settings.mandatory("MQTT_HOST") ?? "";
-  // A login may hold commas, and is recognised, to be hidden, only as a whole.
+  // A login may contain commas; only the whole text shows what must be hidden in the message.
   const endpoints = (mayHoldLogin(hosts) ? [hosts] : list(hosts)).map((host) =>
     settings.endpoint(host, { variable: "MQTT_HOST", defaultPort, zeroIsDefault: true })
   );
@@ -226,7 +227,7 @@ function parseMqtt(settings: Settings): MqttConfig {
   if (
     password !== undefined && user === undefined && !settings.isRefused("MQTT_CLIENT_USER_FILE")
   ) {
-    settings.problem("MQTT_CLIENT_USER", "must be set where MQTT_CLIENT_PASSWORD is");
+    settings.problem("MQTT_CLIENT_USER", "must be set if MQTT_CLIENT_PASSWORD is");
   }
   const sharedGroup = settings.text("MQTT_SHARED_GROUP");
   if (sharedGroup !== undefined && /[/+#\0]/.test(sharedGroup)) {
@@ -272,19 +273,22 @@ function parseMqttTls(settings: Settings): Certificates | undefined {
   return undefined;
 }
 
-/** The PEM files of one side, as far as they are set. */
+/** Reads the PEM files whose variables are set. */
 function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): Certificates {
   const names = { ca: `${prefix}_CA_FILE`, cert: `${prefix}_CERT_FILE`, key: `${prefix}_KEY_FILE` };
   const isSet = (name: string): boolean => settings.text(name) !== undefined;
   if (isSet(names.cert) !== isSet(names.key)) {
     const missing = isSet(names.cert) ? names.key : names.cert;
-    settings.problem(missing, `a client certificate needs both ${names.cert} and ${names.key}`);
+    settings.problem(
+      missing,
+      `must be set: a client certificate requires ${names.cert} and ${names.key}`,
+    );
   }
   const ca = settings.file(names.ca, ruleForCertificates);
   const cert = settings.file(names.cert, ruleForCertificates);
   const fits = (text: string): boolean =>
     cert === undefined || settings.isRefused(names.cert) || isKeyOf(text, cert);
-  const mismatch = `must name the key of the certificate in ${names.cert}, and not another one`;
+  const mismatch = `must name the key that belongs to the certificate in ${names.cert}`;
   const key = settings.file(
     names.key,
     (text) => ruleForKey(text) ?? (fits(text) ? undefined : mismatch),
@@ -303,7 +307,7 @@ function parseFilters(settings: Settings, sharedGroup: string | undefined): stri
     } else if (filter.startsWith("$share/") && sharedGroup !== undefined) {
       settings.problem(
         "MQTT_TOPIC",
-        "must not begin with '$share/' beside a MQTT_SHARED_GROUP",
+        "must not begin with '$share/' if MQTT_SHARED_GROUP is set",
         filter,
       );
     }
@@ -354,17 +358,17 @@ function parseSpool(settings: Settings): SpoolConfig | undefined {
 function parseMandatorySpool(settings: Settings): SpoolConfig {
   const spool = parseSpool(settings);
   if (spool === undefined) {
-    settings.problem("SPOOL_DIRECTORY", "must be set, to the directory that the logger uses");
+    settings.problem("SPOOL_DIRECTORY", "must be set to the spool directory of the logger");
   }
   return spool ?? { directory: "", maxBytes: GIBIBYTE, tuning: settings.tuning };
 }
 
-/** systemd gives a list of directories where a unit asks for several; the first one is ours. */
+/** systemd passes a colon-separated list if the unit names several directories; the first is used. */
 function stateDirectory(settings: Settings): string | undefined {
   return settings.text("STATE_DIRECTORY")?.split(":")[0];
 }
 
-/** Splits a comma separated list; no element where the text is empty. */
+/** Splits a comma-separated list; an empty text has no element. */
 function list(text: string): string[] {
   return text === "" ? [] : text.split(",").map((element) => element.trim());
 }

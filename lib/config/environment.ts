@@ -1,20 +1,24 @@
-/** The process's environment, with the gaps filled from `.env` in the working directory. */
+/** The environment of the process, completed from `.env` in the working directory. */
 
 import { parse } from "dotenv";
 import { ConfigError, type Environment } from "./settings.ts";
 
 /**
- * The variables of the environment; those of `.env` where the environment does not set them, or to
- * nothing.
+ * Reads the variables of the environment, and from `.env` those that the environment does not set or
+ * sets to the empty string.
  *
- * @throws {ConfigError} when there is a `.env` that cannot be read.
+ * @throws {ConfigError} when `.env` exists but cannot be read.
  */
 export function readEnvironment(): Environment {
   const set = Object.entries(Deno.env.toObject()).filter(([, value]) => value !== "");
   return { ...readDotEnv(), ...Object.fromEntries(set) };
 }
 
-/** The text of a file, for `parseConfig`. Throws the system's error, in the system's words. */
+/**
+ * Reads a text file, for `parseConfig`.
+ *
+ * @throws {Error} when it cannot be read; the message is the text of the system.
+ */
 export function readTextFile(path: string): string {
   try {
     return Deno.readTextFileSync(path);
@@ -28,24 +32,24 @@ function readDotEnv(): Environment {
     return parseDotEnv(Deno.readTextFileSync(".env"));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return {};
-    const rule = `is in the working directory but cannot be read (${systemReason(error)})`;
+    const rule = `exists in the working directory but cannot be read (${systemReason(error)})`;
     throw new ConfigError([{ variable: ".env", rule }]);
   }
 }
 
 /**
- * A variable's line as dotenv's parser takes it apart: what comes before the value, then a value in
- * quotes, which may have several lines, or one without.
+ * A variable's line, split as by dotenv's parser: the part before the value, then a quoted value,
+ * which may span several lines, or an unquoted one.
  */
 const ENTRY =
   /^(\s*(?:export\s+)?[\w.-]+(?:\s*=\s*?|:\s+?))(?:(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`)(?=\s*(?:#.*)?$)|((?:[^#\r\n]|(?<!\s)#)*))/gm;
 
-/** Stands for '#' while dotenv parses: half of a surrogate pair, which no file's text can hold. */
+/** Replaces '#' while dotenv parses: a lone surrogate, which decoded text never contains. */
 const HASH = "\ud800";
 
 /**
- * The variables that the text of a `.env` sets. A '#' begins a comment only where whitespace or
- * nothing is before it: dotenv alone would cut `MQTT_TOPIC=lab/#` and half of the passwords.
+ * Parses the text of a `.env`. A '#' starts a comment only at the start of a line or after white
+ * space: dotenv alone would truncate `MQTT_TOPIC=lab/#`, and passwords with a '#'.
  */
 export function parseDotEnv(text: string): Record<string, string> {
   const marked = text.replace(
@@ -58,8 +62,8 @@ export function parseDotEnv(text: string): Record<string, string> {
 }
 
 /**
- * Deno puts the action and the path around the system's words: keep the words. It has words of its
- * own for devices and the like, which it lets nobody use who may not do everything.
+ * The system's text for an error, without the action and the path that Deno adds. Deno refuses
+ * device files and the like unless all permissions are granted; that error gets a text of its own.
  */
 export function systemReason(error: unknown): string {
   if (error instanceof Deno.errors.NotCapable) {

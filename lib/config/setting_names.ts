@@ -1,6 +1,6 @@
 /**
- * The names of all settings, and the variables that were probably meant to be one: a setting that
- * is silently ignored is found only when it is missed.
+ * The names of all settings, and a guess at misspelt ones: a setting that is ignored without a
+ * warning is noticed only when its effect is missing.
  */
 
 import { closest, distance } from "fastest-levenshtein";
@@ -38,7 +38,7 @@ export const SETTINGS: readonly string[] = [
   "HTTP_PORT",
 ];
 
-/** What other programs call the settings. A secret's may also end in `_FILE`. */
+/** Names that other programs use for the settings. That of a secret may also end in `_FILE`. */
 export const OTHER_NAMES: Readonly<Record<string, string>> = {
   DB_HOST: "DATABASE_HOST",
   DB_PORT: "DATABASE_PORT",
@@ -80,17 +80,17 @@ export const OTHER_NAMES: Readonly<Record<string, string>> = {
   HTTP_ADDRESS: "HTTP_HOST",
 };
 
-/** Edits between a variable's name and a setting's up to which it is taken for a typing error. */
+/** Maximum edit distance at which a variable is taken for a misspelt setting. */
 const MAX_TYPO_DISTANCE = 2;
 
-/** Beginnings of the names of most settings. */
+/** Prefixes of most settings. */
 const PREFIX = /^(DATABASE|MQTT|APPLICATION|SPOOL)_/;
 
-/** What Kubernetes sets for a Service that is called `mqtt`, `database` or `db`. */
+/** Variables that Kubernetes sets for a Service named `mqtt`, `database` or `db`. */
 const SERVICE_LINK = /_SERVICE_|_PORT_\d/;
 const SERVICE_LINK_ADDRESS = /^(tcp|udp|sctp):\/\//;
 
-/** A sentence for each variable that sets nothing but looks as if it was meant to. */
+/** Returns a warning for each variable that looks like a misspelt or foreign name of a setting. */
 export function findMisspelt(env: Environment): string[] {
   return Object.entries(env)
     .filter(([name, value = ""]) => !SETTINGS.includes(name) && !isServiceLink(name, value))
@@ -109,13 +109,13 @@ function isServiceLink(name: string, value: string): boolean {
 function guessSetting(name: string, env: Environment): string | undefined {
   const upper = name.toUpperCase();
   const other = translate(upper);
-  // Beside the setting, a name such as LOG_LEVEL is there for another program.
+  // If the setting itself is set, a name such as LOG_LEVEL belongs to another program.
   if (other !== undefined) return PREFIX.test(name) || !isSet(other, env) ? other : undefined;
   const similar = closest(upper, SETTINGS);
   return distance(upper, similar) <= MAX_TYPO_DISTANCE ? similar : undefined;
 }
 
-/** The setting that another program's name stands for. */
+/** The setting that corresponds to another program's name. */
 function translate(name: string): string | undefined {
   if (Object.hasOwn(OTHER_NAMES, name)) return OTHER_NAMES[name];
   const file = `${OTHER_NAMES[name.replace(/_FILE$/, "")]}_FILE`;

@@ -1,19 +1,19 @@
 /**
- * Reading settings one by one from the environment, and collecting what is wrong with them.
+ * Reads settings one by one from the environment, and collects their problems.
  */
 
 import { isIPv6 } from "node:net";
 import type { Endpoint } from "../common/endpoint.ts";
 import { DEFAULT_TUNING, parseTuning, type Tuning, TUNING_VARIABLE } from "./tuning.ts";
 
-/** One thing wrong with the configuration. `received` is not there for secrets and missing values. */
+/** One problem of the configuration. `received` is missing for secrets and for missing values. */
 export interface ConfigProblem {
   readonly variable: string;
   readonly rule: string;
   readonly received?: string;
 }
 
-/** Thrown by `parseConfig` with every problem found; its message has one line for each. */
+/** Thrown by `parseConfig` with all problems. The message has one line for each problem and hint. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly ConfigProblem[];
@@ -29,8 +29,8 @@ function describeProblem({ variable, rule, received }: ConfigProblem): string {
 }
 
 /**
- * Text as received, in quotes, of bounded length, on one line, and without the login and the
- * password that a URL or a connection string may hold.
+ * Quotes a received text: of bounded length, on one line, and without the user name and password that
+ * a URL or a connection string may contain.
  */
 export function quote(text: string): string {
   const shown = text
@@ -40,7 +40,7 @@ export function quote(text: string): string {
   return `'${shown.length > 200 ? `${shown.slice(0, 200)}…` : shown}'`;
 }
 
-/** Whether the text of a host or several, against the rules, may hold a user name and a password. */
+/** Whether the text of a host setting may contain, against the rules, a user name and a password. */
 export function mayHoldLogin(text: string): boolean {
   return text.includes("//") || text.includes("@");
 }
@@ -51,10 +51,10 @@ const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 /** Environment variables by name. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Returns the text of a file, or throws the system's error. */
+/** Returns the text of a file, or throws an Error with the system's reason. */
 export type ReadFile = (path: string) => string;
 
-/** Settings that are never shown, and that may be given as `NAME_FILE`. */
+/** Settings that are never printed, and for which `NAME_FILE` may name a file with the value. */
 export const SECRETS = [
   "DATABASE_USER",
   "DATABASE_PASSWORD",
@@ -70,11 +70,11 @@ const HOST_NAME = /^[\w-]{1,63}(\.[\w-]{1,63})*\.?$/;
 interface EndpointOptions {
   readonly variable: string;
   readonly defaultPort: number;
-  /** Whether port 0 stands for the default port; otherwise it is out of range. */
+  /** Whether port 0 means the default port; otherwise it is out of range. */
   readonly zeroIsDefault: boolean;
 }
 
-/** Reads settings one by one and collects what is wrong with them. */
+/** Reads settings one by one and collects their problems. */
 export class Settings {
   readonly warnings: string[] = [];
   /** The defaults, unless a test replaces some of them. */
@@ -104,26 +104,32 @@ export class Settings {
     return tuning;
   }
 
+  /** Records a problem. Never pass a secret as `received`. */
   problem(variable: string, rule: string, received?: string): void {
     this.#problems.push({ variable, rule, ...(received !== undefined && { received }) });
   }
 
-  /** Whether something is wrong with the variable, so that nothing follows from its absence. */
+  /** Whether the variable has a problem already, so that a missing value is not reported as well. */
   isRefused(name: string): boolean {
     return this.#problems.some(({ variable }) => variable === name);
   }
 
-  /** Throws what has been collected; `hints` are sentences that may help to mend it. */
+  /**
+   * Throws the collected problems, if any; `hints` are sentences that may help to fix them.
+   *
+   * @throws {ConfigError} when a problem was recorded.
+   */
   throwProblems(hints: readonly string[]): void {
     if (this.#problems.length > 0) throw new ConfigError(this.#problems, hints);
   }
 
-  /** The value, or undefined where it is not set or empty. Secrets may come from their file. */
+  /** The value; undefined if it is not set or empty. That of a secret may come from its file. */
   text(name: string): string | undefined {
     const secret = SECRETS.find((candidate) => candidate === name);
     return secret === undefined ? this.#env[name] || undefined : this.#secret(secret);
   }
 
+  /** As `text`; records a problem if there is no value. */
   mandatory(name: string): string | undefined {
     const value = this.text(name);
     if (value === undefined && !this.isRefused(`${name}_FILE`)) {
@@ -133,19 +139,20 @@ export class Settings {
     return value;
   }
 
+  /** An integer in decimal digits; undefined if it is not set, or after recording a problem. */
   integer(name: string, { min, max }: { min: number; max: number }): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
     const value = parseInteger(text);
     if (value !== undefined && value >= min && value <= max) return value;
     const hint = text.startsWith("tcp://")
-      ? " (Kubernetes sets it for a Service of that name; enableServiceLinks: false stops it)"
+      ? " (Kubernetes sets it for a Service of that name; enableServiceLinks: false prevents that)"
       : "";
     this.problem(name, `must be an integer from ${min} to ${max}${hint}`, text);
     return undefined;
   }
 
-  /** A number of bytes, `1073741824` or `1G`: K, M, G and T are powers of 1024. */
+  /** A number of bytes such as `1073741824` or `1G`; K, M, G and T are powers of 1024. */
   bytes(name: string, { min, max }: { min: number; max: number }): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
@@ -157,7 +164,7 @@ export class Settings {
     return undefined;
   }
 
-  /** The value that belongs to the received word; words are compared without regard to case. */
+  /** The value that `choices` has for the received word, compared without regard to case. */
   choice<const T>(name: string, choices: Readonly<Record<string, T>>): T | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
@@ -167,7 +174,7 @@ export class Settings {
     return undefined;
   }
 
-  /** The content of the file that a variable names; `ruleFor` says which rule it breaks, if any. */
+  /** The text of the file that a variable names; `ruleFor` returns the rule that it breaks, if any. */
   file(name: string, ruleFor: (text: string) => string | undefined): string | undefined {
     const path = this.text(name);
     const text = path === undefined ? undefined : this.#read(name, path);
@@ -176,6 +183,7 @@ export class Settings {
     return text;
   }
 
+  /** Parses one `host[:port]`, with brackets around an IPv6 address that has a port. */
   endpoint(text: string, options: EndpointOptions): Endpoint | undefined {
     const { variable, defaultPort, zeroIsDefault } = options;
     if (this.#refuseMoreThanHost(variable, text)) return undefined;
@@ -185,16 +193,16 @@ export class Settings {
     const port = portText === undefined ? defaultPort : parseInteger(portText);
     const bracketed = text.startsWith("[");
     if (host === "" || /[\s/]/.test(host) || (bracketed && !isIPv6(host))) {
-      this.problem(variable, "must be a host name or address with or without ':port'", text);
+      this.problem(variable, "must be a host name or address, optionally with ':port'", text);
     } else if (port === undefined || port > 65535 || (port === 0 && !zeroIsDefault)) {
-      this.problem(variable, "must carry a port from 1 to 65535, or none", text);
+      this.problem(variable, "must have a port from 1 to 65535, or none", text);
     } else {
       return { host, port: port || defaultPort };
     }
     return undefined;
   }
 
-  /** An address of this host, or a name for one, to listen at; without the brackets of IPv6. */
+  /** An address or name of this host to listen on; the brackets of IPv6 are removed. */
   listeningHost(
     name: string,
     { portVariable }: { readonly portVariable: string },
@@ -230,7 +238,7 @@ export class Settings {
 
   #secretFile(name: string, path: string): string | undefined {
     const value = this.#read(name, path)?.replace(/[\r\n]+$/, "");
-    if (value === "") this.problem(name, "names a file that is empty", path);
+    if (value === "") this.problem(name, "names an empty file", path);
     return value;
   }
 

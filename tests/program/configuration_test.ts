@@ -1,5 +1,5 @@
 /**
- * The configuration of the whole program: where it comes from, and what is said when it is wrong.
+ * The configuration of the whole program: its sources, and the messages about its problems.
  */
 import assert from "node:assert/strict";
 import { type LoggerEnv, loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
@@ -7,7 +7,7 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 
 const SECRET = "s3cr3t";
 
-/** Services that are not there: the logger says so and goes on trying. */
+/** Addresses without services: the logger reports them as unavailable and retries. */
 function envWithoutServices(overrides: LoggerEnv = {}): LoggerEnv {
   const port = findFreePort();
   const logger = { host: LOOPBACK, port, user: "u", password: SECRET, database: "sensors" };
@@ -23,12 +23,12 @@ function makeDirectory(files: Readonly<Record<string, string>>): Disposable & { 
   return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
 }
 
-Deno.test("a logger that is told nothing says what it must be told, and exits with 78", async () => {
+Deno.test("without any setting, the required ones are listed and the exit status is 78", async () => {
   for (const args of [[], ["run"], ["check"]]) {
     const { code, stdout, stderr } = await runLogger(args);
     assert.deepEqual([code, stdout], [78, ""]);
     assert.deepEqual(stderr.trimEnd().split("\n"), [
-      "The configuration is not usable:",
+      "The configuration is invalid:",
       "DATABASE_HOST: must be set",
       "DATABASE_USER: must be set (or DATABASE_USER_FILE to the path of a file)",
       "DATABASE_PASSWORD: must be set (or DATABASE_PASSWORD_FILE to the path of a file)",
@@ -37,7 +37,7 @@ Deno.test("a logger that is told nothing says what it must be told, and exits wi
   }
 });
 
-Deno.test("all problems are listed, one line each, and no secret among them", async () => {
+Deno.test("all problems are listed, one line each, without a secret", async () => {
   const env = envWithoutServices({
     DATABASE_PORT: "99999",
     DATABASE_USER: SECRET,
@@ -69,13 +69,13 @@ Deno.test("all problems are listed, one line each, and no secret among them", as
   assert.doesNotMatch(stderr, new RegExp(SECRET));
 });
 
-Deno.test("secrets come from files, .env fills the gaps, and the environment wins", async () => {
+Deno.test("secrets come from files, and the environment takes precedence over .env", async () => {
   const dead = findFreePort();
   using directory = makeDirectory({
     user: "file-user\n",
     password: `${SECRET}\r\n`,
     ".env": [
-      "# what the environment does not say",
+      "# not set by the environment",
       `DATABASE_HOST="${LOOPBACK}:${dead}"`,
       `DATABASE_PASSWORD_FILE=password`,
       "DATABASE_NAME='from-dotenv'",
@@ -92,7 +92,7 @@ Deno.test("secrets come from files, .env fills the gaps, and the environment win
   assert.doesNotMatch(logger.lines.join("\n"), /WARNING|s3cr3t|file-user/);
 });
 
-Deno.test("a variable set to nothing leaves .env its say, where a '#' is part of a value", async () => {
+Deno.test("an empty variable is taken from .env, where a '#' can be part of a value", async () => {
   using directory = makeDirectory({
     ".env": [
       "DATABASE_PASSWORD=from-dotenv",
@@ -105,14 +105,14 @@ Deno.test("a variable set to nothing leaves .env its say, where a '#' is part of
   assert.equal((await logger.exited).code, 78);
   await logger.waitForLine(/^MQTT_QOS: /);
   assert.deepEqual(logger.lines.map((line) => line.replace(/: .*, received/, ":")), [
-    "The configuration is not usable:",
+    "The configuration is invalid:",
     "DATABASE_USER: must be set (or DATABASE_USER_FILE to the path of a file)",
     "MQTT_TOPIC: 'lab#'",
     "MQTT_QOS: 'a'1#2'",
   ]);
 });
 
-Deno.test("what is no ordinary file is refused in words, not in those of the runtime", async () => {
+Deno.test("a device file is refused with a text of ours, not of the runtime", async () => {
   const { DATABASE_PASSWORD: _, ...env } = envWithoutServices();
   for (const args of [["run"], ["check"]]) {
     const { code, stderr } = await runLogger(args, {
@@ -122,11 +122,11 @@ Deno.test("what is no ordinary file is refused in words, not in those of the run
     assert.equal(code, 78);
     assert.equal(
       stderr,
-      "The configuration is not usable:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
+      "The configuration is invalid:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
         "(only ordinary files and directories can be used here), received '/dev/stdin'\n",
     );
   }
-  // Some versions of the runtime ask the system about directories there.
+  // Some versions of the runtime query the system about directories in /proc.
   const reason = "(only ordinary files and directories can be used here|No such file or directory)";
   const spool = envWithoutServices({ SPOOL_DIRECTORY: "/proc/kraken" });
   await using logger = startLogger(spool);
@@ -137,7 +137,7 @@ Deno.test("what is no ordinary file is refused in words, not in those of the run
   assert.doesNotMatch(stdout + logger.lines.join("\n"), /--allow|Requires/);
 });
 
-Deno.test("a .env or a secret's file that cannot be read is a configuration error", async () => {
+Deno.test("an unreadable .env or secret file is a configuration error", async () => {
   using directory = makeDirectory({});
   Deno.mkdirSync(`${directory.path}/.env`);
   await using first = startLogger(envWithoutServices(), { cwd: directory.path });
@@ -149,12 +149,12 @@ Deno.test("a .env or a secret's file that cannot be read is a configuration erro
   assert.equal(code, 78);
   assert.equal(
     stderr,
-    "The configuration is not usable:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
+    "The configuration is invalid:\nDATABASE_PASSWORD_FILE: names a file that cannot be read " +
       "(No such file or directory), received '/run/secrets/gone'\n",
   );
 });
 
-Deno.test("what is odd but harmless is warned about once, at the start", async () => {
+Deno.test("an odd but harmless setting causes one warning at the start", async () => {
   const env = envWithoutServices({
     MQTT_CLIENT_ID: "",
     MQTT_CLIENTID: "logger",
@@ -183,7 +183,7 @@ Deno.test("what is odd but harmless is warned about once, at the start", async (
   assert.doesNotMatch(logger.lines.join("\n"), new RegExp(`${SECRET}| DEBUG `));
 });
 
-Deno.test("the log is text or JSON, one event a line, at the level that was asked for", async () => {
+Deno.test("the log is text or JSON, one event per line, at the configured level", async () => {
   await using text = startLogger(envWithoutServices({ APPLICATION_LOG_LEVEL: "debug" }));
   await text.waitForLine(/ DEBUG {4}\S/);
   assert.equal(await text.stop("SIGINT"), 0);

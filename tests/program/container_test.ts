@@ -208,7 +208,7 @@ Deno.test("the binary is compiled for another architecture than that of the mach
   const binary = Deno.readFileSync(output);
   assert.equal(new DataView(binary.buffer).getUint16(18, true), MACHINES[foreign]);
   // The program is in it.
-  assert.ok(new TextDecoder("latin1").decode(binary).includes("The configuration is not usable"));
+  assert.ok(new TextDecoder("latin1").decode(binary).includes("The configuration is invalid"));
   const wrong = await compile(MACHINES[own]);
   assert.equal(wrong.code, 1, wrong.stderr);
   assert.match(wrong.stderr, /is not for it/);

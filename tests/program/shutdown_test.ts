@@ -141,7 +141,7 @@ Deno.test("what the database cannot take before the deadline is said, exits with
     const { received, stored, waiting } = readCounts(logger);
     assert.deepEqual([received, stored, waiting], [readings.length, 0, readings.length]);
     const said = linesOf(logger, "ERROR").at(-1) ?? "";
-    assert.match(said, /^15 messages could not be stored.* the broker sends them again/);
+    assert.match(said, /^15 messages could not be stored.* the broker redelivers them/);
   } finally {
     await postgres.server.start();
   }
@@ -165,7 +165,7 @@ for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as 
       await using logger = startLogger(env);
       await waitForBlockedInsert(database);
       logger.signal(first);
-      await logger.waitForLine(`Received ${first}, finishing what is in hand.`);
+      await logger.waitForLine(`Received ${first}, storing in-flight messages before exit.`);
       // The same signal is taken for the first one, passed on, for half a second.
       await waitUntil(() => {
         if (logger.isRunning) logger.signal(second);
@@ -205,7 +205,7 @@ Deno.test("a signal that is passed on twice is one signal", async () => {
   );
   logger.signal("SIGINT");
   logger.signal("SIGINT");
-  await logger.waitForLine("Received SIGINT, finishing what is in hand.");
+  await logger.waitForLine("Received SIGINT, storing in-flight messages before exit.");
   await lock.query("ROLLBACK");
   assert.equal((await logger.exited).code, 0);
   await expectStored(database, readings);

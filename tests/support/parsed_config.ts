@@ -1,4 +1,4 @@
-/** A configuration in which all is well but for what a test sets. */
+/** A valid configuration, except for the variables that a test sets. */
 import assert from "node:assert/strict";
 import { type Config, parseConfig } from "../../lib/config/config.ts";
 import { ConfigError, type Environment } from "../../lib/config/settings.ts";
@@ -41,7 +41,7 @@ export function parse(env: Environment = {}): Config {
   return parseConfig({ ...MINIMAL, ...env }, readFile);
 }
 
-/** The lines that a configuration is refused with. */
+/** The lines with which a configuration is refused. */
 export function refusal(env: Environment): string[] {
   try {
     parse(env);

@@ -1,5 +1,5 @@
 /**
- * What is wrong with a configuration: all of it at once, one line each, and never a secret.
+ * The problems of a configuration: all at once, one line each, and never a secret.
  */
 import assert from "node:assert/strict";
 import { parseConfig } from "../../../lib/config/config.ts";
@@ -7,7 +7,7 @@ import { ConfigError } from "../../../lib/config/settings.ts";
 import { OTHER_NAMES, SETTINGS } from "../../../lib/config/setting_names.ts";
 import { parse, readFile, refusal } from "../../support/parsed_config.ts";
 
-Deno.test("an unknown log level does not keep the logger from starting, but is warned about", () => {
+Deno.test("an unknown log level causes a warning and does not prevent the start", () => {
   for (const word of ["LOUD", "15", "constructor", "__proto__"]) {
     const { log, warnings } = parse({ APPLICATION_LOG_LEVEL: word });
     assert.equal(log.level, "INFO");
@@ -16,11 +16,11 @@ Deno.test("an unknown log level does not keep the logger from starting, but is w
   }
 });
 
-Deno.test("malformed values are refused, each in one line with variable, rule and value", () => {
+Deno.test("a malformed value is refused in one line with variable, rule and value", () => {
   const port = "must be an integer from 1 to 65535";
-  const host = "must be a host name or address with or without ':port'";
+  const host = "must be a host name or address, optionally with ':port'";
   const bytes = "must be a number of bytes from 1M to 16T";
-  const hostPort = "must carry a port from 1 to 65535, or none";
+  const hostPort = "must have a port from 1 to 65535, or none";
   const url = "must be a host name or address, not a URL";
   const ownHost = "must be an address or name of this host, without a port (see HTTP_PORT)";
   const cases: [string, string, string][] = [
@@ -89,14 +89,14 @@ Deno.test("malformed values are refused, each in one line with variable, rule an
   assert.match(refusal({ MQTT_HOST: "a,," }).join("\n"), /^(MQTT_HOST: .*, received ''\n?){2}$/);
 });
 
-Deno.test("a limit for a spool that is not there is warned about", () => {
+Deno.test("a size limit without a spool causes a warning", () => {
   const { spool, warnings } = parse({ SPOOL_MAX_BYTES: "2G" });
   assert.equal(spool, undefined);
   assert.deepEqual(warnings, ["SPOOL_MAX_BYTES has no effect without SPOOL_DIRECTORY."]);
   assert.deepEqual(refusal({ SPOOL_MAX_BYTES: "many" }).length, 1);
 });
 
-Deno.test("a host for a status page that is not there is warned about, and checked", () => {
+Deno.test("a host without a port for the status page causes a warning, and is checked", () => {
   for (const HTTP_HOST of ["0.0.0.0", "::"]) {
     const { http, warnings } = parse({ HTTP_HOST });
     assert.equal(http, undefined);
@@ -110,7 +110,7 @@ Deno.test("a host for a status page that is not there is warned about, and check
   assert.deepEqual(more, []);
 });
 
-Deno.test("everything that is wrong is said at once", () => {
+Deno.test("all problems are reported at once", () => {
   const env = {
     DATABASE_PORT: "x",
     MQTT_QOS: "7",
@@ -137,7 +137,7 @@ Deno.test("everything that is wrong is said at once", () => {
   });
 });
 
-Deno.test("an unreadable file is named with the system's reason, and nothing is said twice", () => {
+Deno.test("an unreadable file is named once, with the system's reason", () => {
   for (const name of ["DATABASE_USER", "DATABASE_PASSWORD"]) {
     assert.deepEqual(refusal({ [name]: undefined, [`${name}_FILE`]: "/gone" }), [
       `${name}_FILE: names a file that cannot be read (No such file or directory), received '/gone'`,
@@ -146,7 +146,7 @@ Deno.test("an unreadable file is named with the system's reason, and nothing is 
   const [line] = refusal({ DATABASE_CA_FILE: "/gone/ca.pem" });
   assert.match(line ?? "", /^DATABASE_CA_FILE: .*No such file or directory.*'\/gone\/ca.pem'$/);
   assert.deepEqual(refusal({ DATABASE_PASSWORD_FILE: "/blank" }), [
-    "DATABASE_PASSWORD_FILE: names a file that is empty, received '/blank'",
+    "DATABASE_PASSWORD_FILE: names an empty file, received '/blank'",
   ]);
   const login = refusal({ MQTT_CLIENT_USER_FILE: "/gone", MQTT_CLIENT_PASSWORD: "p" });
   assert.deepEqual(login.map((line) => line.split(":")[0]), ["MQTT_CLIENT_USER_FILE"]);
@@ -156,7 +156,7 @@ Deno.test("an unreadable file is named with the system's reason, and nothing is 
   }
 });
 
-Deno.test("secrets appear in no message and no warning", () => {
+Deno.test("no message and no warning contains a secret", () => {
   const secret = "s3cr3t";
   const env = {
     DATABASE_HOST: "bad host",
@@ -172,7 +172,7 @@ Deno.test("secrets appear in no message and no warning", () => {
   assert.doesNotMatch(warnings.join("\n"), new RegExp(secret));
 });
 
-Deno.test("a value with line ends stays on its line, and a URL does not give its login away", () => {
+Deno.test("a value with line breaks stays on one line, and the login of a URL is hidden", () => {
   const [forged = "", ...more] = refusal({ MQTT_QOS: "3\nMQTT_HOST: fine" });
   assert.equal(forged, "MQTT_QOS: must be one of 0, 1, 2, received '3 MQTT_HOST: fine'");
   assert.deepEqual(more, []);
@@ -196,7 +196,7 @@ Deno.test("a value with line ends stays on its line, and a URL does not give its
   }
 });
 
-Deno.test("a misspelt variable is warned about, other programs' variables are not", () => {
+Deno.test("a misspelt variable causes a warning, variables of other programs do not", () => {
   const foreign = { PATH: "/bin", HOME: "/root", HTTP_PROXY: "x", PGHOST: "db", LANG: "C" };
   const { warnings } = parse({
     ...foreign,
@@ -213,7 +213,7 @@ Deno.test("a misspelt variable is warned about, other programs' variables are no
   ]);
 });
 
-Deno.test("a name that other programs use is recognised, and what Kubernetes sets is not meant", () => {
+Deno.test("names of other programs are recognized, and variables of Kubernetes are ignored", () => {
   const guesses = (env: Record<string, string>): string[] =>
     parse(env).warnings.map((line) => line.replace(/ is .* mean /, " > "));
   assert.deepEqual(
@@ -234,7 +234,7 @@ Deno.test("a name that other programs use is recognised, and what Kubernetes set
       "DB_NAME > DATABASE_NAME?",
     ],
   );
-  // The setting is there, so that the other name is another program's, if it has no prefix of ours.
+  // The setting is set, so a name without a prefix of ours belongs to another program.
   const beside = { LOG_LEVEL: "x", APPLICATION_LOG_LEVEL: "INFO", DB_PASSWORD: "x", DB_HOST: "x" };
   assert.deepEqual(guesses(beside), []);
   assert.deepEqual(guesses({ MQTT_USER: "x", MQTT_CLIENT_USER: "y" }), [
@@ -255,7 +255,7 @@ Deno.test("a name that other programs use is recognised, and what Kubernetes set
   }
 });
 
-Deno.test("where a setting is missing, the name that was used in its place is said with it", () => {
+Deno.test("a missing setting is reported together with the name used in its place", () => {
   assert.deepEqual(refusal({ DATABASE_HOST: undefined, DB_HOST: "db" }), [
     "DATABASE_HOST: must be set",
     "DB_HOST is not a setting and is ignored. Did you mean DATABASE_HOST?",

@@ -1,5 +1,5 @@
 /**
- * The configuration: what each variable defaults to, and which forms of it are understood.
+ * The configuration: the default of each variable, and the accepted forms of its value.
  */
 import assert from "node:assert/strict";
 import {
@@ -17,7 +17,7 @@ function hosts(env: Environment): string[] {
   return parse(env).mqtt.endpoints.map(describeEndpoint);
 }
 
-Deno.test("four variables are enough, and everything else has the promised default", () => {
+Deno.test("four variables are required, all others have the documented default", () => {
   assert.deepEqual(parse(), {
     database: {
       endpoint: { host: "db", port: 5432 },
@@ -51,14 +51,14 @@ Deno.test("four variables are enough, and everything else has the promised defau
   });
 });
 
-Deno.test("an empty variable counts as one that is not set", () => {
+Deno.test("an empty variable counts as not set", () => {
   const names = ["DATABASE_PORT", "DATABASE_NAME", "MQTT_QOS", "MQTT_TLS", "HTTP_PORT"];
   const empty = Object.fromEntries(names.map((name) => [name, ""]));
   assert.deepEqual(parse({ ...empty, DATABASE_USER_FILE: "" }), parse());
   assert.match(refusal({ MQTT_HOST: "" }).join(), /^MQTT_HOST: must be set$/);
 });
 
-Deno.test("the database is where its variables say", () => {
+Deno.test("the database settings come from their variables", () => {
   const { database } = parse({
     DATABASE_HOST: "db.lab",
     DATABASE_PORT: "5433",
@@ -82,11 +82,11 @@ Deno.test("the database is where its variables say", () => {
     }
   }
   assert.deepEqual(refusal({ DATABASE_SSLMODE: "verify-ca" }), [
-    "DATABASE_SSLMODE: verify-ca needs DATABASE_CA_FILE (verify-full would do with the system's)",
+    "DATABASE_SSLMODE: verify-ca requires DATABASE_CA_FILE (verify-full works with the system's)",
   ]);
 });
 
-Deno.test("hosts may be names, addresses and lists, and port 0 stands for the default", () => {
+Deno.test("hosts may be names, addresses and lists, and port 0 means the default", () => {
   const cases: [Environment, ...string[]][] = [
     [{ MQTT_HOST: "a" }, "'a:1883'"],
     [{ MQTT_HOST: "a:1884, 10.0.0.7 ,b" }, "'a:1884'", "'10.0.0.7:1883'", "'b:1883'"],
@@ -105,7 +105,7 @@ Deno.test("hosts may be names, addresses and lists, and port 0 stands for the de
   assert.deepEqual(endpoint, { host: "::1", port: 5433 });
 });
 
-Deno.test("the broker is asked for what the variables say", () => {
+Deno.test("the broker settings come from their variables", () => {
   const { mqtt } = parse({
     MQTT_CLIENT_ID: "logger",
     MQTT_CLIENT_USER: "u",
@@ -131,7 +131,7 @@ Deno.test("the broker is asked for what the variables say", () => {
   assert.deepEqual(shared.mqtt.filters, ["$share/g/sensors/#"]);
 });
 
-Deno.test("TLS is switched on by word, and takes its certificates from files", () => {
+Deno.test("TLS is enabled by a word, and its certificates come from files", () => {
   for (const word of ["on", "ON", "true", "yes", "1"]) {
     const { tls } = parse({ MQTT_TLS: word }).mqtt;
     assert.deepEqual(tls, { ca: undefined, cert: undefined, key: undefined }, word);
@@ -172,8 +172,8 @@ Deno.test("TLS is switched on by word, and takes its certificates from files", (
   ]);
   const unlike = { DATABASE_CERT_FILE: "/cert.pem", DATABASE_KEY_FILE: "/key-of-another.pem" };
   assert.deepEqual(refusal(unlike), [
-    "DATABASE_KEY_FILE: must name the key of the certificate in DATABASE_CERT_FILE, and not " +
-    "another one, received '/key-of-another.pem'",
+    "DATABASE_KEY_FILE: must name the key that belongs to the certificate in " +
+    "DATABASE_CERT_FILE, received '/key-of-another.pem'",
   ]);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_CERT_FILE: "/cert.pem" }).join(), /^MQTT_KEY_FILE: /);
   assert.match(refusal({ MQTT_TLS: "on", MQTT_KEY_FILE: "/key.pem" }).join(), /^MQTT_CERT_FILE: /);
@@ -185,7 +185,7 @@ Deno.test("TLS is switched on by word, and takes its certificates from files", (
   ]);
 });
 
-Deno.test("log level, log format and status page are as their variables say", () => {
+Deno.test("log level, log format and status page come from their variables", () => {
   const levels = {
     DEBUG: ["DEBUG", "debug", "10"],
     INFO: ["INFO", "Info", "20"],
@@ -209,7 +209,7 @@ Deno.test("log level, log format and status page are as their variables say", ()
   }
 });
 
-Deno.test("the spool is in its directory, or in the one that systemd made", () => {
+Deno.test("the spool directory is the configured one, or that of systemd", () => {
   const directory = (env: Environment): string | undefined => parse(env).spool?.directory;
   assert.equal(directory({ SPOOL_DIRECTORY: "/spool" }), "/spool");
   assert.equal(directory({ STATE_DIRECTORY: "/var/lib/kraken" }), "/var/lib/kraken");
@@ -220,7 +220,7 @@ Deno.test("the spool is in its directory, or in the one that systemd made", () =
   assert.deepEqual(parse({ SPOOL_DIRECTORY: "/spool" }).warnings, []);
 });
 
-Deno.test("the spool may take a number of bytes, with or without a unit", () => {
+Deno.test("the size of the spool is a number of bytes, with or without a unit", () => {
   const maxBytes = (text: string): number | undefined =>
     parse({ SPOOL_DIRECTORY: "/spool", SPOOL_MAX_BYTES: text }).spool?.maxBytes;
   const sizes: [string, number][] = [
@@ -239,7 +239,7 @@ Deno.test("the spool may take a number of bytes, with or without a unit", () => 
   for (const [text, bytes] of sizes) assert.equal(maxBytes(text), bytes, text);
 });
 
-Deno.test("a secret's file wins over its variable and loses its trailing line ends only", () => {
+Deno.test("the file of a secret takes precedence over its variable; only trailing line breaks are removed", () => {
   const { database, mqtt } = parse({
     DATABASE_USER_FILE: "/user",
     DATABASE_PASSWORD_FILE: "/password",
@@ -253,7 +253,7 @@ Deno.test("a secret's file wins over its variable and loses its trailing line en
   assert.equal(mqtt.password, " two words ");
 });
 
-Deno.test("the configuration is frozen to its last member", () => {
+Deno.test("the configuration is deeply frozen", () => {
   const config = parse({ MQTT_TLS: "on", SPOOL_DIRECTORY: "/spool" });
   const { database, mqtt, spool } = config;
   const frozen = [config, database.endpoint, mqtt, mqtt.filters, spool];
@@ -262,7 +262,7 @@ Deno.test("the configuration is frozen to its last member", () => {
   }
 });
 
-Deno.test("what needs only the database asks for nothing else", () => {
+Deno.test("a command that needs only the database requires no other setting", () => {
   const { MQTT_HOST: _, ...env } = MINIMAL;
   const database = parseDatabaseConfig({ ...env, MQTT_QOS: "x" }, readFile);
   assert.deepEqual(database.endpoint, { host: "db", port: 5432 });
@@ -273,7 +273,7 @@ Deno.test("what needs only the database asks for nothing else", () => {
   );
 });
 
-Deno.test("what asks a running logger needs only its address, and that whole", () => {
+Deno.test("a command that queries a running logger requires only a valid address", () => {
   const refused = (env: Environment): string => {
     let message = "";
     assert.throws(() => parseHttpConfig(env, readFile), (error) => {
@@ -291,14 +291,14 @@ Deno.test("what asks a running logger needs only its address, and that whole", (
   );
 });
 
-Deno.test("what needs only the spool, or spool and database, asks for nothing else", () => {
+Deno.test("a command that needs the spool, or spool and database, requires no other setting", () => {
   const { MQTT_HOST: _, ...env } = { ...MINIMAL, SPOOL_DIRECTORY: "/spool", MQTT_QOS: "x" };
   const spool = { directory: "/spool", maxBytes: 2 ** 30, tuning: DEFAULT_TUNING };
   const { database: expected } = parse();
   assert.deepEqual(parseSpoolConfig({ SPOOL_DIRECTORY: "/spool" }, readFile), spool);
   assert.deepEqual(parseStorageConfig(env, readFile), { database: expected, spool });
   assert.deepEqual(parseSpoolConfig({ STATE_DIRECTORY: "/spool:/other" }, readFile), spool);
-  const missing = "SPOOL_DIRECTORY: must be set, to the directory that the logger uses";
+  const missing = "SPOOL_DIRECTORY: must be set to the spool directory of the logger";
   assert.throws(() => parseSpoolConfig({}, readFile), { name: "ConfigError", message: missing });
   assert.throws(() => parseStorageConfig(MINIMAL, readFile), { message: missing });
   assert.throws(

@@ -1,10 +1,10 @@
-/** `.env` as its writer means it, and the system's reasons in the system's words. */
+/** How `.env` is parsed, and the system's reasons for an error. */
 import assert from "node:assert/strict";
 import { parse as parseWithDotenv } from "dotenv";
 import fc from "fast-check";
 import { parseDotEnv, systemReason } from "../../../lib/config/environment.ts";
 
-Deno.test("a '#' within a value of .env is part of it, and begins a comment after a blank", () => {
+Deno.test("a '#' within a value of .env is part of it, and starts a comment after white space", () => {
   const cases: [string, Record<string, string>][] = [
     ["MQTT_TOPIC=lab/#", { MQTT_TOPIC: "lab/#" }],
     ["MQTT_TOPIC=#", { MQTT_TOPIC: "#" }],
@@ -34,7 +34,7 @@ Deno.test("a '#' within a value of .env is part of it, and begins a comment afte
   }
 });
 
-Deno.test("a value without blanks needs no quotes in .env, and other files read as ever", () => {
+Deno.test("a value without blanks needs no quotes in .env, and other files parse as with dotenv", () => {
   const value = fc.stringMatching(/^[!#-&(-_a-~äµ€][!-~äµ€]*$/);
   fc.assert(fc.property(value, value, (first, second) => {
     const parsed = parseDotEnv(`A=${first}\nexport B=${second} # A=${first}\nC=c`);
@@ -47,7 +47,7 @@ Deno.test("a value without blanks needs no quotes in .env, and other files read 
   }));
 });
 
-Deno.test("reasons are the system's, without the runtime's additions", () => {
+Deno.test("a reason is the text of the system, without the additions of the runtime", () => {
   const reason = (error: Error): string => systemReason(error);
   assert.equal(
     reason(new Deno.errors.NotFound("No such file or directory (os error 2): stat '/gone'")),
