@@ -1,35 +1,38 @@
 /**
- * Whether the logger moves. A database or broker that is away is no concern of it: what is looked
- * for is work that could be done and is not, which only a restart of the program would mend.
+ * Detects a stuck logger: work that could be done and is not, which only a restart of the program
+ * fixes. An unavailable database or broker is not such a case.
  */
 
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 
-/** Longer than any delay between two attempts to connect to the broker, and such an attempt. */
+/**
+ * Time without an attempt to connect to the broker after which connecting counts as stuck. Longer
+ * than any attempt together with the delay before the next one.
+ */
 const MAX_SILENCE_MS = 180_000;
 
-/** After a longer time between two looks the program itself was stopped, and nothing is known. */
-const MAX_LOOK_MS = 10_000;
+/** After a longer time between two ticks, the process itself was suspended: the timers start over. */
+const MAX_TICK_MS = 10_000;
 
-/** What the health is judged by. Each number grows with any progress. */
+/** The values that the health is derived from. `storing` and `connecting` grow with any progress. */
 export interface Pulse {
-  /** Messages without an outcome, in memory or on disk, those under way to the database too. */
+  /** Messages without an outcome: in memory, in an insert, or on disk. */
   readonly waiting: number;
   /**
-   * Messages with an outcome, and attempts to connect to the database. That messages move from
-   * memory to disk does not count: they do that while nothing is stored.
+   * Messages with an outcome, plus attempts to connect to the database. Moving messages from memory
+   * to disk does not count: it happens although nothing is stored.
    */
   readonly storing: number;
   readonly isBrokerConnected: boolean;
-  /** Attempts to connect to the broker. */
+  /** Number of attempts to connect to the broker. */
   readonly connecting: number;
 }
 
-/** Judges by looks that are taken every second or so. */
+/** Derives the health from a pulse that is sampled about once a second. */
 export class Health {
   readonly #takePulse: () => Pulse;
   readonly #stuckAfterMs: number;
-  #lookMs = -Infinity;
+  #tickMs = -Infinity;
   #storing = -1;
   #storingMs = 0;
   #connecting = -1;
@@ -43,26 +46,26 @@ export class Health {
     this.#stuckAfterMs = stuckAfterMs;
   }
 
-  /** To be called every second or so. */
+  /** Samples the pulse. Call it about once a second; `nowMs` is the value of `performance.now()`. */
   tick(nowMs: number = performance.now()): void {
     const { waiting, storing, isBrokerConnected, connecting } = this.#takePulse();
-    const wasStopped = nowMs - this.#lookMs > MAX_LOOK_MS;
-    this.#lookMs = nowMs;
-    if (wasStopped || waiting === 0 || storing !== this.#storing) this.#storingMs = nowMs;
-    if (wasStopped || isBrokerConnected || connecting !== this.#connecting) {
+    const wasSuspended = nowMs - this.#tickMs > MAX_TICK_MS;
+    this.#tickMs = nowMs;
+    if (wasSuspended || waiting === 0 || storing !== this.#storing) this.#storingMs = nowMs;
+    if (wasSuspended || isBrokerConnected || connecting !== this.#connecting) {
       this.#connectingMs = nowMs;
     }
     this.#storing = storing;
     this.#connecting = connecting;
   }
 
-  /** What stands still although it need not, without a full stop; undefined where all is well. */
+  /** What is stuck, in words without a full stop; undefined if the logger is healthy. */
   problem(): string | undefined {
-    const standstillMs = this.#lookMs - this.#storingMs;
-    if (standstillMs >= this.#stuckAfterMs) {
-      return `messages wait, and none has been stored or tried for ${seconds(standstillMs)}`;
+    const stuckMs = this.#tickMs - this.#storingMs;
+    if (stuckMs >= this.#stuckAfterMs) {
+      return `messages are waiting, but no insert was completed or tried for ${seconds(stuckMs)}`;
     }
-    const silenceMs = this.#lookMs - this.#connectingMs;
+    const silenceMs = this.#tickMs - this.#connectingMs;
     if (silenceMs >= MAX_SILENCE_MS) {
       return `no attempt to connect to the broker for ${seconds(silenceMs)}`;
     }

@@ -1,16 +1,16 @@
-/** The last 15 minutes, second by second. */
+/** The samples of the last 15 minutes, one per second. */
 
 import type { Sample } from "./status.ts";
 
 const MAX_SAMPLES = 15 * 60;
 
-/** Latencies kept of a second, of which the median is taken. */
+/** Maximum number of latencies per second that the median is taken of. */
 const MAX_LATENCIES = 1_000;
 
-/** Latencies kept of a batch, evenly spread over it. */
+/** Maximum number of these from one batch, evenly spread over it. */
 const LATENCIES_PER_BATCH = 50;
 
-/** Numbers at the end of a second; the first two have been counted since the start. */
+/** Numbers at the end of a second; `received` and `stored` are counted from the start of the program. */
 export interface Counts {
   readonly received: number;
   readonly stored: number;
@@ -18,7 +18,7 @@ export interface Counts {
   readonly spooled: number;
 }
 
-/** Samples, and what the next one is made of. */
+/** Keeps the samples, and the latencies of the current second. */
 export class History {
   readonly #samples: Sample[] = [];
   #latenciesMs: number[] = [];
@@ -26,13 +26,13 @@ export class History {
   #received = 0;
   #stored = 0;
 
-  /** Oldest first. */
+  /** The samples, oldest first. */
   get samples(): readonly Sample[] {
     return this.#samples;
   }
 
-  /** Takes note of the latencies of a batch, in ms. */
-  note(latenciesMs: Float64Array): void {
+  /** Records the latencies of a batch, in ms. */
+  record(latenciesMs: Float64Array): void {
     const step = Math.ceil(latenciesMs.length / LATENCIES_PER_BATCH);
     for (let index = 0; index < latenciesMs.length; index += step) {
       if (this.#latenciesMs.length >= MAX_LATENCIES) break;
@@ -44,7 +44,7 @@ export class History {
     }
   }
 
-  /** Ends a second and returns its sample. */
+  /** Ends the current second and returns its sample. */
   sample({ received, stored, waiting, spooled }: Counts): Sample {
     const sorted = this.#latenciesMs.sort((a, b) => a - b);
     const median = sorted[sorted.length >> 1];

@@ -1,6 +1,6 @@
 /**
- * The monitor: what the logger tells of itself. The summary is made of what the parts count anyway;
- * sensors and history are kept only where somebody can ask for them, over HTTP.
+ * The monitor: the state of the logger for HTTP and systemd. The summary is made of what the parts
+ * count anyway; sensors and history are kept only if HTTP is configured.
  */
 
 import metadata from "../../deno.json" with { type: "json" };
@@ -13,7 +13,7 @@ import type { StoreHistograms } from "./histograms.ts";
 import type { MqttSubscriber } from "../mqtt/subscriber.ts";
 import type { Overflow } from "../pipeline/overflow.ts";
 import { SensorActivity } from "./sensor_activity.ts";
-import { SensorLabels } from "./registered_sensors.ts";
+import { RegisteredSensors } from "./registered_sensors.ts";
 import type { Spool } from "../spool/spool.ts";
 import { SpoolError } from "../spool/file.ts";
 import type { Statistics } from "../pipeline/statistics.ts";
@@ -24,10 +24,10 @@ import type { InsertListener } from "../pipeline/outcomes.ts";
 
 const SAMPLE_MS = 1_000;
 
-/** Time that labels get until there are some, before somebody is told of sensors without. */
+/** How long the first answer waits for the labels of the sensors. */
 const LABELS_TIMEOUT_MS = 2_000;
 
-/** What is told of. */
+/** The parts of the logger that the summary is made of. */
 export interface MonitoredParts {
   readonly statistics: Statistics;
   readonly inbox: Inbox;
@@ -71,7 +71,7 @@ function oldestWaitingMs({ inbox, spool }: MonitoredParts): number | null {
   return longest < 0 ? null : Math.round(longest);
 }
 
-/** 0 where the file cannot be read at the moment, which the log tells of. */
+/** 0 if the file cannot be read at the moment, which the log reports. */
 function usedBytes(spool: Spool): number {
   try {
     return spool.usedBytes;
@@ -81,20 +81,21 @@ function usedBytes(spool: Spool): number {
   }
 }
 
-/** Somebody who wants every update. */
+/** Receives every update, once a second. */
 export type Viewer = (update: Update) => void;
 
+/** What the monitor needs beside the parts of the logger. */
 export interface MonitorOptions {
   readonly database: DatabaseConfig;
   readonly histograms: StoreHistograms;
 }
 
-/** Sensors and history, from `start` until `stop`. */
+/** Keeps sensors and history from `start` until `stop`. */
 export class Monitor {
   readonly #parts: MonitoredParts;
   readonly #histograms: StoreHistograms;
   readonly #history = new History();
-  readonly #labels: SensorLabels;
+  readonly #registered: RegisteredSensors;
   readonly #viewers = new Set<Viewer>();
   readonly activity = new SensorActivity();
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -102,20 +103,21 @@ export class Monitor {
   constructor(parts: MonitoredParts, { database, histograms }: MonitorOptions) {
     this.#parts = parts;
     this.#histograms = histograms;
-    this.#labels = new SensorLabels(database, (rows) => this.activity.register(rows));
+    this.#registered = new RegisteredSensors(database, (rows) => this.activity.register(rows));
   }
 
+  /** Starts to sample the history. The owner awaits `stop` at the end. */
   start(): void {
     this.#timer = setInterval(() => this.#sample(), SAMPLE_MS);
   }
 
-  /** Ends what runs in the background. */
+  /** Stops the timer and closes the connection that reads the registered sensors. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#labels.stop();
+    await this.#registered.stop();
   }
 
-  /** Told by the writer. */
+  /** Records an insert. Called by the writer. */
   readonly onInserted: InsertListener = (batch, result) => {
     const nowMs = Date.now();
     const notStored = result.unknown.length + result.disabled.length === 0
@@ -129,19 +131,21 @@ export class Monitor {
       timesMs[index] = timeMs;
       if (!notStored?.has(index)) latenciesMs[count++] = Math.max(0, nowMs - timeMs);
     }
-    this.activity.note(batch, result, { nowMs, timesMs });
-    this.#histograms.noteBatch(batch.length, result.durationMs);
+    this.activity.record(batch, result, { nowMs, timesMs });
+    this.#histograms.recordBatch(batch.length, result.durationMs);
     if (result.stored === 0) return;
-    this.#history.note(latenciesMs.subarray(0, count));
-    this.#histograms.note(latenciesMs.subarray(0, count));
+    this.#history.record(latenciesMs.subarray(0, count));
+    this.#histograms.record(latenciesMs.subarray(0, count));
   };
 
+  /** The state of the logger at the moment. */
   summary(): Summary {
     return summarize(this.#parts);
   }
 
+  /** The summary, the history and all sensors. Refreshes the labels in the background. */
   status(): Status {
-    this.#labels.refresh();
+    this.#registered.refresh();
     return {
       ...this.summary(),
       history: this.#history.samples,
@@ -150,14 +154,14 @@ export class Monitor {
     };
   }
 
-  /** Resolves when the labels have been read, or cannot be for the time being. */
+  /** Resolves when the labels have been read, or after a timeout. */
   async untilLabelled(): Promise<void> {
-    await this.#labels.untilKnown(LABELS_TIMEOUT_MS);
+    await this.#registered.untilKnown(LABELS_TIMEOUT_MS);
   }
 
-  /** Returns the status as it is, and sends every update from then on until `removeViewer`. */
+  /** Returns the current status, and calls `viewer` with every later update until `removeViewer`. */
   addViewer(viewer: Viewer): Status {
-    // What has changed is in the status. Others, if there are any, are still to be told of it.
+    // The status contains the pending changes. Other viewers, if any, still need them as an update.
     if (this.#viewers.size === 0) this.activity.takeChanges();
     this.#viewers.add(viewer);
     return this.status();
@@ -167,13 +171,13 @@ export class Monitor {
     this.#viewers.delete(viewer);
   }
 
-  /** Ends a second. Nothing else does, so that no two samples or values are of the same one. */
+  /** Ends a second. Nothing else does, so no two samples or values belong to the same second. */
   #sample(): void {
     const { received, outcomes, waiting, spooled } = this.#parts.statistics;
     this.activity.digest();
     const sample = this.#history.sample({ received, stored: outcomes.stored, waiting, spooled });
     if (this.#viewers.size === 0) return;
-    this.#labels.refresh();
+    this.#registered.refresh();
     const update: Update = {
       ...this.summary(),
       sample,

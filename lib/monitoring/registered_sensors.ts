@@ -1,6 +1,6 @@
 /**
- * What the table `sensors` has: which sensors are enabled, and their labels, where it has a column
- * `label`. It is read only when somebody looks, at most once a minute, over a connection of its own.
+ * Reads the table `sensors`: which sensors are enabled, and their labels, if it has a column `label`.
+ * It is read on request only, at most once a minute, over a separate connection.
  */
 
 import { sleep } from "../common/backoff.ts";
@@ -12,10 +12,10 @@ import type { RegisteredSensor } from "./sensor_activity.ts";
 
 const REFRESH_MS = 60_000;
 
-/** Time after which it is tried again where it could not be read. */
+/** Time until the next attempt after a failure. */
 const RETRY_MS = 5_000;
 
-/** Rows read at most. */
+/** Maximum number of rows that are read. */
 const MAX_ROWS = 20_000;
 
 const HAS_LABEL_SQL = `
@@ -24,24 +24,24 @@ const HAS_LABEL_SQL = `
     WHERE attrelid = to_regclass('sensors') AND attname = 'label' AND NOT attisdropped
   ) AS "hasLabel"`;
 
-/** Is told of the rows when they have been read. */
-export type LabelListener = (rows: readonly RegisteredSensor[]) => void;
+/** Called with the rows whenever they have been read. */
+export type RegisteredSensorsListener = (rows: readonly RegisteredSensor[]) => void;
 
-/** Whoever owns it awaits `stop` at the end. */
-export class SensorLabels {
+/** Reads the registered sensors. The owner awaits `stop` at the end. */
+export class RegisteredSensors {
   readonly #config: DatabaseConfig;
-  readonly #onRead: LabelListener;
+  readonly #onRead: RegisteredSensorsListener;
   readonly #stop = new AbortController();
   #dueMs = -Infinity;
   #isKnown = false;
   #refreshing: Promise<void> = Promise.resolve();
 
-  constructor(config: DatabaseConfig, onRead: LabelListener) {
+  constructor(config: DatabaseConfig, onRead: RegisteredSensorsListener) {
     this.#config = config;
     this.#onRead = onRead;
   }
 
-  /** Reads in the background, unless that was done a short time ago. */
+  /** Reads in the background, unless the last attempt was a short time ago. */
   refresh(): void {
     if (performance.now() < this.#dueMs || this.#stop.signal.aborted) return;
     this.#dueMs = performance.now() + REFRESH_MS;
@@ -50,12 +50,12 @@ export class SensorLabels {
       this.#onRead(rows);
     }, (error) => {
       this.#dueMs = performance.now() + RETRY_MS;
-      // Nothing depends on the labels, and what ails the database is in the log already.
+      // Swallowed: nothing depends on the labels, and the writer logs an outage of the database.
       log.debug(`Cannot read the labels of the sensors: ${describeError(error)}.`);
     });
   }
 
-  /** Reads as `refresh` does, and waits until it has been read for the first time, or time is up. */
+  /** As `refresh`; resolves when the rows were read for the first time, or after the timeout in ms. */
   async untilKnown(timeoutMs: number): Promise<void> {
     this.refresh();
     if (this.#isKnown) return;
@@ -64,7 +64,7 @@ export class SensorLabels {
     over.abort();
   }
 
-  /** Gives up what is under way. */
+  /** Aborts a read that is in progress. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#refreshing;

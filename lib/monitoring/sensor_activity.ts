@@ -1,9 +1,9 @@
 /**
- * The sensors: what each of them last said, and how often it says something; and those of which
- * something is expected, since they are registered and enabled.
+ * The activity of the sensors: the last value of each and its usual interval. Sensors that are
+ * registered and enabled but have not published yet are listed as silent.
  *
- * `note` is called for every reading that is stored, and so does next to nothing: it keeps the
- * newest value of each sensor. The rest is done once a second for all sensors, by `digest`.
+ * `record` runs for every stored reading, so it only keeps the newest value of each sensor. `digest`
+ * does the rest, once a second for all sensors.
  */
 
 import type { Buffer } from "node:buffer";
@@ -12,69 +12,71 @@ import { hyphenate, type Reading } from "../message/reading.ts";
 import type { SensorChange, SensorEntry, SensorState, SensorStatus } from "./status.ts";
 import type { Decoded } from "../database/storing.ts";
 
-/** Sensors known at most, so that a flood of invented ones does not fill the memory. */
-export const MAX_SENSORS = 5_000;
+/** Maximum number of sensors, so that a flood of invented ones does not fill the memory. */
+export const MAX_KNOWN_SENSORS = 5_000;
 
-/** How many of them at most are in a state when they come: none takes all places from the stored. */
+/** Maximum number of sensors that are added in each state, so that stored ones always find room. */
 export const MAX_IN_STATE: Readonly<Record<SensorState, number>> = {
-  stored: MAX_SENSORS,
+  stored: MAX_KNOWN_SENSORS,
   unknown: 1_000,
   disabled: 1_000,
   silent: 2_000,
 };
 
-/** A reading further in the future does not keep those after it from being the newest. */
+/** A reading that is further in the future is replaced by the next one, although that is older. */
 const MAX_AHEAD_MS = 60_000;
 
-/** Values kept of each sensor, one of each `digest` at most. */
+/** Maximum number of recent values of each sensor, at most one per `digest`. */
 const MAX_RECENT = 60;
 
-/** Digits of them: as many as the status page shows of a value. */
+/** Significant digits of the recent values: as many as the status page shows. */
 const RECENT_DIGITS = 7;
 
-/** Times between readings of which the usual one is the median. */
+/** Number of intervals that the usual interval is the median of. */
 const INTERVALS = 9;
 
-/** Time after which the unit is read from a payload again. */
+/** Time until the unit of a sensor is read from a payload again. */
 const UNIT_MS = 10 * 60_000;
 
+/** Maximum length of a value and of a unit; a label may have three times as many characters. */
 const MAX_TEXT = 60;
 
+/** The state of one sensor. Times are in ms since 1970; -Infinity: not yet. */
 interface Sensor {
   /** 32 hexadecimal digits. */
   readonly uuid: string;
   readonly sid: number;
   readonly index: number;
-  /** Another sensor of the same device. */
+  /** Another sensor with the same uuid. */
   readonly next: Sensor | undefined;
-  /** The one whose reading followed last time, which is looked at first this time. */
+  /** The sensor whose reading followed last time, which is compared first this time. */
   follower: Sensor | undefined;
   label: string | null;
   unit: string;
   unitMs: number;
   state: SensorState;
-  /** Of the newest reading. */
+  /** Value and timestamp of the newest reading. */
   value: Reading["value"];
   timeMs: number;
-  /** When there was a reading last, whichever; -Infinity before the first one. */
+  /** When a reading was last stored or refused, by the clock of the host. */
   seenMs: number;
-  /** Readings since the last `digest`, each of them newer than the one before, … */
+  /** Readings since the last `digest` that were newer than the one before. */
   newCount: number;
-  /** … and the time of the newest one then. */
+  /** The value of `timeMs` at the last `digest`. */
   digestedMs: number;
   readonly recent: (number | null)[];
   readonly intervalsMs: number[];
   intervals: number;
-  /** What has changed since the last `takeChanges`. */
+  /** Whether the sensor has changed, or is new, since the last `takeChanges`. */
   isChanged: boolean;
   isNew: boolean;
 }
 
-/** A message that was stored or is of no sensor that is. */
-type Noted = Decoded<{ readonly payload: Buffer }>;
+/** A message that was stored, or refused because its sensor is unknown or disabled. */
+type Recorded = Decoded<{ readonly payload: Buffer }>;
 
-/** When the database has dealt with readings, and the times of these, in ms since 1970. */
-export interface NotedTimes {
+/** When the insert was committed, and the timestamps of its readings, in ms since 1970. */
+export interface RecordedTimes {
   readonly nowMs: number;
   readonly timesMs: Float64Array;
 }
@@ -88,9 +90,9 @@ export interface RegisteredSensor {
   readonly enabled: boolean;
 }
 
-/** All sensors since the start of the program, in the order in which they came to be known. */
+/** All sensors since the start of the program, in the order of their first reading or registration. */
 export class SensorActivity {
-  /** The first sensor of each device; `next` leads to its others. */
+  /** The last added sensor of each uuid; `next` leads to the others. */
   readonly #byUuid = new Map<string, Sensor>();
   readonly #sensors: Sensor[] = [];
   readonly #inState: Record<SensorState, number> = {
@@ -102,27 +104,31 @@ export class SensorActivity {
   readonly #leftOut = new Map<string, SensorState>();
   #last: Sensor | undefined;
 
-  /** Sensors that were seen after there were too many; counted up to as many again. */
+  /** Number of sensors that published but are not kept, up to `MAX_KNOWN_SENSORS`. */
   get leftOut(): number {
     return this.#leftOut.size;
   }
 
-  /** Sensors that have published, and are known. */
+  /** Number of kept sensors that have published. */
   get size(): number {
     return this.#sensors.length - this.#sensors.filter(({ seenMs }) => seenMs < 0).length;
   }
 
-  /** Sensors whose last reading was stored, those included that are left out. */
+  /** Number of sensors whose last reading was stored, including those that are not kept. */
   get storedCount(): number {
     const leftOut = [...this.#leftOut.values()].filter((state) => state === "stored");
     return this.#inState.stored + leftOut.length;
   }
 
-  /** Takes note of readings that the database has dealt with just now. */
-  note(batch: readonly Noted[], result: InsertResult, { nowMs, timesMs }: NotedTimes): void {
+  /** Records the readings of an insert that was committed just now. */
+  record(
+    batch: readonly Recorded[],
+    result: InsertResult,
+    { nowMs, timesMs }: RecordedTimes,
+  ): void {
     const notStored = statesOf(result);
     for (let index = 0; index < batch.length; index++) {
-      const { reading, message } = batch[index] as Noted;
+      const { reading, message } = batch[index] as Recorded;
       const state = notStored?.get(index) ?? "stored";
       const sensor = this.#find(reading) ?? this.#add(reading, state);
       if (sensor === undefined) continue;
@@ -130,7 +136,7 @@ export class SensorActivity {
       sensor.seenMs = nowMs;
       sensor.isChanged = true;
       const timeMs = timesMs[index] as number;
-      // One from the spool may be older than what has been seen.
+      // A reading from the spool may be older than the newest one.
       if (timeMs <= sensor.timeMs && sensor.timeMs <= nowMs + MAX_AHEAD_MS) continue;
       sensor.timeMs = timeMs;
       sensor.value = reading.value;
@@ -139,12 +145,12 @@ export class SensorActivity {
     }
   }
 
-  /** Makes of what was noted what is shown over time. To be called once a second. */
+  /** Updates intervals and recent values from the recorded readings. Call it once a second. */
   digest(): void {
     for (const sensor of this.#sensors) if (sensor.newCount > 0) digest(sensor);
   }
 
-  /** Takes over what the table `sensors` has, which was read again. */
+  /** Adopts labels and states from the rows of the table `sensors`. */
   register(rows: Iterable<RegisteredSensor>): void {
     for (const { uuid, sid, label, enabled } of rows) {
       const key = { uuid: uuid.replaceAll("-", ""), sid };
@@ -159,12 +165,15 @@ export class SensorActivity {
     }
   }
 
-  /** All of them, as they are shown. */
+  /** All kept sensors, by index. */
   list(): SensorStatus[] {
     return this.#sensors.map(toStatus);
   }
 
-  /** What has changed since the last call: sensors that are new, or otherwise, and values. */
+  /**
+   * What has changed since the last call: in full the sensors that are new or have another label,
+   * unit or registration, and of the others the new values.
+   */
   takeChanges(): { readonly sensors: SensorEntry[]; readonly changes: SensorChange[] } {
     const sensors = [];
     const changes: SensorChange[] = [];
@@ -178,7 +187,7 @@ export class SensorActivity {
 
   #find({ uuid, sid }: Pick<Reading, "uuid" | "sid">): Sensor | undefined {
     const last = this.#last;
-    // Comparing with one is much faster than looking one up among thousands.
+    // Comparing with one sensor is much faster than a look-up among thousands.
     let sensor = last?.follower;
     if (sensor === undefined || sensor.sid !== sid || sensor.uuid !== uuid) {
       sensor = this.#byUuid.get(uuid);
@@ -190,9 +199,11 @@ export class SensorActivity {
   }
 
   #add({ uuid, sid }: Pick<Reading, "uuid" | "sid">, state: SensorState): Sensor | undefined {
-    if (this.#sensors.length >= MAX_SENSORS || this.#inState[state] >= MAX_IN_STATE[state]) {
+    if (this.#sensors.length >= MAX_KNOWN_SENSORS || this.#inState[state] >= MAX_IN_STATE[state]) {
       const isSeen = state !== "silent";
-      if (isSeen && this.#leftOut.size < MAX_SENSORS) this.#leftOut.set(`${uuid} ${sid}`, state);
+      if (isSeen && this.#leftOut.size < MAX_KNOWN_SENSORS) {
+        this.#leftOut.set(`${uuid} ${sid}`, state);
+      }
       return undefined;
     }
     const sensor: Sensor = {
@@ -230,7 +241,7 @@ export class SensorActivity {
   }
 }
 
-/** Of those that are not stored, by their index; undefined where all are. */
+/** States of the readings that were not stored, by index; undefined if all were stored. */
 function statesOf({ unknown, disabled }: InsertResult): Map<number, SensorState> | undefined {
   if (unknown.length + disabled.length === 0) return undefined;
   const states = new Map<number, SensorState>();
@@ -251,7 +262,7 @@ function digest(sensor: Sensor): void {
   if (sensor.recent.length > MAX_RECENT) sensor.recent.shift();
 }
 
-/** What is not standard JSON, such as NaN, has been accepted all the same, and has no unit here. */
+/** Reads the unit from a payload. An accepted payload that is not standard JSON (NaN) has no unit. */
 function readUnit(sensor: Sensor, payload: Buffer, nowMs: number): void {
   sensor.unitMs = nowMs;
   try {
@@ -260,7 +271,7 @@ function readUnit(sensor: Sensor, payload: Buffer, nowMs: number): void {
     sensor.isNew ||= text !== sensor.unit;
     sensor.unit = text;
   } catch {
-    // The unit is for a human to look at; without it the sensor is shown all the same.
+    // Swallowed: the unit is for display only, and the reading was accepted.
   }
 }
 
@@ -278,12 +289,12 @@ function toChange({ index, state, value, timeMs, seenMs, intervalsMs }: Sensor):
   return [index, state, text, toTime(timeMs), toTime(seenMs), usual(intervalsMs)];
 }
 
-/** Without the fraction of a millisecond, which only makes longer what is sent every second. */
+/** Rounds to whole ms, because fractions only make the updates longer; null for -Infinity. */
 function toTime(ms: number): number | null {
   return Number.isFinite(ms) ? Math.round(ms) : null;
 }
 
-/** The median of at least three intervals, to four digits; else null. */
+/** The median of the intervals, to four digits; null if there are fewer than three. */
 function usual(intervalsMs: readonly number[]): number | null {
   const sorted = [...intervalsMs].sort((a, b) => a - b);
   const median = sorted.length < 3 ? undefined : sorted[sorted.length >> 1];

@@ -1,7 +1,7 @@
 /**
- * Tells systemd how the logger is: that it runs, in words how it stands, and that it still moves
- * (sd_notify(3), sd_watchdog_enabled(3)). Without systemd nothing happens; what cannot be told
- * never disturbs the logger.
+ * Notifies systemd: of readiness, of the status in words, and of progress, for its watchdog
+ * (sd_notify(3), sd_watchdog_enabled(3)). Without systemd nothing happens. A failure to notify never
+ * affects the logger.
  */
 
 import process from "node:process";
@@ -10,16 +10,16 @@ import type { Environment } from "../config/settings.ts";
 import { log } from "../common/log.ts";
 import type { Summary } from "./status.ts";
 
-/** Time between two looks at what there is to tell. */
-const LOOK_MS = 1_000;
+/** Time between two checks of the state. */
+const TICK_MS = 1_000;
 
-/** A status that changes all the time is told so often. */
+/** Time between two status notifications; a change of a connection is sent at once. */
 const STATUS_MS = 10_000;
 
-/** What is told of. */
+/** Returns the state of the logger. */
 export type Summarize = () => Summary;
 
-/** Tells from `start` until `stop`. */
+/** Notifies systemd from `start` until `stopping`. The owner awaits `close` at the end. */
 export class ServiceManager {
   readonly #socket: NotifySocket;
   readonly #summarize: Summarize;
@@ -29,14 +29,14 @@ export class ServiceManager {
   #state = "";
   #fedMs = -Infinity;
 
-  /** Undefined where nobody wants to be told. */
+  /** Undefined if NOTIFY_SOCKET is not set, or, after a warning, if no socket can be opened. */
   static connect(env: Environment, summarize: Summarize): ServiceManager | undefined {
     const path = env["NOTIFY_SOCKET"];
     if (path === undefined || path === "") return undefined;
     try {
       return new ServiceManager(new NotifySocket(path), { summarize, env });
     } catch (error) {
-      log.warning(`Cannot tell systemd anything at '${path}': ${describeError(error)}.`);
+      log.warning(`Cannot notify systemd at '${path}': ${describeError(error)}.`);
       return undefined;
     }
   }
@@ -51,78 +51,78 @@ export class ServiceManager {
   }
 
   /**
-   * The logger takes messages from now on. Whether broker and database are there does not matter:
-   * to wait for them is part of its work, and no reason for systemd to give it up.
+   * Notifies that the logger is ready. It is so even if broker or database are unavailable: waiting
+   * for them is part of its work, and must not make systemd abort the start.
    */
   start(): void {
     this.#socket.send("READY=1");
-    this.#look();
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#tick();
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
-  /** The logger ends. */
+  /** Notifies that the logger is stopping. */
   stopping(): void {
     clearInterval(this.#timer);
-    this.#socket.send("STOPPING=1\nSTATUS=Finishing what is in hand");
+    this.#socket.send("STOPPING=1\nSTATUS=Storing in-flight messages");
   }
 
-  /** After the end. */
+  /** Sends pending notifications and closes the socket. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     await this.#socket.close();
   }
 
-  #look(): void {
+  #tick(): void {
     const nowMs = performance.now();
     const summary = this.#summarize();
-    // How long something has stood still changes with every look, that it does is told at once.
-    const isStanding = summary.problem !== null;
-    const state = [isStanding, summary.broker.connected, summary.database.connected].join();
+    // The text of the problem contains a duration, which changes all the time: compare the fact only.
+    const isStuck = summary.problem !== null;
+    const state = [isStuck, summary.broker.connected, summary.database.connected].join();
     if (state !== this.#state || nowMs - this.#statusMs >= STATUS_MS) {
       this.#state = state;
       this.#statusMs = nowMs;
       this.#socket.send(`STATUS=${describeStatus(summary)}`);
     }
-    if (this.#watchdogMs === undefined || isStanding) return;
-    if (nowMs - this.#fedMs < this.#watchdogMs / 2 - LOOK_MS) return;
+    if (this.#watchdogMs === undefined || isStuck) return;
+    if (nowMs - this.#fedMs < this.#watchdogMs / 2 - TICK_MS) return;
     this.#fedMs = nowMs;
     this.#socket.send("WATCHDOG=1");
   }
 }
 
-/** One line, as `systemctl status` shows it. */
+/** The status in one line, as `systemctl status` shows it. */
 export function describeStatus({ problem, broker, database, counts }: Summary): string {
   const waiting = counts.waiting + counts.spooled;
   return [
-    ...(problem === null ? [] : [`Stands still: ${problem}`]),
-    `broker ${broker.connected ? "connected" : "away"}`,
-    `database ${database.connected ? "connected" : "away"}`,
+    ...(problem === null ? [] : [`Stuck: ${problem}`]),
+    `broker ${broker.connected ? "connected" : "unavailable"}`,
+    `database ${database.connected ? "connected" : "unavailable"}`,
     `${counts.stored} stored`,
     `${waiting} waiting${counts.spooled > 0 ? ` (${counts.spooled} on disk)` : ""}`,
     ...(counts.rejected > 0 ? [`${counts.rejected} rejected`] : []),
   ].join(", ");
 }
 
-/** In ms; undefined where this process is not watched. */
+/** The watchdog timeout in ms; undefined if systemd does not watch this process. */
 function watchdogInterval(env: Environment): number | undefined {
   const micros = Number(env["WATCHDOG_USEC"]);
   const pid = env["WATCHDOG_PID"];
-  const isMeant = pid === undefined || pid === "" || Number(pid) === process.pid;
-  return isMeant && micros > 0 ? micros / 1000 : undefined;
+  const isForThisProcess = pid === undefined || pid === "" || Number(pid) === process.pid;
+  return isForThisProcess && micros > 0 ? micros / 1000 : undefined;
 }
 
-/** Sends datagrams to the socket of systemd. */
+/** Sends datagrams to the notification socket of systemd, in order. */
 class NotifySocket {
   readonly #socket: Deno.DatagramConn;
   readonly #path: string;
   #sending: Promise<unknown> = Promise.resolve();
 
-  /** @throws {Error} when no socket can be made to send from. */
+  /** @throws {Error} when no socket to send from can be opened. */
   constructor(path: string) {
-    // A name that begins so is not one of a file (unix(7), "abstract").
+    // A leading '@' denotes an abstract socket address, which starts with a null byte (unix(7)).
     this.#path = path.replace(/^@/, "\0");
-    // Deno sends datagrams only from a socket with a name of its own. Nobody answers to that name:
-    // it goes at once, so that no way of ending leaves it behind.
+    // Deno sends datagrams only from a bound socket. Nothing is sent to its name, so the file is
+    // removed at once: then no way of exiting leaves it behind.
     const directory = Deno.makeTempDirSync({ prefix: "kraken-logger-" });
     try {
       this.#socket = Deno.listenDatagram({ transport: "unixpacket", path: `${directory}/notify` });
@@ -131,15 +131,16 @@ class NotifySocket {
     }
   }
 
+  /** Sends in the background, after the previous datagram. A failure is logged at DEBUG. */
   send(state: string): void {
     const bytes = new TextEncoder().encode(state);
     const to = { transport: "unixpacket", path: this.#path } as const;
     this.#sending = this.#sending.then(() => this.#socket.send(bytes, to)).catch((error) => {
-      log.debug(`Cannot tell systemd '${state}': ${describeError(error)}.`);
+      log.debug(`Cannot notify systemd of '${state}': ${describeError(error)}.`);
     });
   }
 
-  /** Sends what is to be sent, and closes. */
+  /** Sends pending datagrams, then closes. */
   async close(): Promise<void> {
     await this.#sending;
     this.#socket.close();

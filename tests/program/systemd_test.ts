@@ -1,4 +1,4 @@
-/** What systemd is told, by way of a socket of the test's. */
+/** The notifications to systemd, received by a socket of the test. */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
 import {
@@ -18,9 +18,9 @@ import { createSession, stopCleanly, usePostgres, waitForRows } from "../support
 
 const postgres = usePostgres();
 
-/** Receives what a service tells. The test disposes it. */
+/** Receives the notifications of a service. The test disposes it. */
 class Manager implements AsyncDisposable {
-  readonly told: string[] = [];
+  readonly received: string[] = [];
   readonly #directory = withTemporaryDirectory();
   readonly #socket = Deno.listenDatagram({
     transport: "unixpacket",
@@ -28,7 +28,7 @@ class Manager implements AsyncDisposable {
   });
   readonly #receiving = this.#receive();
 
-  /** Variables of a service that is watched with such a time. */
+  /** Variables of a service with this watchdog timeout. */
   env(watchdogMs: number): LoggerEnv {
     return {
       NOTIFY_SOCKET: `${this.#directory.path}/notify`,
@@ -37,11 +37,11 @@ class Manager implements AsyncDisposable {
   }
 
   count(line: string): number {
-    return this.told.filter((text) => text === line).length;
+    return this.received.filter((text) => text === line).length;
   }
 
   async waitFor(pattern: RegExp, what: string): Promise<void> {
-    await waitUntil(() => this.told.some((line) => pattern.test(line)), {
+    await waitUntil(() => this.received.some((line) => pattern.test(line)), {
       what,
       timeoutMs: 30_000,
     });
@@ -49,7 +49,7 @@ class Manager implements AsyncDisposable {
 
   async #receive(): Promise<void> {
     for await (const [bytes] of this.#socket) {
-      this.told.push(...new TextDecoder().decode(bytes).split("\n"));
+      this.received.push(...new TextDecoder().decode(bytes).split("\n"));
     }
   }
 
@@ -60,7 +60,7 @@ class Manager implements AsyncDisposable {
   }
 }
 
-Deno.test("systemd is told of the start, of what fails and is back, and of the end", async () => {
+Deno.test("systemd is notified of the start, of an outage and its end, and of the stop", async () => {
   await using manager = new Manager();
   using spool = withTemporaryDirectory();
   using temporary = withTemporaryDirectory();
@@ -73,12 +73,12 @@ Deno.test("systemd is told of the start, of what fails and is back, and of the e
     ...manager.env(2_000),
     TMPDIR: temporary.path,
   });
-  await manager.waitFor(/^READY=1$/, "the start, although the database is away");
-  // Nothing that somebody could clean up while it runs, or that is left behind when it is killed.
+  await manager.waitFor(/^READY=1$/, "the start, although the database is unavailable");
+  // No file that could be removed while the logger runs, or is left behind when it is killed.
   assert.deepEqual([...Deno.readDirSync(temporary.path)], []);
   await publishReadings(broker, makeReadings({ count: 3 }));
-  await manager.waitFor(/^STATUS=broker connected, database away, 0 stored/, "the outage");
-  // The dog is fed all the while: nothing stands still.
+  await manager.waitFor(/^STATUS=broker connected, database unavailable, 0 stored/, "the outage");
+  // The watchdog is fed during the outage: the logger is not stuck.
   const fed = manager.count("WATCHDOG=1");
   await waitUntil(() => manager.count("WATCHDOG=1") >= fed + 3, { what: "the watchdog to be fed" });
   await postgres.server.start();
@@ -89,14 +89,14 @@ Deno.test("systemd is told of the start, of what fails and is back, and of the e
   await waitForRows(database, 3);
   await stopCleanly(logger);
   await manager.waitFor(/^STOPPING=1$/, "the end");
-  assert.equal(manager.told[0], "READY=1");
+  assert.equal(manager.received[0], "READY=1");
   assert.equal(manager.count("READY=1"), 1);
-  assert.deepEqual(manager.told.slice(-2), ["STOPPING=1", "STATUS=Finishing what is in hand"]);
+  assert.deepEqual(manager.received.slice(-2), ["STOPPING=1", "STATUS=Storing in-flight messages"]);
 });
 
 for (const hasSpool of [false, true]) {
-  const name = `a logger that is stuck, ${hasSpool ? "with a spool" : "without a spool"}`;
-  Deno.test(`the watchdog of ${name}, gets nothing any more`, {
+  const name = hasSpool ? "with a spool" : "without a spool";
+  Deno.test(`a stuck logger ${name} stops feeding the watchdog`, {
     ignore: withoutSources,
   }, () => getStuck(hasSpool));
 }
@@ -108,7 +108,7 @@ async function getStuck(hasSpool: boolean): Promise<void> {
   await using broker = await startBroker();
   await createSession(broker);
   using sources = breakSources([
-    // Waits for ever for an insert that the database has committed.
+    // Waits forever for an insert that the database has committed.
     {
       file: "lib/pipeline/writer.ts",
       find: "outcome = await this.#process(batch, { connection, columns });",
@@ -117,8 +117,8 @@ async function getStuck(hasSpool: boolean): Promise<void> {
     },
     {
       file: "lib/monitoring/health.ts",
-      find: "MAX_STANDSTILL_MS = 90_000;",
-      replace: "MAX_STANDSTILL_MS = 3_000;",
+      find: "MAX_STUCK_MS = 90_000;",
+      replace: "MAX_STUCK_MS = 3_000;",
     },
   ]);
   await using logger = startLogger({
@@ -127,7 +127,7 @@ async function getStuck(hasSpool: boolean): Promise<void> {
   }, { sources: sources.path });
   await logger.waitForLine("Connected to database");
   await waitUntil(() => manager.count("WATCHDOG=1") >= 2, { what: "the watchdog to be fed" });
-  // One batch for each connection, and others that nobody takes.
+  // One batch for each connection, and more that no connection is free for.
   let count = 0;
   const publish = async (): Promise<void> => {
     await publishReadings(broker, makeReadings({ count: 1, startTimeUs: BigInt(count++) }));
@@ -137,22 +137,25 @@ async function getStuck(hasSpool: boolean): Promise<void> {
     await waitForRows(database, stored);
   }
   await publish();
-  await manager.waitFor(/^STATUS=Stands still: messages wait, and none/, "the standstill");
+  await manager.waitFor(/^STATUS=Stuck: messages are waiting, but no insert/, "the stuck logger");
   if (hasSpool) await manager.waitFor(/\(\d+ on disk\)$/, "the messages on disk");
   const fed = manager.count("WATCHDOG=1");
-  const looks = manager.told.length;
-  // What comes meanwhile changes nothing, wherever it goes.
+  const seen = manager.received.length;
+  // New messages change nothing, in memory or on disk.
   await waitUntil(async () => {
     await publish();
-    return manager.told.length > looks;
+    return manager.received.length > seen;
   }, { what: "another status, ten seconds later", intervalMs: 500, timeoutMs: 30_000 });
   assert.equal(manager.count("WATCHDOG=1"), fed);
-  const [before = 0, after = 0] = manager.told.slice(-2)
-    .map((line) => Number(/^STATUS=Stands still: .* for (\d+) s,/.exec(line)?.[1]));
-  assert.ok(after >= before + 9, `told after ${after - before} s: ${manager.told.join("\n")}`);
+  const [before = 0, after = 0] = manager.received.slice(-2)
+    .map((line) => Number(/^STATUS=Stuck: .* for (\d+) s,/.exec(line)?.[1]));
+  assert.ok(
+    after >= before + 9,
+    `notified after ${after - before} s: ${manager.received.join("\n")}`,
+  );
 }
 
-Deno.test("a socket of systemd that is not there does not disturb the logger", async () => {
+Deno.test("a missing socket of systemd does not affect the logger", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -165,7 +168,7 @@ Deno.test("a socket of systemd that is not there does not disturb the logger", a
   await stopCleanly(logger);
 });
 
-/** A file that stands for the journal: standard error goes to it, and JOURNAL_STREAM names it. */
+/** A file in place of the journal: standard error goes to it, and JOURNAL_STREAM names it. */
 class Journal implements Disposable {
   readonly #directory = withTemporaryDirectory();
   readonly #path = `${this.#directory.path}/journal`;
@@ -174,7 +177,7 @@ class Journal implements Disposable {
     Deno.writeTextFileSync(this.#path, "");
   }
 
-  /** The lines that are complete. */
+  /** The complete lines. */
   get lines(): readonly string[] {
     return Deno.readTextFileSync(this.#path).split("\n").slice(0, -1);
   }
@@ -195,7 +198,7 @@ class Journal implements Disposable {
   }
 }
 
-Deno.test("in the journal, the lines of the log have their priorities", async () => {
+Deno.test("in the journal, each line of the log has its priority", async () => {
   using journal = new Journal();
   const nobody = { host: LOOPBACK, port: findFreePort() };
   const database = { logger: { ...nobody, user: "u", password: "p", database: "d" } };
@@ -209,11 +212,11 @@ Deno.test("in the journal, the lines of the log have their priorities", async ()
   for (const line of journal.lines) assert.match(line, /^<[346]>(ERROR|WARNING|INFO) /);
 });
 
-Deno.test("in the journal, a configuration that is wrong is an error in each line", async () => {
+Deno.test("in the journal, each line about an invalid configuration is an error", async () => {
   using journal = new Journal();
   await using logger = journal.start({ MQTT_QOS: "3", MQTT_HOTS: "lab" });
   assert.equal((await logger.finished()).code, 78);
-  assert.equal(journal.lines[0], "<3>The configuration is not usable:");
+  assert.equal(journal.lines[0], "<3>The configuration is invalid:");
   assert.ok(journal.lines.includes("<3>MQTT_QOS: must be one of 0, 1, 2, received '3'"));
   assert.match(journal.lines.at(-1) ?? "", /^<3>MQTT_HOTS is not a setting/);
   for (const line of journal.lines) assert.match(line, /^<3>[A-Z]/);
@@ -221,14 +224,14 @@ Deno.test("in the journal, a configuration that is wrong is an error in each lin
   using other = new Journal();
   await using elsewhere = other.start({ JOURNAL_STREAM: "1:1" });
   assert.equal((await elsewhere.finished()).code, 78);
-  assert.equal(other.lines[0], "The configuration is not usable:");
+  assert.equal(other.lines[0], "The configuration is invalid:");
 });
 
 function read(path: string): string {
   return Deno.readTextFileSync(new URL(`../../${path}`, import.meta.url));
 }
 
-Deno.test("the units and Kubernetes wait for a spool that takes long to be opened", () => {
+Deno.test("the units and Kubernetes wait for a spool that takes long to open", () => {
   for (const unit of ["kraken-logger.service", "kraken-logger@.service"]) {
     assert.match(read(`deploy/systemd/${unit}`), /^TimeoutStartSec=infinity$/m);
   }
@@ -239,7 +242,7 @@ Deno.test("the units and Kubernetes wait for a spool that takes long to be opene
   assert.equal(number("periodSeconds") * number("failureThreshold"), 1_800);
 });
 
-Deno.test("an instance gets the broker's password as the only logger of a host does", () => {
+Deno.test("an instance gets the password of the broker as a single logger does", () => {
   const settings = (name: string): string =>
     read(`deploy/systemd/${name}`).replaceAll(/^#.*\n/gm, "");
   const plain = settings("mqtt-password.conf");
@@ -247,7 +250,7 @@ Deno.test("an instance gets the broker's password as the only logger of a host d
     settings("mqtt-password@.conf"),
     plain.replace("/kraken-logger/mqtt-password", "/kraken-logger/%i.mqtt-password"),
   );
-  // Each is installed where only its own unit finds it.
+  // Each file is installed where only its own unit finds it.
   const readme = read("README.md");
   for (const [name, unit] of [["mqtt-password", "kraken-logger"], ["mqtt-password@", ".*@lab1"]]) {
     const install =

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Health, type Pulse } from "../../../lib/monitoring/health.ts";
 
-/** Looks every second for so long, with what the pulse is at each second; returns the problem. */
+/** Ticks once a second with the pulse of that second; returns the problem at the end. */
 function problemAfter(seconds: number, pulseAt: (second: number) => Partial<Pulse>): string {
   let second = 0;
   const idle = { waiting: 0, storing: 0, isBrokerConnected: true, connecting: 0 };
@@ -10,17 +10,20 @@ function problemAfter(seconds: number, pulseAt: (second: number) => Partial<Puls
   return health.problem() ?? "none";
 }
 
-Deno.test("a logger that has nothing to do is well, for however long", () => {
+Deno.test("an idle logger is healthy, however long it is idle", () => {
   assert.equal(problemAfter(10_000, () => ({})), "none");
 });
 
-Deno.test("messages that wait while nothing is stored or tried are a problem after 90 s", () => {
+Deno.test("waiting messages are a problem if nothing is stored or tried for 90 s", () => {
   const stuck = (): Partial<Pulse> => ({ waiting: 5 });
   assert.equal(problemAfter(89, stuck), "none");
-  assert.match(problemAfter(90, stuck), /^messages wait, and none has been .* for 90 s$/);
+  assert.match(
+    problemAfter(90, stuck),
+    /^messages are waiting, but no insert was completed or tried for 90 s$/,
+  );
 });
 
-Deno.test("a database that is away, so that each attempt fails, is no problem of the logger", () => {
+Deno.test("an unavailable database with failing attempts is not a problem of the logger", () => {
   const away = (second: number): Partial<Pulse> => ({
     waiting: 5,
     storing: Math.floor(second / 60),
@@ -28,7 +31,7 @@ Deno.test("a database that is away, so that each attempt fails, is no problem of
   assert.equal(problemAfter(10_000, away), "none");
 });
 
-Deno.test("a broker that is away is no problem, to try no more is one", () => {
+Deno.test("an unavailable broker is not a problem, but a logger without attempts is", () => {
   const away = (second: number): Partial<Pulse> => ({
     isBrokerConnected: false,
     connecting: Math.floor(second / 75),
@@ -39,7 +42,7 @@ Deno.test("a broker that is away is no problem, to try no more is one", () => {
   assert.match(problemAfter(180, silent), /^no attempt to connect to the broker for 180 s$/);
 });
 
-Deno.test("a program that was stopped itself is not taken for stuck when it goes on", () => {
+Deno.test("a process that was suspended is not taken for stuck when it resumes", () => {
   const health = new Health(() => ({
     ...{ waiting: 1, storing: 0, isBrokerConnected: false, connecting: 0 },
   }));

@@ -2,14 +2,14 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import {
   MAX_IN_STATE,
-  MAX_SENSORS,
+  MAX_KNOWN_SENSORS,
   SensorActivity,
 } from "../../../lib/monitoring/sensor_activity.ts";
 import type { SensorStatus } from "../../../lib/monitoring/status.ts";
 
 const UUID = "c4ca4238a0b9438282dcc509a6f75849";
 const HYPHENATED = "c4ca4238-a0b9-4382-82dc-c509a6f75849";
-/** Later than whatever the sensors say. */
+/** Later than all timestamps of the sensors. */
 const NOW_MS = 1_000_000_000;
 
 const NONE = { unknown: [], disabled: [], duplicates: 0, durationMs: 1 };
@@ -22,7 +22,7 @@ interface Said {
   readonly payload?: string;
 }
 
-function note(
+function record(
   activity: SensorActivity,
   said: readonly Said[],
   { nowMs = NOW_MS, ...result }: Partial<Record<"unknown" | "disabled", number[]>> & {
@@ -34,7 +34,7 @@ function note(
     reading: { uuid, sid, value, timeMicros: BigInt(timeMs) * 1000n },
   }));
   const timesMs = Float64Array.from(said, ({ timeMs }) => timeMs);
-  activity.note(batch, { ...NONE, stored: said.length, ...result }, { nowMs, timesMs });
+  activity.record(batch, { ...NONE, stored: said.length, ...result }, { nowMs, timesMs });
 }
 
 function only(activity: SensorActivity): SensorStatus {
@@ -44,31 +44,31 @@ function only(activity: SensorActivity): SensorStatus {
   return sensor;
 }
 
-Deno.test("the newest reading counts, in whatever order they come", () => {
+Deno.test("the newest reading counts, in any order of arrival", () => {
   const activity = new SensorActivity();
-  note(activity, [{ timeMs: 2_000, value: 2 }, { timeMs: 1_000, value: 1 }]);
+  record(activity, [{ timeMs: 2_000, value: 2 }, { timeMs: 1_000, value: 1 }]);
   assert.deepEqual([only(activity).value, only(activity).timeMs], ["2", 2_000]);
-  note(activity, [{ timeMs: 500, value: 0.5 }]);
+  record(activity, [{ timeMs: 500, value: 0.5 }]);
   assert.deepEqual([only(activity).value, only(activity).timeMs], ["2", 2_000]);
-  note(activity, [{ timeMs: 3_000, value: 12345678901234567890n }]);
+  record(activity, [{ timeMs: 3_000, value: 12345678901234567890n }]);
   assert.equal(only(activity).value, "12345678901234567890");
 });
 
-Deno.test("the usual interval is known from the third one on, and outlives a pause", () => {
+Deno.test("the usual interval is known after three intervals, and survives a pause", () => {
   const activity = new SensorActivity();
   const intervals = [];
   for (const timeMs of [0, 1_000, 2_000, 3_000, 63_000, 64_000]) {
-    note(activity, [{ timeMs }]);
+    record(activity, [{ timeMs }]);
     activity.digest();
     intervals.push(only(activity).intervalMs);
   }
   assert.deepEqual(intervals, [null, null, null, 1_000, 1_000, 1_000]);
 });
 
-Deno.test("many readings between two looks give their mean interval and one recent value", () => {
+Deno.test("many readings between two digests yield their mean interval and one recent value", () => {
   const activity = new SensorActivity();
   for (let second = 0; second < 5; second++) {
-    note(
+    record(
       activity,
       Array.from({ length: 10 }, (_, index) => ({
         timeMs: second * 1_000 + index * 100,
@@ -81,10 +81,10 @@ Deno.test("many readings between two looks give their mean interval and one rece
   assert.deepEqual(only(activity).recent, [0.9, 1.9, 2.9, 3.9, 4.9]);
 });
 
-Deno.test("sixty recent values are kept, those that are no numbers as gaps", () => {
+Deno.test("sixty recent values are kept, with null for NaN", () => {
   const activity = new SensorActivity();
   for (let index = 0; index < 70; index++) {
-    note(activity, [{ timeMs: index, value: index === 69 ? NaN : index }]);
+    record(activity, [{ timeMs: index, value: index === 69 ? NaN : index }]);
     activity.digest();
   }
   const { recent, value } = only(activity);
@@ -92,25 +92,25 @@ Deno.test("sixty recent values are kept, those that are no numbers as gaps", () 
   assert.deepEqual([recent[0], recent.at(-2), recent.at(-1), value], [10, 68, null, "NaN"]);
 });
 
-Deno.test("sensors of one device are told apart, and whether they are stored", () => {
+Deno.test("sensors with the same uuid are separate, each with its state", () => {
   const activity = new SensorActivity();
   const said = [0, 1, 2].map((sid) => ({ sid, timeMs: 1, value: sid }));
-  note(activity, said, { unknown: [1], disabled: [2] });
+  record(activity, said, { unknown: [1], disabled: [2] });
   assert.deepEqual(
     activity.list().map(({ sid, state, value }) => [sid, state, value]),
     [[0, "stored", "0"], [1, "unknown", "1"], [2, "disabled", "2"]],
   );
-  note(activity, said);
+  record(activity, said);
   assert.ok(activity.list().every(({ state }) => state === "stored"));
 });
 
-Deno.test("changes are told once, new sensors and new labels in full", () => {
+Deno.test("changes are reported once, new sensors and new labels in full", () => {
   const activity = new SensorActivity();
-  note(activity, [{ timeMs: 1 }]);
+  record(activity, [{ timeMs: 1 }]);
   const first = activity.takeChanges();
   assert.deepEqual([first.sensors.length, first.changes.length], [1, 0]);
   assert.deepEqual(activity.takeChanges(), { sensors: [], changes: [] });
-  note(activity, [{ timeMs: 2, value: 7 }]);
+  record(activity, [{ timeMs: 2, value: 7 }]);
   const { changes: [change] } = activity.takeChanges();
   assert.deepEqual(change?.slice(0, 4), [0, "stored", "7", 2]);
   activity.register([{ uuid: HYPHENATED, sid: 0, label: "Oven", enabled: true }]);
@@ -122,29 +122,32 @@ Deno.test("changes are told once, new sensors and new labels in full", () => {
 Deno.test("the unit is read from the first payload, and again after ten minutes", () => {
   const activity = new SensorActivity();
   const say = (unit: string, timeMs: number): void => {
-    note(activity, [{ timeMs, payload: JSON.stringify({ unit }) }], { nowMs: timeMs });
+    record(activity, [{ timeMs, payload: JSON.stringify({ unit }) }], { nowMs: timeMs });
   };
   say("°C", 0);
   say("K", 599_000);
   assert.equal(only(activity).unit, "°C");
   say("K", 600_000);
   assert.equal(only(activity).unit, "K");
-  note(activity, [{ timeMs: 1, payload: '{"value": NaN}', sid: 1 }]);
+  record(activity, [{ timeMs: 1, payload: '{"value": NaN}', sid: 1 }]);
   assert.equal(activity.list()[1]?.unit, "");
 });
 
-Deno.test("a flood of invented sensors is counted and not kept", () => {
+Deno.test("a flood of invented sensors is counted but not kept", () => {
   const activity = new SensorActivity();
-  note(activity, Array.from({ length: MAX_SENSORS + 20 }, (_, sid) => ({ sid, timeMs: 1 })));
-  note(activity, [{ sid: MAX_SENSORS + 1, timeMs: 2 }]);
-  assert.deepEqual([activity.size, activity.leftOut], [MAX_SENSORS, 20]);
-  assert.equal(activity.storedCount, MAX_SENSORS + 20);
+  record(
+    activity,
+    Array.from({ length: MAX_KNOWN_SENSORS + 20 }, (_, sid) => ({ sid, timeMs: 1 })),
+  );
+  record(activity, [{ sid: MAX_KNOWN_SENSORS + 1, timeMs: 2 }]);
+  assert.deepEqual([activity.size, activity.leftOut], [MAX_KNOWN_SENSORS, 20]);
+  assert.equal(activity.storedCount, MAX_KNOWN_SENSORS + 20);
 });
 
-Deno.test("a reading from the future does not hide those after it, nor the interval", () => {
+Deno.test("a reading from the future hides neither later readings nor the interval", () => {
   const activity = new SensorActivity();
   const say = (timeMs: number, value: number): void => {
-    note(activity, [{ timeMs, value }], { nowMs: 10_000 });
+    record(activity, [{ timeMs, value }], { nowMs: 10_000 });
     activity.digest();
   };
   for (const second of [1, 2, 3, 4]) say(second * 1_000, second);
@@ -157,30 +160,30 @@ Deno.test("a reading from the future does not hide those after it, nor the inter
   assert.equal(only(activity).intervalMs, 1_000);
 });
 
-Deno.test("old readings and duplicates do not make the usual interval shorter", () => {
+Deno.test("old readings and duplicates do not shorten the usual interval", () => {
   const activity = new SensorActivity();
   for (let second = 1; second <= 20; second++) {
     const old = Array.from({ length: 500 }, (_, index) => ({ timeMs: -index * 1_000 }));
-    note(activity, [...old, { timeMs: second * 1_000 }, { timeMs: second * 1_000 }]);
+    record(activity, [...old, { timeMs: second * 1_000 }, { timeMs: second * 1_000 }]);
     activity.digest();
   }
   assert.equal(only(activity).intervalMs, 1_000);
 });
 
-Deno.test("of two readings of the same time the first one counts, as it does in the table", () => {
+Deno.test("of two readings with the same time the first counts, as in the table", () => {
   const activity = new SensorActivity();
-  note(activity, [{ timeMs: 1, value: 1 }, { timeMs: 1, value: 2 }]);
+  record(activity, [{ timeMs: 1, value: 1 }, { timeMs: 1, value: 2 }]);
   assert.equal(only(activity).value, "1");
 });
 
-Deno.test("sensors are told apart in whatever order they publish", () => {
+Deno.test("sensors are separate in any order of publishing", () => {
   const activity = new SensorActivity();
   const order = [0, 1, 2, 0, 2, 1, 1, 3, 0, 3, 2, 1, 0];
   const last = new Map<string, string>();
   order.forEach((number, index) => {
     const uuid = `${number % 2}`.repeat(32);
     const sid = number >> 1;
-    note(activity, [{ uuid, sid, timeMs: index + 1, value: index }]);
+    record(activity, [{ uuid, sid, timeMs: index + 1, value: index }]);
     last.set(`${uuid} ${sid}`, `${index}`);
   });
   assert.deepEqual(
@@ -191,28 +194,28 @@ Deno.test("sensors are told apart in whatever order they publish", () => {
 
 Deno.test("invented sensors leave room for registered ones", () => {
   const activity = new SensorActivity();
-  const invented = Array.from({ length: MAX_SENSORS + 20 }, (_, sid) => ({ sid, timeMs: 1 }));
-  note(activity, invented, { unknown: invented.map((_, index) => index) });
+  const invented = Array.from({ length: MAX_KNOWN_SENSORS + 20 }, (_, sid) => ({ sid, timeMs: 1 }));
+  record(activity, invented, { unknown: invented.map((_, index) => index) });
   const { unknown } = MAX_IN_STATE;
   assert.deepEqual([activity.size, activity.storedCount], [unknown, 0]);
-  assert.equal(activity.leftOut, MAX_SENSORS + 20 - unknown);
-  const stored = Array.from({ length: MAX_SENSORS - unknown }, (_, sid) => ({
+  assert.equal(activity.leftOut, MAX_KNOWN_SENSORS + 20 - unknown);
+  const stored = Array.from({ length: MAX_KNOWN_SENSORS - unknown }, (_, sid) => ({
     uuid: "0".repeat(32),
     sid,
     timeMs: 1,
   }));
-  note(activity, stored);
+  record(activity, stored);
   assert.equal(activity.storedCount, stored.length);
-  assert.equal(activity.size, MAX_SENSORS);
-  // Those that come to be registered make room for other unknown ones.
+  assert.equal(activity.size, MAX_KNOWN_SENSORS);
+  // Sensors that are registered later make room for other unknown ones.
   const other = new SensorActivity();
-  note(other, invented.slice(0, unknown), { unknown: [...invented.slice(0, unknown).keys()] });
-  note(other, invented.slice(0, 10));
-  note(other, invented.slice(unknown, unknown + 20), { unknown: [...Array(20).keys()] });
+  record(other, invented.slice(0, unknown), { unknown: [...invented.slice(0, unknown).keys()] });
+  record(other, invented.slice(0, 10));
+  record(other, invented.slice(unknown, unknown + 20), { unknown: [...Array(20).keys()] });
   assert.deepEqual([other.size, other.leftOut], [unknown + 10, 10]);
 });
 
-Deno.test("a sensor that is enabled and has not published is silent until it does", () => {
+Deno.test("an enabled sensor is silent until it publishes", () => {
   const activity = new SensorActivity();
   const row = { uuid: HYPHENATED, sid: 0, label: "Oven", enabled: true };
   activity.register([row, { ...row, sid: 1, enabled: false }]);
@@ -222,18 +225,18 @@ Deno.test("a sensor that is enabled and has not published is silent until it doe
   activity.register([{ ...row, enabled: false }]);
   assert.equal(only(activity).state, "disabled");
   activity.register([row]);
-  note(activity, [{ timeMs: 1 }]);
+  record(activity, [{ timeMs: 1 }]);
   assert.deepEqual([only(activity).state, only(activity).timeMs], ["stored", 1]);
   activity.register([{ ...row, enabled: false }]);
-  assert.equal(only(activity).state, "stored", "until a reading of it is refused");
+  assert.equal(only(activity).state, "stored", "until a reading of the sensor is refused");
   assert.equal(activity.size, 1);
 });
 
-Deno.test("what is told every second has no needless digits", () => {
+Deno.test("the numbers of an update are rounded", () => {
   const activity = new SensorActivity();
   for (let second = 0; second < 5; second++) {
     const thirds = [0, 333, 667].map((ms) => ({ timeMs: second * 1_000 + ms, value: Math.PI }));
-    note(activity, thirds);
+    record(activity, thirds);
     activity.digest();
   }
   const { recent, intervalMs } = only(activity);
