@@ -1,4 +1,4 @@
-/** The metrics in Prometheus' text format. The only module that knows the metrics library. */
+/** The metrics in the text format of Prometheus. The only module that imports the metrics library. */
 
 import process from "node:process";
 import prometheus from "prom-client";
@@ -8,15 +8,15 @@ import type { Monitor } from "../monitoring/monitor.ts";
 import { RECEIVE_MAXIMUM } from "../message/delivery.ts";
 import type { Summary } from "../monitoring/status.ts";
 
-/** Sensors whose last reading is told of, so that a monitoring system is not flooded. */
-const MAX_SENSORS = 2_000;
+/** Maximum number of sensors with a time series of their own, to limit the load on Prometheus. */
+const MAX_SENSOR_SERIES = 2_000;
 
-/** Time between two looks at how late a timer is. */
+/** Interval of the timer whose delay is measured. */
 const LAG_MS = 100;
 
 const OUTCOMES = ["stored", "duplicate", "unknown", "disabled", "rejected", "dropped"] as const;
 
-/** What is asked whenever somebody looks at the metrics. */
+/** Collects the metrics at each request. The owner calls `stop` at the end. */
 export class Metrics {
   readonly #registry = new prometheus.Registry();
   readonly #monitor: Monitor;
@@ -36,27 +36,28 @@ export class Metrics {
       "Time from the timestamp of a reading to its commit.",
       latencies,
     );
-    this.#histogram("kraken_batch_rows", "Readings in an insert.", batchRows);
+    this.#histogram("kraken_batch_rows", "Readings per insert.", batchRows);
     this.#histogram(
       "kraken_batch_duration_seconds",
-      "Time that the database took for an insert.",
+      "Duration of an insert.",
       batchDurations,
     );
   }
 
+  /** The content type of the text format, with its version. */
   get contentType(): string {
     return this.#registry.contentType;
   }
 
-  /** All metrics as they are now. */
+  /** All metrics with their current values. */
   async text(): Promise<string> {
-    // A label that comes later would make another time series of each sensor.
+    // A label that appears later would start another time series of each sensor.
     await this.#monitor.untilLabelled();
     this.#summary = this.#monitor.summary();
     return await this.#registry.metrics();
   }
 
-  /** Ends what runs in the background. */
+  /** Stops the timer that measures delays. */
   stop(): void {
     this.#lag.stop();
   }
@@ -65,18 +66,18 @@ export class Metrics {
     const counts = (): Summary["counts"] => this.#summary.counts;
     this.#counter(
       "kraken_messages_received_total",
-      "Messages that the broker has handed over.",
+      "Messages received from the broker.",
       () => counts().received,
     );
     this.#counter(
       "kraken_messages_redelivered_total",
-      "Messages that it has handed over again while they were in hand.",
+      "Messages that the broker delivered again while they were in flight.",
       () => counts().redelivered,
     );
     const registers = [this.#registry];
     new prometheus.Counter({
       name: "kraken_messages_total",
-      help: "Messages that have their outcome.",
+      help: "Messages by outcome.",
       labelNames: ["outcome"],
       registers,
       collect(): void {
@@ -86,12 +87,12 @@ export class Metrics {
     });
     this.#counter(
       "kraken_broker_reconnects_total",
-      "How many times the connection to the broker was lost and made again.",
+      "Number of reconnections to the broker.",
       () => this.#summary.broker.reconnects,
     );
     this.#counter(
       "kraken_database_reconnects_total",
-      "How many times the database was away and back.",
+      "Number of recovered outages of the database.",
       () => this.#summary.database.reconnects,
     );
   }
@@ -100,17 +101,17 @@ export class Metrics {
     const connected = ({ connected }: ConnectionStatus): number => connected ? 1 : 0;
     this.#gauge(
       "kraken_broker_connected",
-      "1 while the connection to the broker works, else 0.",
+      "1 if the connection to the broker works, else 0.",
       () => connected(this.#summary.broker),
     );
     this.#gauge(
       "kraken_database_connected",
-      "1 while the database takes readings, else 0.",
+      "1 if the database accepts readings, else 0.",
       () => connected(this.#summary.database),
     );
     this.#gauge(
       "kraken_healthy",
-      "0 where something stands still in the logger itself, else 1.",
+      "0 if the logger itself is stuck, else 1.",
       () => this.#summary.problem === null ? 1 : 0,
     );
     this.#gauge(
@@ -120,28 +121,28 @@ export class Metrics {
     );
     this.#gauge(
       "kraken_waiting_messages_max",
-      "Messages that a broker hands over before the first of them is acknowledged.",
+      "Maximum number of unacknowledged messages (MQTT receive maximum).",
       () => RECEIVE_MAXIMUM,
     );
     this.#gauge(
       "kraken_oldest_waiting_seconds",
-      "Age of the oldest message that waits, in memory or on disk; 0 where none does.",
+      "Age of the oldest waiting message, in memory or on disk; 0 if none waits.",
       () => (this.#summary.oldestWaitingMs ?? 0) / 1000,
     );
     if (this.#summary.spool === null) return;
     this.#gauge(
       "kraken_spool_messages",
-      "Messages on disk that are not in the database yet.",
+      "Messages on disk that are not stored yet.",
       () => this.#summary.spool?.messages ?? 0,
     );
     this.#gauge(
       "kraken_spool_bytes",
-      "Bytes of the spool in use.",
+      "Size of the spool in use.",
       () => this.#summary.spool?.bytes ?? 0,
     );
     this.#gauge(
       "kraken_spool_max_bytes",
-      "Bytes that the spool may use.",
+      "Maximum size of the spool.",
       () => this.#summary.spool?.maxBytes ?? 0,
     );
   }
@@ -150,57 +151,58 @@ export class Metrics {
     const { activity } = this.#monitor;
     this.#gauge(
       "kraken_sensors",
-      "Sensors that have published since the start, the first 5000.",
+      "Sensors that have published since the start, at most 5000.",
       () => activity.size,
     );
     const registers = [this.#registry];
     new prometheus.Gauge({
       name: "kraken_sensor_last_seen_timestamp_seconds",
-      help: `When the last reading of a sensor was stored; the first ${MAX_SENSORS} sensors.`,
+      help:
+        `Time when the last reading of a sensor was stored, for at most ${MAX_SENSOR_SERIES} sensors.`,
       labelNames: ["uuid", "sid", "label"],
       registers,
       collect(): void {
         this.reset();
         const stored = activity.list().filter(({ state }) => state === "stored");
-        for (const { uuid, sid, label, seenMs } of stored.slice(0, MAX_SENSORS)) {
+        for (const { uuid, sid, label, seenMs } of stored.slice(0, MAX_SENSOR_SERIES)) {
           this.set({ uuid, sid, label: label ?? "" }, (seenMs ?? 0) / 1000);
         }
       },
     });
     this.#gauge(
       "kraken_sensors_left_out",
-      "Stored sensors of which there is no last reading above, because there are too many.",
-      () => Math.max(0, activity.storedCount - MAX_SENSORS),
+      "Sensors without a series of kraken_sensor_last_seen_timestamp_seconds, because of its limit.",
+      () => Math.max(0, activity.storedCount - MAX_SENSOR_SERIES),
     );
   }
 
-  /** What the library tells of the process is read from files that Deno does not let it read. */
+  /** The library's own metrics of the process need files that Deno does not allow to read. */
   #registerProcess(): void {
     this.#gauge("kraken_build_info", "The version of the logger.", () => 1, {
       version: this.#summary.version,
     });
     this.#gauge(
       "process_start_time_seconds",
-      "When the program was started, since 1970.",
+      "Start time of the process since the Unix epoch.",
       () => this.#summary.startedMs / 1000,
     );
     this.#gauge(
       "process_resident_memory_bytes",
-      "Memory that the program takes.",
+      "Resident memory size.",
       () => Deno.memoryUsage().rss,
     );
     this.#gauge(
       "process_heap_bytes",
-      "Memory that its objects take.",
+      "Used heap of the JavaScript engine.",
       () => Deno.memoryUsage().heapUsed,
     );
-    this.#counter("process_cpu_seconds_total", "Processor time that it has taken.", () => {
+    this.#counter("process_cpu_seconds_total", "User and system CPU time.", () => {
       const { user, system } = process.cpuUsage();
       return (user + system) / 1e6;
     });
     this.#gauge(
       "kraken_event_loop_lag_seconds",
-      "The longest delay of a timer in this minute and the one before.",
+      "Maximum delay of a timer in the current and the previous minute.",
       () => this.#lag.longestMs / 1000,
     );
   }
@@ -229,7 +231,7 @@ export class Metrics {
     });
   }
 
-  /** As the library's own, which can only be told of one value at a time. */
+  /** Replaces the library's own histogram, which observes only one value at a time. */
   #histogram(name: string, help: string, histogram: Histogram): void {
     const metric = {
       name,
@@ -256,17 +258,17 @@ export class Metrics {
 }
 
 /**
- * Measures how late timers are: how long something else has kept the program busy. Reading takes
- * nothing away, so that several may read.
+ * Measures the delay of a timer, which shows how long other work blocked the event loop. Reading the
+ * maximum does not reset it, so several clients may read it.
  */
 class LagMeter {
   #longestMs = 0;
   #longestBeforeMs = 0;
   #lastMs = performance.now();
   #minuteMs = this.#lastMs;
-  readonly #timer = setInterval(() => this.#look(performance.now()), LAG_MS);
+  readonly #timer = setInterval(() => this.#tick(performance.now()), LAG_MS);
 
-  /** The longest delay, in ms, since one to two minutes. */
+  /** The longest delay of the last one to two minutes, in ms. */
   get longestMs(): number {
     return Math.max(this.#longestMs, this.#longestBeforeMs);
   }
@@ -275,7 +277,7 @@ class LagMeter {
     clearInterval(this.#timer);
   }
 
-  #look(nowMs: number): void {
+  #tick(nowMs: number): void {
     if (nowMs - this.#minuteMs >= 60_000) {
       this.#longestBeforeMs = this.#longestMs;
       this.#longestMs = 0;

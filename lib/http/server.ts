@@ -1,6 +1,6 @@
 /**
- * The HTTP server: health and readiness for whoever supervises the logger, metrics, status, and the
- * status page. It only tells; nothing can be changed through it.
+ * The HTTP server: health and readiness for a supervisor, metrics, status API and status page. It is
+ * read-only: nothing can be changed through it.
  */
 
 import { isIP } from "node:net";
@@ -15,22 +15,22 @@ import type { Monitor, Viewer } from "../monitoring/monitor.ts";
 import type { Update } from "../monitoring/status.ts";
 import { STATUS_PAGE } from "./status_page.ts";
 
-/** Viewers of the page at the same time. */
+/** Maximum number of concurrent event streams. */
 const MAX_VIEWERS = 50;
 
-/** A viewer who has so much still to read, beside what it begins with, is left behind. */
+/** A viewer with more unread bytes, beyond the initial events, is disconnected. */
 const MAX_UNREAD_BYTES = 4 * 2 ** 20;
 
-/** What ends the events of such a viewer. */
-const LEFT_BEHIND = new Error("the viewer does not keep up");
+/** The error that ends the stream of such a viewer. */
+const TOO_SLOW = new Error("the viewer does not keep up");
 
-/** Sensors in an event, so that over a slow line, too, every few seconds one arrives. */
+/** Sensors per event. A small event arrives often enough over a slow line not to look like a stall. */
 const SENSORS_PER_EVENT = 100;
 
-/** Time for answers under way when the logger ends. */
+/** Time that answers in progress have to finish when the logger stops. */
 const STOP_TIMEOUT_MS = 1_000;
 
-/** Nothing but what the logger itself serves may be loaded; nobody may put it into a frame. */
+/** The page may load only what the logger itself serves, and must not be embedded in a frame. */
 const HEADERS = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' " +
@@ -40,33 +40,33 @@ const HEADERS = {
   "x-content-type-options": "nosniff",
 };
 
-/** The server cannot be started; the message says why. */
+/** The server cannot listen. The message is the reason, without a full stop. */
 export class HttpError extends Error {
   override readonly name = "HttpError";
 }
 
-/** What the server tells. */
+/** What the server serves. */
 export interface HttpSources {
   readonly monitor: Pick<Monitor, "summary" | "status" | "addViewer" | "removeViewer">;
   readonly metrics: Pick<Metrics, "text" | "contentType">;
 }
 
-/** Serves from its construction until `stop`. */
+/** Serves from its construction until `stop`, which the owner awaits. */
 export class HttpServer {
   readonly #host: string;
   readonly #monitor: HttpSources["monitor"];
   readonly #metrics: HttpSources["metrics"];
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
-  /** Until their connections end, which may be some time after they have been told to. */
+  /** Open streams. Each stays until its connection has ended, which may be some time after `close`. */
   readonly #streams = new Set<EventStream>();
   readonly #answers = new Set<Promise<void>>();
   readonly #failures = new FloodGuard("failures to answer an HTTP request");
   readonly #abort = new AbortController();
 
   /**
-   * Listens.
+   * Starts to listen.
    *
-   * @throws {HttpError} when the address is in use, or not one of this host.
+   * @throws {HttpError} when the address is in use, is not one of this host, or needs privileges.
    */
   constructor(config: HttpConfig, { monitor, metrics }: HttpSources) {
     this.#monitor = monitor;
@@ -80,10 +80,17 @@ export class HttpServer {
           port,
           signal: this.#abort.signal,
           onListen: () =>
-            log.info(`Status page at http://${describeEndpoint(config).slice(1, -1)}/`),
+            log.info(
+              `Serving the status page at http://${
+                describeEndpoint(config).slice(1, -1)
+              }/ and the ` +
+                "metrics at /metrics.",
+            ),
           onError: (error) => {
-            if (error !== LEFT_BEHIND) {
-              this.#failures.warning(() => `Answering an HTTP request: ${describeError(error)}.`);
+            if (error !== TOO_SLOW) {
+              this.#failures.warning(() =>
+                `Cannot answer an HTTP request: ${describeError(error)}.`
+              );
             }
             return text("internal error\n", 500);
           },
@@ -95,22 +102,23 @@ export class HttpServer {
     }
   }
 
-  /** Ends the connections. Somebody who does not read an answer does not keep it from ending. */
+  /** Closes all connections, at the latest after a timeout, so that a client that does not read cannot
+   * delay the exit. */
   async stop(): Promise<void> {
     for (const stream of this.#streams) stream.close();
-    const over = new AbortController();
-    await Promise.race([Promise.all(this.#answers), sleep(STOP_TIMEOUT_MS, over.signal)]);
-    over.abort();
-    // Not after `shutdown`, which then would end the whole program.
+    const finished = new AbortController();
+    await Promise.race([Promise.all(this.#answers), sleep(STOP_TIMEOUT_MS, finished.signal)]);
+    finished.abort();
+    // Without `shutdown` before it: aborting after that would terminate the whole program.
     this.#abort.abort();
     await this.#server.finished;
     this.#failures.flush();
   }
 
-  /** Resolves when all of an answer is on its way, or nobody is there to read it. */
+  /** Resolves when an answer was sent completely, or its client is gone. */
   #track(completed: Promise<void>): Promise<void> {
     const ended = completed.catch(() => {
-      // Whoever has asked is gone, which is no concern of ours.
+      // Swallowed: the client disconnected, which is no failure of the server.
     }).finally(() => this.#answers.delete(ended));
     this.#answers.add(ended);
     return ended;
@@ -119,7 +127,7 @@ export class HttpServer {
   async #answer(request: Request, ended: Promise<void>): Promise<Response> {
     const response = request.method === "GET" || request.method === "HEAD"
       ? await this.#route(request, ended)
-      : text("only GET\n", 405, { allow: "GET, HEAD" });
+      : text("only GET and HEAD are allowed\n", 405, { allow: "GET, HEAD" });
     for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
     return response;
   }
@@ -127,10 +135,10 @@ export class HttpServer {
   async #route({ url, method }: Request, ended: Promise<void>): Promise<Response> {
     const { hostname, pathname } = URL.parse(url) ?? {};
     if (hostname === undefined || pathname === undefined) {
-      return text("the header Host is not a host\n", 400);
+      return text("the Host header is malformed\n", 400);
     }
     if (!this.#isAddressedBy(hostname)) {
-      return text(`this logger is at localhost, not at '${hostname}'\n`, 403);
+      return text(`this logger answers requests for localhost, not for '${hostname}'\n`, 403);
     }
     switch (pathname) {
       case "/healthz": {
@@ -158,8 +166,9 @@ export class HttpServer {
   }
 
   /**
-   * Where only this host may look, a page of somebody else's must not do so through the browser of
-   * its user, by a name of its own that it has led here (DNS rebinding).
+   * Prevents DNS rebinding: on a loopback address, only requests for localhost or an IP address are
+   * answered. Otherwise a foreign web page could read the logger through the browser of a local user,
+   * by a name of its own that resolves to this host.
    */
   #isAddressedBy(hostname: string): boolean {
     const address = this.#server.addr.hostname;
@@ -179,7 +188,7 @@ export class HttpServer {
   }
 }
 
-/** The events of one viewer (HTML standard, section "Server-sent events"). */
+/** The event stream of one viewer (HTML standard, section "Server-sent events"). */
 class EventStream {
   readonly body: ReadableStream<Uint8Array<ArrayBuffer>>;
   readonly #monitor: HttpSources["monitor"];
@@ -190,21 +199,22 @@ class EventStream {
     this.#monitor = monitor;
     const { sensors, ...status } = monitor.addViewer(this.#send);
     const entries = sensors.map((sensor, index) => ({ index, ...sensor }));
-    const beginning = [encodeEvent("status", { ...status, sensors: [] })];
+    const initial = [encodeEvent("status", { ...status, sensors: [] })];
     for (let first = 0; first < entries.length; first += SENSORS_PER_EVENT) {
-      const some = entries.slice(first, first + SENSORS_PER_EVENT);
-      beginning.push(encodeEvent("sensors", some));
+      const chunk = entries.slice(first, first + SENSORS_PER_EVENT);
+      initial.push(encodeEvent("sensors", chunk));
     }
-    const bytes = beginning.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const bytes = initial.reduce((sum, { byteLength }) => sum + byteLength, 0);
     this.body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
-        for (const event of beginning) controller.enqueue(event);
+        for (const event of initial) controller.enqueue(event);
       },
       cancel: () => this.#end(),
     }, { highWaterMark: bytes + MAX_UNREAD_BYTES, size: (chunk) => chunk.byteLength });
   }
 
+  /** Ends the stream after the events that are queued. */
   close(): void {
     if (!this.#isOpen) return;
     this.#end();
@@ -217,8 +227,8 @@ class EventStream {
       return;
     }
     this.#end();
-    // Unlike `close`, this keeps nothing for a viewer who may never read it.
-    this.#controller.error(LEFT_BEHIND);
+    // Unlike `close`, this discards the queued events, which the viewer may never read.
+    this.#controller.error(TOO_SLOW);
   };
 
   #end(): void {
@@ -233,7 +243,7 @@ function encodeEvent(name: string, data: unknown): Uint8Array<ArrayBuffer> {
   return encoder.encode(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`);
 }
 
-/** Updates are the same for all viewers, and so are encoded once. */
+/** All viewers get the same updates, so each is encoded once. */
 const encodedUpdates = new WeakMap<Update, Uint8Array<ArrayBuffer>>();
 
 function encodeUpdate(update: Update): Uint8Array<ArrayBuffer> {
@@ -243,7 +253,7 @@ function encodeUpdate(update: Update): Uint8Array<ArrayBuffer> {
 }
 
 function events(body: ReadableStream<Uint8Array<ArrayBuffer>> | null): Response {
-  // nginx would keep back what it takes for an ordinary answer.
+  // nginx would buffer an ordinary answer.
   const headers = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
   return new Response(body, { headers });
 }
@@ -256,8 +266,10 @@ function text(body: string, status = 200, headers: Record<string, string> = {}):
 }
 
 function describeListenError(error: unknown): string {
-  if (error instanceof Deno.errors.AddrInUse) return "another program uses this port";
-  if (error instanceof Deno.errors.AddrNotAvailable) return "this host has no such address";
-  if (error instanceof Deno.errors.PermissionDenied) return "ports below 1024 are for root";
+  if (error instanceof Deno.errors.AddrInUse) return "the port is in use by another program";
+  if (error instanceof Deno.errors.AddrNotAvailable) {
+    return "the address does not belong to this host";
+  }
+  if (error instanceof Deno.errors.PermissionDenied) return "ports below 1024 require privileges";
   return describeError(error);
 }

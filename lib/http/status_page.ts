@@ -1,4 +1,4 @@
-/** The files of the status page, as parts of the program: nothing is read while it runs. */
+/** The files of the status page, embedded in the program: none is read at run time. */
 
 import html from "./status_page/index.html" with { type: "text" };
 import style from "./status_page/style.css" with { type: "text" };
@@ -14,7 +14,7 @@ const HTML = "text/html; charset=utf-8";
 const CSS = "text/css; charset=utf-8";
 const SCRIPT = "text/javascript; charset=utf-8";
 
-/** The files, by the path of their address. */
+/** Content type and text of each file, by URL path. */
 export const STATUS_PAGE: ReadonlyMap<string, { readonly type: string; readonly text: string }> =
   new Map([
     ["/", { type: HTML, text: html }],

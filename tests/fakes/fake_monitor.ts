@@ -1,4 +1,4 @@
-/** An HTTP server whose monitor tells what a test makes up. */
+/** An HTTP server whose monitor returns a status that a test makes up. */
 import { HttpServer } from "../../lib/http/server.ts";
 import type { Viewer } from "../../lib/monitoring/monitor.ts";
 import type { Sample, SensorStatus, Status } from "../../lib/monitoring/status.ts";
@@ -6,17 +6,17 @@ import { captureLog } from "../support/captured_log.ts";
 import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { makeSensors } from "../support/readings.ts";
 
-/** A server and who looks. Whoever made it disposes it. */
+/** A server and its viewers. The test disposes it. */
 export interface Served extends AsyncDisposable {
   readonly port: number;
   readonly url: string;
-  /** What is told; to be replaced by what is to be told from then on. */
+  /** The current status; the test may replace it. */
   status: Status;
-  /** Those who are told of updates. */
+  /** The current viewers. */
   readonly viewers: Set<Viewer>;
-  /** Tells them of what `status` is now, as if a second had passed. */
+  /** Sends `status` to the viewers as an update, as if a second had passed. */
   update(): void;
-  /** What the log has. */
+  /** The lines of the log. */
   readonly lines: readonly string[];
 }
 
@@ -55,7 +55,7 @@ export function serve(
   return served;
 }
 
-/** The state of a logger that is well, but for what is given. */
+/** The status of a healthy logger, with the given changes. */
 export function makeStatus(changes: Partial<Status> = {}): Status {
   const nowMs = Date.now();
   const connection = { connected: true, text: "connected", sinceMs: nowMs, reconnects: 0 };
@@ -77,7 +77,7 @@ function makeSample(timeMs: number): Sample {
   return { timeMs, ...flow, waiting: 1, spooled: 0 };
 }
 
-/** Sensors that have published just now, but for what is given. */
+/** Sensors that have published just now, with the given changes. */
 export function makeSensorStatuses(
   count: number,
   changes: (index: number) => Partial<SensorStatus> = () => ({}),

@@ -64,7 +64,7 @@ Deno.test("demo tells in its first lines where its status page is, and has somet
     demo.stdoutLines.slice(0, 6).some((text) => text === line),
     demo.stdoutLines.join("\n"),
   );
-  await demo.waitForLine("INFO     Status page at ");
+  await demo.waitForLine("INFO     Serving the status page at ");
   assert.match(await (await fetch(address)).text(), /<title>Kraken logger/);
   const stored = await waitUntil(async () => {
     const response = await fetch(`${address}api/status`);

@@ -1,4 +1,4 @@
-/** What the logger tells of itself over HTTP, while real services come and go. */
+/** The HTTP interface of the logger, with real services that fail and recover. */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
 import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
@@ -18,7 +18,7 @@ import {
 
 const postgres = usePostgres();
 
-Deno.test("metrics and status tell what became of each message", async () => {
+Deno.test("metrics and status count each message by its outcome", async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
   const disabled = { uuid: crypto.randomUUID(), sid: 1 };
@@ -101,13 +101,13 @@ Deno.test("metrics and status tell what became of each message", async () => {
   assert.ok((metrics.get("process_resident_memory_bytes") ?? 0) > 2e7);
   assert.ok((metrics.get("process_cpu_seconds_total") ?? 0) > 0);
   assert.ok((metrics.get("kraken_event_loop_lag_seconds") ?? -1) >= 0);
-  // Every reading that was in an insert with one that was new.
+  // Every reading of an insert that stored at least one row.
   assert.ok((metrics.get("kraken_reading_latency_seconds_count") ?? 0) >= 101);
   assert.equal(
     metrics.get("kraken_reading_latency_seconds_bucket +Inf"),
     metrics.get("kraken_reading_latency_seconds_count"),
   );
-  // Every reading that was in an insert, whatever became of it.
+  // Every reading of an insert, stored or not.
   assert.equal(metrics.get("kraken_batch_rows_sum"), 101 + 10 + 4 + 3);
   assert.ok((metrics.get("kraken_batch_duration_seconds_sum") ?? 0) > 0);
   const seen = [...metrics].filter(([name]) => name.startsWith("kraken_sensor_last_seen"));
@@ -130,7 +130,7 @@ function namesIn(value: unknown): string[] {
   return [...names, ...Object.values(value).flatMap(namesIn)];
 }
 
-Deno.test("readiness follows broker and database, health does not", async () => {
+Deno.test("readiness depends on broker and database, health does not", async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
@@ -148,7 +148,7 @@ Deno.test("readiness follows broker and database, health does not", async () => 
   await waitForReadiness(200, "both connections");
   await postgres.server.stop();
   await publishReadings(broker, makeReadings({ count: 5 }));
-  await waitForReadiness(503, "the database to be away");
+  await waitForReadiness(503, "the database to be unavailable");
   const status = await waitUntil(async () => {
     const now = await getStatus(address);
     return now.counts.spooled === 5 ? now : null;
@@ -163,7 +163,7 @@ Deno.test("readiness follows broker and database, health does not", async () => 
   await postgres.server.start();
   await waitForReadiness(200, "the database to be back");
   await broker.stop();
-  await waitForReadiness(503, "the broker to be away");
+  await waitForReadiness(503, "the broker to be unavailable");
   await broker.start();
   await waitForReadiness(200, "the broker to be back");
   const after = await getStatus(address);
@@ -172,7 +172,7 @@ Deno.test("readiness follows broker and database, health does not", async () => 
   await stopCleanly(logger);
 });
 
-Deno.test("the HTTP server only tells, and protects the page that it serves", async () => {
+Deno.test("the HTTP server is read-only, and protects its page by headers", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
@@ -194,13 +194,13 @@ Deno.test("the HTTP server only tells, and protects the page that it serves", as
   await stopCleanly(logger);
 });
 
-Deno.test("healthcheck says how the logger at HTTP_PORT is, and whether there is one", async () => {
+Deno.test("healthcheck reports the health of the logger on HTTP_PORT, or that there is none", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   const env = withHttp(loggerEnv({ database, broker }, { HTTP_HOST: "0.0.0.0" }));
   {
     await using logger = startLogger(env);
-    await logger.waitForLine("Status page at");
+    await logger.waitForLine("status page at");
     const { code, stdout } = await runLogger(["healthcheck"], env);
     assert.deepEqual([code, stdout], [0, "ok\n"]);
     await stopCleanly(logger);
@@ -213,33 +213,33 @@ Deno.test("healthcheck says how the logger at HTTP_PORT is, and whether there is
   );
   const unset = await runLogger(["healthcheck"], {});
   assert.equal(unset.code, 78);
-  assert.match(unset.stderr, /^HTTP_PORT: must be set: it is where the logger is asked$/m);
+  assert.match(unset.stderr, /^HTTP_PORT: must be set to the port of the running logger$/m);
 });
 
-Deno.test("run refuses to start where its HTTP address cannot be used", async () => {
+Deno.test("run does not start if its HTTP address cannot be used", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const env = loggerEnv({ database, broker });
   const cases = [
-    [{ HTTP_PORT: String(listener.addr.port) }, "another program uses this port"],
-    [{ HTTP_PORT: "18080", HTTP_HOST: "192.0.2.1" }, "this host has no such address"],
+    [{ HTTP_PORT: String(listener.addr.port) }, "the port is in use by another program"],
+    [{ HTTP_PORT: "18080", HTTP_HOST: "192.0.2.1" }, "the address does not belong to this host"],
   ] as const;
   for (const [http, reason] of cases) {
     await using logger = startLogger({ ...env, ...http });
     assert.equal((await logger.exited).code, 1);
     const [line = ""] = linesOf(logger, "CRITICAL");
-    assert.match(line, /^Cannot listen at '.*' \(HTTP_HOST, HTTP_PORT\): /);
+    assert.match(line, /^Cannot listen on '.*' \(HTTP_HOST, HTTP_PORT\): /);
     assert.ok(line.includes(reason), line);
   }
 });
 
-Deno.test("the first metrics have the labels, and every sensor that is enabled is listed", async () => {
+Deno.test("the first metrics have labels, and every enabled sensor is listed", async () => {
   const database = await postgres.createDatabase();
   const [publishing, ...others] = SENSORS.map((sensor, index) => ({
     ...sensor,
     label: `Sensor ${index}`,
-    // The last one is not enabled, and does not publish either.
+    // The last sensor is not enabled, and does not publish.
     enabled: index < SENSORS.length - 1,
   }));
   assert.ok(publishing);
@@ -250,7 +250,7 @@ Deno.test("the first metrics have the labels, and every sensor that is enabled i
   await logger.waitForLine("Connected to MQTT broker");
   await publishReadings(broker, makeReadings({ count: 3, sensors: [publishing] }));
   await waitForRows(database, 3);
-  // Nobody has asked for anything before.
+  // These are the first requests.
   const { uuid, sid, label } = publishing;
   const series = "kraken_sensor_last_seen_timestamp_seconds";
   const metrics = [...(await getMetrics(address)).keys()];
@@ -265,19 +265,19 @@ Deno.test("the first metrics have the labels, and every sensor that is enabled i
   await stopCleanly(logger);
 });
 
-Deno.test("whoever reads the metrics leaves the longest delay to others who read them", async () => {
+Deno.test("reading the metrics does not reset the longest delay", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
   const address = await addressOf(logger);
   await logger.waitForLine("Connected to MQTT broker");
   logger.signal("SIGSTOP");
-  // How long it stands still is the fault itself.
+  // The duration of the suspension is the fault itself.
   await delay(1_000);
   logger.signal("SIGCONT");
   const readLag = async (): Promise<number> =>
     (await getMetrics(address)).get("kraken_event_loop_lag_seconds") ?? 0;
-  await waitUntil(async () => await readLag() > 0.5, { what: "the delay to be seen" });
-  assert.ok(await readLag() > 0.5, "it was told of once");
+  await waitUntil(async () => await readLag() > 0.5, { what: "the delay in the metrics" });
+  assert.ok(await readLag() > 0.5, "the delay was reported only once");
   await stopCleanly(logger);
 });

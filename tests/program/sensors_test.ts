@@ -19,7 +19,7 @@ import {
 const postgres = usePostgres();
 
 for (const state of ["registered", "enabled"] as const) {
-  Deno.test(`a sensor that is not ${state} is logged once with the SQL that mends it, which works at once`, async () => {
+  Deno.test(`a sensor that is not ${state} is logged once with the SQL that fixes it, which takes effect at once`, async () => {
     const database = await postgres.createDatabase();
     const sensor = { uuid: crypto.randomUUID(), sid: 7 };
     if (state === "enabled") await database.registerSensors([{ ...sensor, enabled: false }]);

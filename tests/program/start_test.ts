@@ -1,4 +1,4 @@
-/** The commands that the README prints for a real installation, run as they are printed. */
+/** The commands of the README for a real installation, run as printed. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { RUN_FLAGS } from "../../deploy/run_flags.ts";
@@ -21,7 +21,7 @@ import {
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const README = Deno.readTextFileSync(`${ROOT}/README.md`);
 
-/** The commands of a section, in their order, one text for each block. */
+/** The shell blocks of a section, in their order. */
 function readBlocks(section: string): string[] {
   const start = README.indexOf(`\n## ${section}\n`);
   const text = README.slice(start, README.indexOf("\n## ", start + 1));
@@ -33,7 +33,7 @@ function writeProgram(path: string, script: string): void {
   Deno.writeTextFileSync(path, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
 }
 
-Deno.test("the commands under 'Start' make an installation that stores readings", {
+Deno.test("the commands under 'Start' set up an installation that stores readings", {
   ignore: withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true"),
 }, async () => {
   using directory = withTemporaryDirectory();
@@ -41,7 +41,7 @@ Deno.test("the commands under 'Start' make an installation that stores readings"
   await using postgres = await startPostgres();
   await using broker = await startTellingMosquitto();
   const owner = postgres.superuser("sensors");
-  // The ports are those of the test. Who may become `postgres` is that user for psql.
+  // The ports are those of the test, and `sudo -u postgres` runs psql as the superuser.
   const ports: LoggerEnv = {
     DATABASE_PORT: String(owner.port),
     MQTT_PORT: String(broker.port),

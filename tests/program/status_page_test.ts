@@ -1,4 +1,4 @@
-/** The status page in a browser: what it shows, and that it goes on showing it. */
+/** The status page in a browser: what it shows, during outages and restarts too. */
 import assert from "node:assert/strict";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import {
@@ -51,7 +51,7 @@ async function setScene(): Promise<Scene> {
   };
 }
 
-/** Keeps in `news` what is read out to those who do not see the page. */
+/** Collects in `news` the texts for screen readers. */
 const COUNT_NEWS = `
   globalThis.news = [];
   new MutationObserver(() => news.push(document.querySelector("[role=status]").textContent))
@@ -60,7 +60,7 @@ const COUNT_NEWS = `
 const LABELS = ["Oven", "Cryostat", "Laser", "Vacuum"];
 
 Deno.test(
-  "the status page shows values, sorts, filters, and marks what is stale",
+  "the status page shows values, sorts, filters, and marks stale sensors",
   { ignore },
   async () => {
     await using scene = await setScene();
@@ -72,12 +72,12 @@ Deno.test(
     await database.registerSensors(sensors as { uuid: string; sid: number; label: string }[]);
     const unknown = { uuid: crypto.randomUUID(), sid: 3 };
     await using logger = startLogger(env);
-    await logger.waitForLine("Status page at");
+    await logger.waitForLine("status page at");
     await logger.waitForLine("Connected to database");
     await logger.waitForLine("Connected to MQTT broker");
     await using tab = await browser.openTab(url);
     const { page } = tab;
-    await waitForText(page, "#verdict", /^Both connections work, nothing waits\.$/);
+    await waitForText(page, "#verdict", /^Both connections work, no message is waiting\.$/);
     await waitForText(page, "#sensor-counts", /^10, 10 silent since the start$/);
     assert.deepEqual((await row(page, "Oven")).slice(0, 2), ["–", "–"]);
     await expectAccessible(page);
@@ -87,7 +87,7 @@ Deno.test(
       qos: 1,
       rate: 40,
       message: (index) => {
-        // The last sensor falls silent after a while.
+        // The last sensor stops publishing after a while.
         const sensor = sensors[index % (index < 200 ? 4 : 3)] as typeof SENSORS[0];
         const payload = JSON.stringify({
           ...{ timestamp: Date.now() / 1000, uuid: sensor?.uuid, sid: sensor?.sid, unit: "°C" },
@@ -157,14 +157,14 @@ Deno.test(
   },
 );
 
-Deno.test("the status page says what is away, and finds the logger again after its restart", {
+Deno.test("the status page reports outages, and reconnects after a restart of the logger", {
   ignore,
 }, async () => {
   await using scene = await setScene();
   const { broker, env, url } = scene;
   await using tab = await (async () => {
     await using logger = startLogger(env);
-    await logger.waitForLine("Status page at");
+    await logger.waitForLine("status page at");
     await logger.waitForLine("Connected to database");
     await logger.waitForLine("Connected to MQTT broker");
     const tab = await browser.openTab(url);
@@ -176,7 +176,7 @@ Deno.test("the status page says what is away, and finds the logger again after i
     await waitForText(
       page,
       "#verdict",
-      /^The database has been away for .*\. 5 messages wait; noth/,
+      /^The database has been unavailable for .*\. 5 messages are waiting; noth/,
     );
     await waitForText(page, "#spool .state", /^5 messages, the oldest for /);
     assert.match(await text(page, "#database .state"), /^Not connected for/);
@@ -184,19 +184,23 @@ Deno.test("the status page says what is away, and finds the logger again after i
     await waitUntil(async () => !(await text(page, "#verdict")).includes(String(first)), {
       what: "the time to go on",
     });
-    // The seconds are to be seen, and not to be read out.
-    assert.deepEqual(await page.evaluate("news"), ["The database is away."]);
+    // The seconds are shown, but not in the text for screen readers.
+    assert.deepEqual(await page.evaluate("news"), ["The database is unavailable."]);
     await takePictures(page, "status_database_away");
     await postgres.server.start();
     await waitForText(page, "#verdict", /^Both connections work/);
-    await waitForText(page, "#database .detail", /1× connected again/);
+    await waitForText(page, "#database .detail", /, reconnected 1×$/);
     await broker.stop();
-    await waitForText(page, "#verdict", /^No connection to the broker for .*: nothing comes in/);
+    await waitForText(
+      page,
+      "#verdict",
+      /^No connection to the broker for .*\. No messages are received\.$/,
+    );
     await broker.start();
     await waitForText(page, "#verdict", /^Both connections work/);
     assert.deepEqual(tab.complaints, []);
     await logger.kill();
-    await waitForText(page, "#verdict", /^No connection to the logger\. Trying again …$/);
+    await waitForText(page, "#verdict", /^No connection to the logger\. Retrying …$/);
     return tab;
   })();
   const { page } = tab;
@@ -205,7 +209,7 @@ Deno.test("the status page says what is away, and finds the logger again after i
   await waitForText(page, "#verdict", /^Both connections work/);
   await publishReadings(broker, makeReadings({ count: 3, startTimeUs: 5_000_000n }));
   await waitForText(page, "#about", / 3 stored/);
-  // What the browser says of the time without a logger is that nothing answered.
+  // While the logger was down, the browser reports failed requests.
   const others = tab.complaints.filter((complaint) => !/ERR_|Failed to load/.test(complaint));
   assert.deepEqual(others, []);
   await stopCleanly(logger);

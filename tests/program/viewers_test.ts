@@ -1,4 +1,4 @@
-/** Those who look at the logger over HTTP, one beside the other, until it ends. */
+/** Several viewers of the event stream at the same time, until the logger stops. */
 import assert from "node:assert/strict";
 import type { Status, Update } from "../../lib/monitoring/status.ts";
 import { startBroker } from "../support/broker.ts";
@@ -13,7 +13,7 @@ import { addressOf, getStatus, getText, statusCode, withHttp } from "../support/
 
 const postgres = usePostgres();
 
-Deno.test("every viewer is told of every change until the logger ends", async () => {
+Deno.test("every viewer gets every change until the logger stops", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -22,7 +22,7 @@ Deno.test("every viewer is told of every change until the logger ends", async ()
   await logger.waitForLine("Connected to database");
   await using viewer = await EventReader.open(`${address}/api/events`);
   const status = await viewer.next("status") as Status;
-  // Those that are enabled come later: the database is asked for them only now.
+  // The enabled sensors follow later: they are read from the database only now.
   assert.deepEqual(status.sensors, []);
   const [sensor] = SENSORS;
   assert.ok(sensor);
@@ -60,7 +60,7 @@ Deno.test("every viewer is told of every change until the logger ends", async ()
   }, /the stream has ended/);
 });
 
-Deno.test("viewers beyond the fiftieth are refused, and places become free again", async () => {
+Deno.test("more than fifty viewers are refused, until one disconnects", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
@@ -87,7 +87,7 @@ Deno.test("viewers beyond the fiftieth are refused, and places become free again
   await stopCleanly(logger);
 });
 
-Deno.test("whoever else looks does not change what a viewer sees", async () => {
+Deno.test("other clients do not change what a viewer receives", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
@@ -119,8 +119,8 @@ Deno.test("whoever else looks does not change what a viewer sees", async () => {
     }
     times.push((await update).sample.timeMs);
   }
-  assert.ok(others >= 4, `${others} others have looked`);
-  assert.deepEqual(times, [...new Set(times)].sort((a, b) => a - b), "a second was told of twice");
+  assert.ok(others >= 4, `${others} other requests`);
+  assert.deepEqual(times, [...new Set(times)].sort((a, b) => a - b), "a second was reported twice");
   const status = await getStatus(address);
   const { recent = [] } = status.sensors.find(({ uuid }) => uuid === sensor.uuid) ?? {};
   assert.ok(recent.length > 2);
@@ -129,7 +129,7 @@ Deno.test("whoever else looks does not change what a viewer sees", async () => {
   await stopCleanly(logger);
 });
 
-Deno.test("somebody who does not read keeps the logger neither from ending nor from doing so cleanly", async () => {
+Deno.test("a client that does not read does not prevent a clean exit", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
@@ -142,7 +142,7 @@ Deno.test("somebody who does not read keeps the logger neither from ending nor f
     await connection.write(new TextEncoder().encode(request.repeat(times)));
     return connection;
   };
-  // Far more than the kernel takes off the logger's hands.
+  // Far more than the kernel buffers.
   using impolite = await send("/page/uplot.js", 1_000);
   using viewer = await send("/api/events", 1);
   const start = new Uint8Array(12);

@@ -11,19 +11,19 @@ function withCounts(counts: Partial<Status["counts"]>, changes: Partial<Status> 
   return { ...status, counts: { ...status.counts, ...counts } };
 }
 
-Deno.test("the headline is good only where nothing is lost, late or unknown", () => {
+Deno.test("the headline is good only if nothing is lost, late or unknown", () => {
   const cases: [Status, typeof NONE, string][] = [
     [withCounts({ rejected: 1 }), NONE, "1 message was rejected"],
     [withCounts({ dropped: 1234 }), NONE, "1,234 messages were dropped"],
     [
       withCounts({ waiting: 2 }, { oldestWaitingMs: 7_000 }),
       NONE,
-      "2 messages wait, the oldest for 7.0 s",
+      "2 messages are waiting, the oldest for 7.0 s",
     ],
     [
       withCounts({ spooled: 9, waiting: 2 }, { oldestWaitingMs: 100 }),
       NONE,
-      "11 messages wait, the oldest for 0.1 s",
+      "11 messages are waiting, the oldest for 0.1 s",
     ],
     [makeStatus(), { stale: 1, unknown: 2 }, "2 sensors are not registered, 1 sensor is stale"],
     [
@@ -37,11 +37,11 @@ Deno.test("the headline is good only where nothing is lost, late or unknown", ()
     const sentence = text.replaceAll("\u00a0", " ");
     assert.deepEqual([level, sentence], ["warn", `Both connections work, but ${words}.`]);
   }
-  const good = ["good", "Both connections work, nothing waits."];
+  const good = ["good", "Both connections work, no message is waiting."];
   for (
     const status of [
       makeStatus(),
-      // What is on its way does not count.
+      // Messages in flight do not count.
       withCounts({ waiting: 60, stored: 5, duplicate: 7 }, { oldestWaitingMs: 300 }),
     ]
   ) {
@@ -50,22 +50,22 @@ Deno.test("the headline is good only where nothing is lost, late or unknown", ()
   }
 });
 
-Deno.test("what is read out changes only when something happens", () => {
+Deno.test("the text for screen readers changes only with the state", () => {
   const away = { connected: false, text: "connection refused", sinceMs: 0, reconnects: 0 };
   const news = [1_000, 60_000, 7e6].map((nowMs) =>
     verdict(withCounts({ spooled: nowMs }, { nowMs, database: away }), NONE).news
   );
-  assert.deepEqual([...new Set(news)], ["The database is away."]);
+  assert.deepEqual([...new Set(news)], ["The database is unavailable."]);
   const behind = [1, 500, 20_000].map((spooled) =>
     verdict(withCounts({ spooled }, { oldestWaitingMs: spooled }), { stale: spooled, unknown: 0 })
       .news
   );
   assert.deepEqual([...new Set(behind)], [
-    "Both connections work, but messages wait, sensors are stale.",
+    "Both connections work, but messages are waiting, sensors are stale.",
   ]);
 });
 
-Deno.test("values are short, and whole numbers whole", () => {
+Deno.test("values are short, and integers complete", () => {
   const cases = {
     "21.524612345": "21.52461",
     "12345678": "12345678",

@@ -1,4 +1,4 @@
-/** A browser for the tests of the status page, and what they look at in it. */
+/** A browser for the tests of the status page, and queries of the page. */
 import assert from "node:assert/strict";
 import axe from "axe-core";
 import { type Browser, chromium, type Page } from "playwright-core";
@@ -6,10 +6,10 @@ import { waitUntil } from "./poll.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 
-/** Where there is no browser, its tests are left out, except in CI: there they fail. */
+/** Without a browser, its tests are skipped, except in CI, where they fail. */
 export const withoutBrowser: boolean = !existsSync(CHROMIUM) && Deno.env.get("CI") !== "true";
 
-/** Nothing that a browser does by itself: looking for updates, say. */
+/** Disables what a browser does by itself, such as checking for updates. */
 const ARGS = [
   ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
   ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
@@ -18,17 +18,17 @@ const ARGS = [
 export const WIDE = { width: 1280, height: 800 };
 export const NARROW = { width: 390, height: 844 };
 
-/** Pictures of the page, for somebody to look at. */
+/** Directory for screenshots, for manual inspection. */
 const OUTPUT = new URL("../output/", import.meta.url);
 
-/** A page in a window of its own. Whoever opened it disposes it. */
+/** A page in its own window. The test disposes it. */
 export interface Tab extends AsyncDisposable {
   readonly page: Page;
-  /** What the browser complains about. */
+  /** Errors and warnings of the browser. */
   readonly complaints: string[];
 }
 
-/** Starts a browser before the tests of the calling file, and ends it after them. */
+/** Starts a browser before the tests of the calling file, and closes it after them. */
 export function useBrowser(): { openTab(url: string): Promise<Tab> } {
   let browser: Browser | undefined;
   Deno.test.beforeAll(async () => {
@@ -66,7 +66,7 @@ export async function text(page: Page, selector: string): Promise<string> {
   return await page.locator(selector).innerText();
 }
 
-/** Waits until a part of the page says something that matches. */
+/** Waits until the text of an element matches. */
 export async function waitForText(page: Page, selector: string, pattern: RegExp): Promise<void> {
   let last = "";
   await waitUntil(async () => pattern.test(last = await text(page, selector)), {
@@ -88,7 +88,7 @@ export async function row(page: Page, name: string): Promise<string[]> {
     .allInnerTexts();
 }
 
-/** Takes pictures of what is to be seen now: wide and narrow, light and dark. */
+/** Takes screenshots of the current page: wide and narrow, light and dark. */
 export async function takePictures(page: Page, name: string): Promise<void> {
   for (const colorScheme of ["light", "dark"] as const) {
     await page.emulateMedia({ colorScheme });
@@ -102,7 +102,7 @@ export async function takePictures(page: Page, name: string): Promise<void> {
   await page.setViewportSize(WIDE);
 }
 
-/** Asserts that nothing is found that keeps people from using the page, light or dark. */
+/** Asserts that axe-core finds no accessibility violation, light or dark. */
 export async function expectAccessible(page: Page): Promise<void> {
   await page.evaluate(axe.source);
   for (const colorScheme of ["dark", "light"] as const) {
@@ -117,10 +117,10 @@ export async function expectAccessible(page: Page): Promise<void> {
   }
 }
 
-/** Asserts that nothing is beyond the edge of the window, where only those find it who look. */
+/** Asserts that no element extends beyond the edge of the window. */
 export async function expectToFit(page: Page): Promise<void> {
   let beyond: unknown;
-  // The plots follow a change of the window.
+  // The plots adapt to the window a little later.
   await waitUntil(async () => {
     beyond = await page.evaluate(`
       [document.documentElement, ...document.querySelectorAll("body *")]

@@ -1,4 +1,4 @@
-/** What the tests ask a logger over HTTP. */
+/** HTTP requests of the tests to a logger. */
 import assert from "node:assert/strict";
 import parsePrometheus from "parse-prometheus-text-format";
 import type { Status } from "../../lib/monitoring/status.ts";
@@ -7,7 +7,7 @@ import { findFreePort } from "./ports.ts";
 
 /** The address of the logger's HTTP server, once it listens. */
 export async function addressOf(logger: LoggerProcess): Promise<string> {
-  const line = await logger.waitForLine("Status page at ");
+  const line = await logger.waitForLine("status page at ");
   return /http:\/\/[^/]*/.exec(line)?.[0] ?? "";
 }
 

@@ -1,4 +1,4 @@
-/** Joins the parts of the page. */
+/** Connects the parts of the page. */
 import { resizePlots, setUpPlots, updatePlots } from "./plots.js";
 import { updateSensors } from "./sensors.js";
 import { follow } from "./state.js";
@@ -7,7 +7,7 @@ import { bytes, count, duration, isBehind, messages, verdict } from "./words.js"
 /** @typedef {import("../../monitoring/status.ts").Status} Status */
 /** @typedef {import("../../common/connection_state.ts").ConnectionStatus} ConnectionStatus */
 
-/** A longer text gets a line of its own. */
+/** A card with a longer text takes the full width. */
 const LONG_DETAIL = 160;
 
 /** @type {Status | undefined} */
@@ -15,7 +15,7 @@ let latest;
 /** @type {number | undefined} */
 let frame;
 
-/** Shows it with the next picture: several events may come before. */
+/** Draws the status in the next animation frame; several events may arrive before it. */
 function show(/** @type {Status} */ status) {
   latest = status;
   frame ??= requestAnimationFrame(() => {
@@ -44,15 +44,15 @@ function draw(/** @type {Status} */ status) {
     leftOut: status.sensorsLeftOut,
     isFlowing: broker.connected && database.connected && !isBehind(status),
   });
-  tell(verdict(status, states));
+  showVerdict(verdict(status, states));
 }
 
 /** @param {{ level: string, text: string, news: string }} verdict */
-function tell({ level, text, news }) {
+function showVerdict({ level, text, news }) {
   const element = /** @type {HTMLElement} */ (document.getElementById("verdict"));
   element.className = `verdict ${level}`;
   setText(element, text);
-  // What is read out, and the name of the tab, do not count the seconds.
+  // Screen readers and the tab title get the text without durations, which changes rarely.
   setText(document.getElementById("news"), news);
   document.title = level === "good" ? "Kraken logger" : `${news} – Kraken logger`;
 }
@@ -60,7 +60,7 @@ function tell({ level, text, news }) {
 /** @param {string} id @param {ConnectionStatus} connection @param {number} nowMs */
 function showConnection(id, { connected, text, sinceMs, reconnects }, nowMs) {
   const state = `${connected ? "Connected" : "Not connected"} for ${duration(nowMs - sinceMs)}`;
-  const again = reconnects > 0 ? `, ${count(reconnects)}× connected again` : "";
+  const again = reconnects > 0 ? `, reconnected ${count(reconnects)}×` : "";
   card(id, {
     level: connected ? "good" : "bad",
     state,
@@ -72,12 +72,12 @@ function showWaiting(/** @type {Status} */ status) {
   const { counts, spool, oldestWaitingMs } = status;
   const waiting = counts.spooled + counts.waiting;
   const state = waiting === 0
-    ? "Nothing waits"
+    ? "No waiting messages"
     : `${messages(waiting)}, the oldest for ${duration(oldestWaitingMs ?? 0)}`;
   const detail = spool === null
-    ? "No spool configured: the broker keeps what the logger cannot hold."
+    ? "No spool configured: messages that the logger cannot hold stay with the broker."
     : `Spool: ${messages(spool.messages)}, ${bytes(spool.bytes)} of ${bytes(spool.maxBytes)}` +
-      (spool.problem === null ? "" : `. Takes no more: ${spool.problem}`);
+      (spool.problem === null ? "" : `. Not accepting messages: ${spool.problem}`);
   const level = spool !== null && spool.problem !== null
     ? "bad"
     : isBehind(status)
@@ -116,7 +116,7 @@ function card(id, { level, state, detail }) {
   element.className = detail.length > LONG_DETAIL ? "long" : "";
 }
 
-/** Leaves alone what is the same, so that nothing is read out twice. */
+/** Does not touch unchanged text, so that screen readers do not read it twice. */
 function setText(/** @type {Element | null} */ element, /** @type {string} */ text) {
   if (element && element.textContent !== text) element.textContent = text;
 }
@@ -133,6 +133,6 @@ follow({
     if (frame !== undefined) cancelAnimationFrame(frame);
     frame = undefined;
     document.body.classList.add("lost");
-    tell({ level: "bad", text, news: text });
+    showVerdict({ level: "bad", text, news: text });
   },
 });

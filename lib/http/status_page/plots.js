@@ -1,7 +1,7 @@
 /** The plots of the last 15 minutes. */
 import { count, shortDuration } from "./words.js";
 
-/** The library is a script of its own, which runs before this one. */
+/** The library is a separate script, which runs before this one. */
 const { uPlot } = /** @type {any} */ (globalThis);
 
 /** @typedef {import("../../monitoring/status.ts").Sample} Sample */
@@ -10,7 +10,8 @@ const HEIGHT = 150;
 const SPAN_SECONDS = 15 * 60;
 
 /**
- * Each plot: its element, the two lines in it, and their values in words, in the axis and in full.
+ * A plot: the id of its element, the fields of its two lines, and the format of a value on the axis
+ * (`mark`) and in the caption (`words`).
  *
  * @typedef {{ id: string, lines: string[], mark: Words, words: Words }} Plot
  * @typedef {(value: number) => string} Words
@@ -31,22 +32,22 @@ const PLOTS = [
 /** @type {(Plot & { plot: any, element: HTMLElement })[]} */
 let drawn = [];
 
-/** Draws anew what the plots consist of: at the beginning, and when the colours have changed. */
+/** Creates the plots: at the start, and again when the colors change. */
 export function setUpPlots() {
   for (const { plot } of drawn) plot.destroy();
   const style = getComputedStyle(document.documentElement);
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+  const color = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   drawn = PLOTS.map((kind) => {
     const { id, lines, mark } = kind;
     const element = /** @type {HTMLElement} */ (document.getElementById(id));
     const axis = {
-      stroke: colour("--quiet"),
-      grid: { stroke: colour("--line"), width: 1 },
+      stroke: color("--quiet"),
+      grid: { stroke: color("--line"), width: 1 },
       ticks: { show: false },
       font: "12px system-ui, sans-serif",
     };
     const series = lines.map((_, index) => ({
-      stroke: colour(index === 0 ? "--a" : "--b"),
+      stroke: color(index === 0 ? "--a" : "--b"),
       width: 1.5,
       points: { show: false },
     }));
@@ -89,26 +90,26 @@ export function setUpPlots() {
   });
 }
 
-/** The upper end of an axis: a little room above the highest value, and never none at all. */
+/** The upper end of an axis: a little above the highest value, and never 0. */
 function nice(/** @type {number | null} */ max) {
   return max === null || !(max > 0) ? 1 : max * 1.1;
 }
 
-/** `14:05` for seconds since 1970, in the time zone of the browser. */
+/** Formats seconds since 1970 as `14:05`, in the time zone of the browser. */
 function clock(/** @type {number} */ seconds) {
   const time = new Date(seconds * 1000);
   const pad = (/** @type {number} */ number) => String(number).padStart(2, "0");
   return `${pad(time.getHours())}:${pad(time.getMinutes())}`;
 }
 
-/** `1200` as `1.2k`. */
+/** Formats 1200 as `1.2k`. */
 function short(/** @type {number} */ number) {
   if (number >= 1e9) return `${number / 1e9}G`;
   if (number >= 1e6) return `${number / 1e6}M`;
   return number >= 1e3 ? `${number / 1e3}k` : String(number);
 }
 
-/** Draws the lines, and writes beside their names where they end. */
+/** Draws the lines, and writes their last values into the caption. */
 export function updatePlots(/** @type {readonly Sample[]} */ history) {
   const times = history.map(({ timeMs }) => timeMs / 1000);
   const end = times.at(-1) ?? Date.now() / 1000;
@@ -127,7 +128,7 @@ export function updatePlots(/** @type {readonly Sample[]} */ history) {
   }
 }
 
-/** Fits the plots to their places. */
+/** Fits the plots to the width of their elements. */
 export function resizePlots() {
   for (const { plot, element } of drawn) {
     plot.setSize({ width: element.clientWidth, height: HEIGHT });

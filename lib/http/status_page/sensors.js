@@ -1,17 +1,17 @@
-/** The table of sensors: sorted, filtered, and no more of it than fits on a page. */
+/** The table of sensors: sorted, filtered, and split into pages. */
 import { count, duration, value } from "./words.js";
 
 /** @typedef {import("../../monitoring/status.ts").SensorStatus} SensorStatus */
 /** @typedef {{ sensor: SensorStatus, name: string, ageMs: number, state: State }} Row */
 /** @typedef {keyof typeof STATES} State */
 
-/** Rows at a time, so that thousands of sensors do not slow the page down. */
+/** Rows per page, so that thousands of sensors do not slow the browser down. */
 const PAGE_ROWS = 100;
 
-/** A sensor is stale when its last reading is older than so many of its usual intervals. */
+/** A sensor is stale if its last reading is older than this many usual intervals. */
 const STALE_INTERVALS = 5;
 
-/** The states in words, and how bad they are. */
+/** The text and the level of each state. */
 const STATES = {
   stored: { word: "stored", level: "good" },
   stale: { word: "stale", level: "warn" },
@@ -20,7 +20,7 @@ const STATES = {
   unknown: { word: "not registered", level: "bad" },
 };
 
-/** Made once: that takes longer than to compare thousands of names. */
+/** Created once, because that takes longer than comparing thousands of names. */
 const collator = new Intl.Collator("en", { numeric: true });
 
 const body = /** @type {HTMLElement} */ (document.getElementById("sensors"));
@@ -46,8 +46,8 @@ let page = 0;
 let shown = { sensors: [], nowMs: 0, leftOut: 0, isFlowing: false };
 
 /**
- * Shows the sensors as they are at a time of the logger's clock. While readings do not flow, no
- * sensor is to blame for that. Returns how many are in each state.
+ * Shows the sensors as of `nowMs`, a time of the clock of the logger. While readings do not flow, no
+ * sensor counts as stale. Returns the number of sensors in each state.
  */
 export function updateSensors(/** @type {typeof shown} */ update) {
   shown = update;
@@ -80,7 +80,7 @@ function render() {
 function toRow(/** @type {SensorStatus} */ sensor) {
   const { nowMs, isFlowing } = shown;
   const { label, timeMs, seenMs, intervalMs, state } = sensor;
-  // A clock that is ahead does not make a sensor younger than its last message.
+  // A sensor clock that is ahead must not hide that its last message is old.
   const lastMs = timeMs === null || seenMs === null ? -Infinity : Math.min(timeMs, seenMs);
   const ageMs = Math.max(0, nowMs - lastMs);
   const isStale = state === "stored" && isFlowing && intervalMs !== null &&
@@ -89,7 +89,7 @@ function toRow(/** @type {SensorStatus} */ sensor) {
   return { sensor, name, ageMs, state: isStale ? "stale" : state };
 }
 
-/** As the log has it; the number is not to be left alone in a line. */
+/** The format of the log, with a no-break space before the number. */
 function describeId(/** @type {SensorStatus} */ { uuid, sid }) {
   return `${uuid} sid\u00a0${sid}`;
 }
@@ -106,7 +106,7 @@ function compare(/** @type {string | number} */ a, /** @type {string | number} *
   if (typeof a === "string" || typeof b === "string") {
     return collator.compare(String(a), String(b));
   }
-  // NaN comes last.
+  // NaN sorts last.
   if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
   return a === b ? 0 : a < b ? -1 : 1;
 }
@@ -118,14 +118,14 @@ function describe({ all, found, states }) {
   for (const state of /** @type {const} */ (["stale", "unknown", "disabled", "silent"])) {
     if (states[state] > 0) parts.push(`${count(states[state])} ${STATES[state].word}`);
   }
-  if (leftOut > 0) parts.push(`${count(leftOut)} more are not listed`);
+  if (leftOut > 0) parts.push(`${count(leftOut)} more not listed`);
   setText(document.getElementById("sensor-counts"), all === 0 ? "" : parts.join(", "));
   const none = /** @type {HTMLElement} */ (document.getElementById("no-sensors"));
   none.hidden = found > 0;
   setText(
     none,
     all === 0
-      ? "No reading has reached the database since the logger was started."
+      ? "No reading has reached the database since the logger started."
       : "No sensor matches the filter.",
   );
 }
@@ -165,7 +165,7 @@ function fillRow(
   const fill = (/** @type {string} */ selector, /** @type {string} */ text) =>
     setText(element.querySelector(selector), text);
   fill(".name", name);
-  // Where there is no column of states, those are told of that are worth it.
+  // The narrow layout has no column of states, so the name is followed by a state other than stored.
   fill(".narrow", state === "stored" ? "" : label === null ? word : `${word}, `);
   fill(".id", label === null ? "" : describeId(sensor));
   fill(".digits", sensor.value === "" ? "–" : value(sensor.value));
@@ -177,7 +177,7 @@ function fillRow(
   setAttribute(element, "class", level);
 }
 
-/** The values as the points of a line in 140 × 26 units. */
+/** The points of a polyline of the values, in a view box of 140 × 26. */
 function points(/** @type {readonly (number | null)[]} */ recent) {
   const values = recent.filter((number) => number !== null);
   const min = Math.min(...values);

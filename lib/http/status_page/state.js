@@ -1,26 +1,26 @@
-/** What the logger has told: kept up to date by server-sent events. */
+/** The status of the logger, kept up to date by server-sent events. */
 
 /** @typedef {import("../../monitoring/status.ts").Status} Status */
 /** @typedef {import("../../monitoring/status.ts").Update} Update */
 /** @typedef {import("../../monitoring/status.ts").SensorStatus} SensorStatus */
 /** @typedef {import("../../monitoring/status.ts").SensorEntry} SensorEntry */
 
-/** As it stands in the document: the logger may be anywhere below the root of a server. */
+/** A relative URL, because a reverse proxy may serve the logger below any path. */
 const ADDRESS = "api/events";
 
 const MAX_SAMPLES = 15 * 60;
 const MAX_RECENT = 60;
 const RETRY_MS = 1000;
 
-/** Without any event for so long the connection is taken for broken. */
+/** Time without an event after which the connection counts as broken. */
 const SILENCE_MS = 5000;
 
 /**
- * Follows the logger for as long as the page can be seen.
+ * Follows the logger while the page is visible.
  *
  * @param {object} listener
  * @param {(status: Status) => void} listener.onChange after every event
- * @param {(text: string) => void} listener.onLost when there is no connection; says so in words
+ * @param {(text: string) => void} listener.onLost when the connection is lost, with a text for the user
  */
 export function follow({ onChange, onLost }) {
   /** @type {EventSource | undefined} */
@@ -40,24 +40,24 @@ export function follow({ onChange, onLost }) {
     if (document.hidden) return;
     source = new EventSource(ADDRESS);
     source.addEventListener("error", lose);
-    hear("status", (/** @type {Status} */ beginning) => beginning);
-    hear("sensors", addSensors);
-    hear("update", apply);
+    listen("status", (/** @type {Status} */ initial) => initial);
+    listen("sensors", addSensors);
+    listen("update", apply);
     timer = setTimeout(lose, SILENCE_MS);
   }
-  /** @param {string} name @param {(data: any, status: Status) => Status} take */
-  function hear(name, take) {
+  /** @param {string} name @param {(data: any, status: Status) => Status} reduce */
+  function listen(name, reduce) {
     source?.addEventListener(name, ({ data }) => {
       clearTimeout(timer);
       timer = setTimeout(lose, SILENCE_MS);
-      status = take(JSON.parse(data), /** @type {Status} */ (status));
+      status = reduce(JSON.parse(data), /** @type {Status} */ (status));
       onChange(status);
     });
   }
   async function lose() {
     close();
     const text = await explain();
-    // Meanwhile somebody may have looked again.
+    // The page may have been hidden or shown in the meantime.
     if (source !== undefined || document.hidden) return;
     onLost(text);
     timer = setTimeout(open, RETRY_MS);
@@ -67,13 +67,13 @@ export function follow({ onChange, onLost }) {
   open();
 }
 
-/** Why there are no events, which their interface does not tell. */
+/** The reason for a lost connection, which EventSource does not provide. */
 async function explain() {
   const options = { method: "HEAD", signal: AbortSignal.timeout(RETRY_MS) };
   const response = await fetch(ADDRESS, options).catch(() => undefined);
   return response?.status === 503
-    ? "As many look at this logger as it allows. Trying again …"
-    : "No connection to the logger. Trying again …";
+    ? "Too many viewers are connected to the logger. Retrying …"
+    : "No connection to the logger. Retrying …";
 }
 
 /**

@@ -1,6 +1,6 @@
-/** Numbers and states in words. */
+/** Formats numbers and states for display. */
 
-/** `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days`, `55 years` for a time in ms, never in two lines. */
+/** Formats ms as `0.4 s`, `12 s`, `3 min`, `1.5 h`, `4 days` or `55 years`, with a no-break space. */
 export function duration(/** @type {number} */ ms) {
   const seconds = Math.max(0, ms) / 1000;
   const days = seconds / 86400;
@@ -18,12 +18,12 @@ export function duration(/** @type {number} */ ms) {
   return text.replace(" ", "\u00a0");
 }
 
-/** `3.2 ms`, and from a second on as `duration`. */
+/** Formats ms as `3.2 ms`, and from one second on as `duration`. */
 export function shortDuration(/** @type {number} */ ms) {
   return ms < 1000 ? `${Number(ms.toPrecision(3))}\u00a0ms` : duration(ms);
 }
 
-/** `1,234,567`, the same whatever the language of the browser. */
+/** Formats a number as `1,234,567`, in every language of the browser. */
 export function count(/** @type {number} */ number) {
   return number.toLocaleString("en");
 }
@@ -33,15 +33,14 @@ export function messages(/** @type {number} */ number) {
   return `${count(number)} ${number === 1 ? "message" : "messages"}`;
 }
 
-/** `12.3 MB` of bytes. */
+/** Formats bytes as `12.3 MB`. */
 export function bytes(/** @type {number} */ number) {
   if (number < 1e6) return `${Math.ceil(number / 1000)} kB`;
   return number < 1e9 ? `${(number / 1e6).toFixed(1)} MB` : `${(number / 1e9).toFixed(1)} GB`;
 }
 
 /**
- * The text of a number with at most 7 digits, or 12 of a whole one; what is not a number stays as it
- * is.
+ * Shortens the text of a number to 7 digits, or 12 if it is an integer. Returns other texts unchanged.
  */
 export function value(/** @type {string} */ text) {
   const number = Number(text);
@@ -51,10 +50,10 @@ export function value(/** @type {string} */ text) {
   return digits.length <= 12 ? digits : number.toExponential(6);
 }
 
-/** A message that waits for longer is told of although the connections work. */
+/** A message that waits longer is reported although both connections work. */
 const LONG_MS = 5000;
 
-/** Whether messages wait that should be stored by now. */
+/** Whether messages wait that should be stored already. */
 export function isBehind(
   /** @type {import("../../monitoring/status.ts").Summary} */ { counts, oldestWaitingMs },
 ) {
@@ -62,33 +61,36 @@ export function isBehind(
 }
 
 /**
- * How things stand, in one sentence. `news` is the same without the numbers: it changes only when
- * something happens.
+ * The state of the logger in one sentence. `news` is the same without numbers, so that it changes
+ * only with the state.
  *
  * @param {import("../../monitoring/status.ts").Summary} summary
- * @param {{ stale: number, unknown: number }} sensors how many of them are so
+ * @param {{ stale: number, unknown: number }} sensors the numbers of stale and unknown sensors
  * @returns {{ level: "good" | "warn" | "bad", text: string, news: string }}
  */
 export function verdict(summary, sensors) {
   const { problem, broker, database, spool, counts, oldestWaitingMs, nowMs } = summary;
   if (problem !== null) {
-    return bad(`The logger stands still: ${problem}.`, "The logger stands still.");
+    return bad(`The logger is stuck: ${problem}.`, "The logger is stuck.");
   }
   if (spool !== null && spool.problem !== null) {
-    return bad("The spool takes no more messages: they are left with the broker.");
+    return bad("The spool is not accepting messages. New messages stay with the broker.");
   }
   const waiting = counts.spooled + counts.waiting;
   if (!database.connected) {
     const where = spool === null
-      ? "What the logger cannot hold stays with the broker."
+      ? "Messages that the logger cannot hold stay with the broker."
       : `${wait(waiting)}; nothing is lost.`;
     const since = duration(nowMs - database.sinceMs);
-    return bad(`The database has been away for ${since}. ${where}`, "The database is away.");
+    return bad(
+      `The database has been unavailable for ${since}. ${where}`,
+      "The database is unavailable.",
+    );
   }
   if (!broker.connected) {
     const since = duration(nowMs - broker.sinceMs);
     return bad(
-      `No connection to the broker for ${since}: nothing comes in.`,
+      `No connection to the broker for ${since}. No messages are received.`,
       "No connection to the broker.",
     );
   }
@@ -99,7 +101,7 @@ export function verdict(summary, sensors) {
     [
       isBehind(summary),
       `${wait(waiting)}, the oldest for ${duration(oldestWaitingMs ?? 0)}`,
-      "messages wait",
+      "messages are waiting",
     ],
     [rejected > 0, `${was(rejected, "message")} rejected`, "messages were rejected"],
     [dropped > 0, `${was(dropped, "message")} dropped`, "messages were dropped"],
@@ -108,7 +110,7 @@ export function verdict(summary, sensors) {
   ];
   const problems = all.filter(([isThere]) => isThere);
   if (problems.length === 0) {
-    const text = "Both connections work, nothing waits.";
+    const text = "Both connections work, no message is waiting.";
     return { level: "good", text, news: text };
   }
   const [text = "", news = ""] = [1, 2].map((column) =>
@@ -122,9 +124,9 @@ function bad(/** @type {string} */ text, news = text) {
   return { level: "bad", text, news };
 }
 
-/** `1 message waits`, `2 messages wait`. */
+/** `1 message is waiting`, `2 messages are waiting`. */
 function wait(/** @type {number} */ number) {
-  return `${messages(number)} ${number === 1 ? "waits" : "wait"}`;
+  return `${messages(number)} ${number === 1 ? "is" : "are"} waiting`;
 }
 
 /** `1 message was`, `2 messages were`. */

@@ -1,4 +1,4 @@
-/** The HTTP server alone: whom it answers, and what it does with those who do not read. */
+/** The HTTP server alone: which requests it answers, and how it handles clients that do not read. */
 import assert from "node:assert/strict";
 import type { Status, Update } from "../../../lib/monitoring/status.ts";
 import { makeSensorStatuses, makeStatus, serve } from "../../fakes/fake_monitor.ts";
@@ -35,7 +35,7 @@ async function ask(port: number, host: string): Promise<string> {
   return await readAll(connection);
 }
 
-Deno.test("a logger that only its host may look at answers to no name but localhost", async () => {
+Deno.test("a server on a loopback address answers requests for localhost only", async () => {
   await using served = serve();
   const { port, lines } = served;
   const cases = [
@@ -50,17 +50,20 @@ Deno.test("a logger that only its host may look at answers to no name but localh
     assert.match(await ask(port, host), new RegExp(`^HTTP/1.1 ${status} `), host);
   }
   const refusal = await ask(port, "evil.example");
-  assert.match(refusal, /\r\n\r\nthis logger is at localhost, not at 'evil\.example'\n$/);
-  assert.deepEqual(lines.filter((line) => !line.includes("Status page at")), []);
+  assert.match(
+    refusal,
+    /\r\n\r\nthis logger answers requests for localhost, not for 'evil\.example'\n$/,
+  );
+  assert.deepEqual(lines.filter((line) => !line.includes("status page at")), []);
 });
 
-Deno.test("a logger that others may look at answers to any name", async () => {
+Deno.test("a server on another address answers requests for any name", async () => {
   await using served = serve(makeStatus(), { host: "0.0.0.0" });
   assert.match(await ask(served.port, "kraken.example"), /^HTTP\/1.1 200 /);
   assert.match(await ask(served.port, "a:99999"), /^HTTP\/1.1 400 /);
 });
 
-Deno.test("what a viewer does not read is not kept for it", async () => {
+Deno.test("a viewer that does not read is disconnected, and its unread events are discarded", async () => {
   await using served = serve();
   const { port, viewers, lines } = served;
   const request = "GET /api/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -69,20 +72,20 @@ Deno.test("what a viewer does not read is not kept for it", async () => {
   const update = { text: "x".repeat(2 ** 20) } as unknown as Update;
   let sent = 0;
   for (; viewers.size > 0; sent++) {
-    assert.ok(sent < 100, "the viewer is never left behind");
+    assert.ok(sent < 100, "the viewer is never disconnected");
     for (const viewer of viewers) viewer(update);
-    // For what the kernel takes off our hands.
+    // The kernel buffers some of it.
     await delay(10);
   }
   const text = await readAll(connection);
   // The end of a body that is complete (RFC 9112, section 7.1).
-  assert.ok(!text.endsWith("\r\n0\r\n\r\n"), "everything was kept");
-  // The last one was refused; of the others, those that were not on their way are gone.
+  assert.ok(!text.endsWith("\r\n0\r\n\r\n"), "all updates were kept");
+  // The last update was refused; of the others, those still queued were discarded.
   assert.ok(text.length < (sent - 2) * 2 ** 20, `${text.length} bytes of ${sent} MiB`);
-  assert.deepEqual(lines.filter((line) => !line.includes("Status page at")), []);
+  assert.deepEqual(lines.filter((line) => !line.includes("status page at")), []);
 });
 
-Deno.test("the sensors come in several events, so that a slow line is not taken for broken", async () => {
+Deno.test("the sensors are sent in several events, so that a slow line does not look broken", async () => {
   const sensors = makeSensorStatuses(250);
   await using served = serve(makeStatus({ sensors }));
   await using viewer = await EventReader.open(`${served.url}api/events`);
@@ -96,7 +99,7 @@ Deno.test("the sensors come in several events, so that a slow line is not taken 
   assert.deepEqual(entries, sensors.map((sensor, index) => ({ index, ...sensor })));
 });
 
-Deno.test("the server ends although nobody reads its answers", async () => {
+Deno.test("the server stops although no client reads its answers", async () => {
   const served = serve();
   const { port, viewers } = served;
   const request = "GET /page/uplot.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2_000);

@@ -1,4 +1,4 @@
-/** The status page in a browser, in front of a logger that tells what the test makes up. */
+/** The status page in a browser, with a status that the test makes up. */
 import assert from "node:assert/strict";
 import { makeSensorStatuses, makeStatus, serve } from "../../fakes/fake_monitor.ts";
 import {
@@ -61,7 +61,7 @@ Deno.test("on a phone every sensor has its mark, its value and its uuid", { igno
   assert.deepEqual(tab.complaints, []);
 });
 
-Deno.test("the plots tell their last numbers, and are not told of as blanks", {
+Deno.test("the plots show their last values, and have a text for screen readers", {
   ignore,
 }, async () => {
   await using served = serve();
@@ -69,14 +69,14 @@ Deno.test("the plots tell their last numbers, and are not told of as blanks", {
   const { page } = tab;
   await waitForText(page, ".plots", /received 61\s+stored 60/);
   const captions = await page.locator("figcaption").allInnerTexts();
-  assert.match(captions.join(" "), /median 1\.5\sms\s+longest 9\.5\sms.*in memory 1\s+on disk 0/s);
-  for (const name of ["Messages per second", "Time from reading to commit", "Messages that wait"]) {
+  assert.match(captions.join(" "), /median 1\.5\sms\s+maximum 9\.5\sms.*in memory 1\s+on disk 0/s);
+  for (const name of ["Messages per second", "Time from reading to commit", "Waiting messages"]) {
     assert.equal(await page.getByRole("img", { name }).count(), 1, name);
   }
   await expectAccessible(page);
 });
 
-Deno.test("no sensor is blamed for being late while the logger is behind", { ignore }, async () => {
+Deno.test("no sensor is stale while the logger is behind", { ignore }, async () => {
   const sensors = makeSensorStatuses(3, () => ({ timeMs: Date.now() - 60_000 }));
   const status = makeStatus({ sensors });
   await using served = serve({ ...status, counts: { ...status.counts, spooled: 7 } });
@@ -87,7 +87,7 @@ Deno.test("no sensor is blamed for being late while the logger is behind", { ign
   await waitForText(tab.page, "#sensor-counts", /^3, 3 stale$/);
 });
 
-Deno.test("a clock that is ahead does not make a sensor young for ever", { ignore }, async () => {
+Deno.test("a sensor with a clock ahead becomes stale as well", { ignore }, async () => {
   const sensors = makeSensorStatuses(1, () => ({
     timeMs: Date.now() + 1e9,
     seenMs: Date.now() - 60_000,
@@ -97,7 +97,7 @@ Deno.test("a clock that is ahead does not make a sensor young for ever", { ignor
   await waitForText(tab.page, "#sensor-counts", /^1, 1 stale$/);
 });
 
-/** Counts what takes long when it is done for each comparison of a sort. */
+/** Counts slow calls, which must not happen for each comparison of a sort. */
 const COUNT_COMPARISONS = `
   globalThis.slow = 0;
   const { localeCompare } = String.prototype;
@@ -112,7 +112,7 @@ const COUNT_COMPARISONS = `
     },
   });`;
 
-Deno.test("two thousand sensors are shown a hundred at a time", { ignore }, async () => {
+Deno.test("two thousand sensors are shown in pages of a hundred", { ignore }, async () => {
   await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
   await using tab = await browser.openTab(`${served.url}nothing`);
   const { page } = tab;
@@ -129,14 +129,14 @@ Deno.test("two thousand sensors are shown a hundred at a time", { ignore }, asyn
   }
   await page.locator("#filter").fill("sensor 1999");
   assert.deepEqual(await names(page), ["Sensor 1999"]);
-  assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison takes long");
+  assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison is slow");
   await page.locator("#filter").fill("");
   await takePictures(page, "status_many");
   await expectAccessible(page);
   assert.deepEqual(tab.complaints.filter((complaint) => !complaint.includes("404")), []);
 });
 
-Deno.test("over a slow line two thousand sensors come in the course of time", {
+Deno.test("two thousand sensors arrive over a slow line", {
   ignore,
 }, async () => {
   await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
@@ -147,7 +147,7 @@ Deno.test("over a slow line two thousand sensors come in the course of time", {
   served.status = { ...served.status, counts: { ...counts, received: 7 } };
   const devtools = await page.context().newCDPSession(page);
   await devtools.send("Network.enable");
-  // All of it takes longer than the page waits for a sign of life.
+  // The whole status takes longer than the page waits for an event.
   const bytes = JSON.stringify(served.status).length;
   await devtools.send("Network.emulateNetworkConditions", {
     offline: false,
@@ -163,7 +163,7 @@ Deno.test("over a slow line two thousand sensors come in the course of time", {
   assert.doesNotMatch(await text(page, "#verdict"), /No connection/);
 });
 
-/** As when another tab is chosen, which a browser without a window does not know of. */
+/** Simulates a switch to or from another tab, which a headless browser does not have. */
 async function setHidden(
   page: Awaited<ReturnType<typeof browser.openTab>>["page"],
   isHidden: boolean,
@@ -173,7 +173,7 @@ async function setHidden(
     document.dispatchEvent(new Event("visibilitychange"));`);
 }
 
-Deno.test("a page that cannot be seen asks for nothing", { ignore }, async () => {
+Deno.test("a hidden page requests nothing", { ignore }, async () => {
   await using served = serve();
   await using tab = await browser.openTab(served.url);
   const { page } = tab;
@@ -181,10 +181,10 @@ Deno.test("a page that cannot be seen asks for nothing", { ignore }, async () =>
   assert.equal(served.viewers.size, 1);
   await setHidden(page, true);
   await waitUntil(() => {
-    // It goes although there is something to hear.
+    // The page disconnects although updates are sent.
     served.update();
     return served.viewers.size === 0;
-  }, { what: "the page to leave", timeoutMs: 10_000 });
+  }, { what: "the page to disconnect", timeoutMs: 10_000 });
   served.status = makeStatus({ version: "4.5.6" });
   await setHidden(page, false);
   await waitForText(page, "#about", /^Version 4\.5\.6/);
@@ -192,7 +192,7 @@ Deno.test("a page that cannot be seen asks for nothing", { ignore }, async () =>
   assert.deepEqual(tab.complaints, []);
 });
 
-Deno.test("the page says that there are too many viewers, and comes in when one leaves", {
+Deno.test("the page reports too many viewers, and connects when one disconnects", {
   ignore,
 }, async () => {
   await using served = serve();
@@ -202,12 +202,12 @@ Deno.test("the page says that there are too many viewers, and comes in when one 
   }
   const last = await EventReader.open(`${served.url}api/events`);
   await using tab = await browser.openTab(served.url);
-  await waitForText(tab.page, "#verdict", /^As many look at this logger as it allows\./);
+  await waitForText(tab.page, "#verdict", /^Too many viewers are connected to the logger\./);
   await last[Symbol.asyncDispose]();
   await waitForText(tab.page, "#verdict", /^Both connections work/);
 });
 
-Deno.test("the page works below a path of another server", { ignore }, async () => {
+Deno.test("the page works below a path of a reverse proxy", { ignore }, async () => {
   await using served = serve(makeStatus({ sensors: makeSensorStatuses(1) }));
   const { promise: port, resolve } = Promise.withResolvers<number>();
   await using _proxy = Deno.serve(
@@ -225,6 +225,6 @@ Deno.test("the page works below a path of another server", { ignore }, async () 
     assert.ok(await tab.page.locator("#rates canvas").isVisible());
     assert.deepEqual(tab.complaints, []);
   }
-  // Whoever has left is to be gone before the servers are.
-  await waitUntil(() => served.viewers.size === 0, { what: "the page to leave" });
+  // The page must have disconnected before the servers stop.
+  await waitUntil(() => served.viewers.size === 0, { what: "the page to disconnect" });
 });
