@@ -1,6 +1,6 @@
 /**
  * What a payload means, decided without anything of the logger's: a reader of JSON of its own, and
- * the rules of the README as they stand there.
+ * the rules of docs/messages-and-tables.md as they stand there.
  */
 
 /** A payload that is a reading. */

@@ -29,7 +29,7 @@ interface Sensor {
 
 const VALID_EVERY = 5;
 
-/** The limit of the README, around which lengths are interesting. */
+/** The limit of docs/messages-and-tables.md, around which lengths are interesting. */
 const MAX_BYTES = 64 * 1024;
 
 /** Sensors whose ids have nothing in common with others, whatever is changed about them. */

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 import { parseConfig } from "../../lib/config/config.ts";
 import { type LoggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { readDocument } from "../support/documents.ts";
 import { waitUntil } from "../support/poll.ts";
 import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { startPostgres } from "../support/postgres.ts";
@@ -26,7 +27,7 @@ import { subscribe } from "../support/subscriber.ts";
 import { SENSORS, withoutMosquitto } from "../support/harness.ts";
 
 const COMPOSE = fileURLToPath(new URL("../../deploy/compose", import.meta.url));
-const README = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
+const PAGE = readDocument("docs/container.md");
 const CLIENT_ID = "kraken-logger";
 const PASSWORDS = {
   database_logger_password: "dl+/Zm9v=",
@@ -184,14 +185,14 @@ Deno.test("the role of Grafana can be made in a database that is in use, and mad
     await runSql(owner, "CREATE TABLE IF NOT EXISTS sensor_data (value float8)");
     assert.deepEqual(await runSql(role, "SELECT value FROM sensor_data"), []);
   }
-  // In the container it is where the README says.
-  const [, path = ""] = /psql [^`]*--file=(\S+grafana\S+)/.exec(README) ?? [];
+  // In the container it is where docs/container.md says.
+  const [, path = ""] = /psql [^`]*--file=(\S+grafana\S+)/.exec(PAGE) ?? [];
   const { database } = parse(Deno.readTextFileSync(`${COMPOSE}/monitoring.yml`)).services;
   assert.ok(database.volumes.includes(`./database/create_grafana_role.sql:${path}:ro`), path);
 });
 
 Deno.test(
-  "the second logger's session is ended by the README's command, as the access file has it",
+  "the second logger's session is ended by the documented command, as the access file has it",
   {
     ignore: withoutMosquitto || (findProgram("mosquitto_sub") === null && !isCi),
   },
@@ -215,7 +216,7 @@ Deno.test(
       await using _subscriber = await subscribe(address, session);
     }
     await publishPayloads(address, ["kept for the session"], publisher);
-    const [, command = ""] = /exec mosquitto sh -c \\\n +'([^']*)'/.exec(README) ?? [];
+    const [, command = ""] = /exec mosquitto sh -c \\\n +'([^']*)'/.exec(PAGE) ?? [];
     assert.ok(command.includes(clientId), command);
     await runSuccessfully("/bin/sh", {
       args: [

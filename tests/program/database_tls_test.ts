@@ -266,7 +266,7 @@ Deno.test("where prefer gets in neither with TLS nor without, both reasons are g
   await stopCleanly(logger);
 });
 
-/** The fallback compiler's runtime sends no client certificates: see README, "Encryption". */
+/** The fallback compiler's runtime sends no client certificates: see docs/install.md. */
 const CLIENT_CASES = [
   { name: "the right one", client: CLIENT },
   { name: "none", says: /certificate/ },

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
 import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
+import { readDocument, readSection, readTableRows } from "../support/documents.ts";
 import { delay, waitUntil } from "../support/poll.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
@@ -113,13 +114,38 @@ Deno.test("metrics and status count each message by its outcome", async () => {
   const seen = [...metrics].filter(([name]) => name.startsWith("kraken_sensor_last_seen"));
   assert.equal(seen.length, SENSORS.length);
   assert.ok(seen.every(([, seconds]) => Math.abs(seconds - Date.now() / 1000) < 120));
-  const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
   const families = [...metrics.keys()].map((name) =>
     name.replace(/_(bucket|count|sum)\b.*| .*/, "")
   );
-  const undocumented = [...namesIn(status), ...families.filter((name) => /^kraken_/.test(name))]
-    .filter((name) => !readme.includes(`\`${name}\``) && !readme.includes(`\`${name}{`));
+  assert.deepEqual(new Set(listDocumentedMetrics()), new Set(families));
+  const page = readDocument("docs/http-api.md");
+  const undocumented = namesIn(status).filter((name) => !page.includes(`\`${name}\``));
   assert.deepEqual(undocumented, []);
+  await stopCleanly(logger);
+});
+
+/** The names in the table of metrics. */
+function listDocumentedMetrics(): string[] {
+  return readTableRows(readSection("docs/monitoring.md", "Metrics")).flatMap(([names = ""]) =>
+    [...names.matchAll(/`(\w+)/g)].map(([, name = ""]) => name)
+  );
+}
+
+Deno.test("every address of docs/http-api.md answers", async () => {
+  const database = await postgres.createDatabase();
+  await using broker = await startBroker();
+  await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
+  const address = await addressOf(logger);
+  await logger.waitForLine("Connected to MQTT broker");
+  await logger.waitForLine("Connected to database");
+  const paths = readTableRows(readDocument("docs/http-api.md"))
+    .map(([path = ""]) => /^`(\/[\w/]*)`$/.exec(path)?.[1]).filter((path) => path !== undefined);
+  assert.ok(paths.length >= 6);
+  for (const path of paths) {
+    const response = await fetch(`${address}${path}`);
+    await response.body?.cancel();
+    assert.equal(response.status, 200, path);
+  }
   await stopCleanly(logger);
 });
 

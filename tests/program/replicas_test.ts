@@ -1,7 +1,7 @@
 /** Several loggers that share one stream: each reading is stored once, whoever of them is killed. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import { readDocument } from "../support/documents.ts";
 import { waitUntil } from "../support/poll.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully } from "../support/process.ts";
@@ -130,19 +130,17 @@ Deno.test("what is assigned to a member of the group that has ended waits for it
   await stopCleanly(second);
 });
 
-/** Ends the session of a client as the README says it. */
+/** Ends the session of a client as docs/scaling.md says it. */
 async function endSession(broker: MosquittoBroker, clientId: string): Promise<void> {
-  const readme = Deno.readTextFileSync(
-    fileURLToPath(new URL("../../README.md", import.meta.url)),
-  );
-  const [, line = ""] = /^ *mosquitto_sub (.*-h BROKER .*)$/m.exec(readme) ?? [];
+  const [, line = ""] =
+    /^ *mosquitto_sub (.*-h BROKER .*)$/m.exec(readDocument("docs/scaling.md")) ?? [];
   const words = line.replace("BROKER", broker.host).replace("CLIENT_ID", clientId).split(" ");
-  assert.ok(words.includes(clientId), "the README does not say how a session is ended");
+  assert.ok(words.includes(clientId), "docs/scaling.md does not say how a session is ended");
   await runSuccessfully("mosquitto_sub", { args: [...words, "-p", String(broker.port)] });
 }
 
 /**
- * Takes the first of some members out while messages come, in the steps of the README or without
+ * Takes the first of some members out while messages come, in the steps of docs/scaling.md or without
  * the one that keeps everything; returns what is in the table then, against what was published.
  */
 async function takeOut(
@@ -198,12 +196,16 @@ const withoutClient = withoutMosquitto ||
   (findProgram("mosquitto_sub") === null && Deno.env.get("CI") !== "true");
 
 for (const members of [2, 3]) {
-  Deno.test(`one of ${members} loggers is taken out as the README says it, and nothing is lost`, {
-    ignore: withoutClient,
-  }, async () => {
-    const { total, missing } = await takeOut(members, { withStep: true });
-    assert.equal(total, 0, missing.slice(0, 5).join("\n"));
-  });
+  Deno.test(
+    `one of ${members} loggers is taken out as docs/scaling.md says it, and nothing is lost`,
+    {
+      ignore: withoutClient,
+    },
+    async () => {
+      const { total, missing } = await takeOut(members, { withStep: true });
+      assert.equal(total, 0, missing.slice(0, 5).join("\n"));
+    },
+  );
 }
 
 Deno.test("a session that is ended without that loses what was assigned to it", {

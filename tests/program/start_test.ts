@@ -1,7 +1,7 @@
-/** The commands of the README for a real installation, run as printed. */
+/** The commands that the documents print for a real installation, run as they are printed. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { RUN_FLAGS } from "../../deploy/run_flags.ts";
+import { readCodeBlocks, readDocument, readSection, ROOT } from "../support/documents.ts";
 import { type LoggerEnv, startLogger } from "../support/logger_process.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { TestDatabase } from "../support/postgres_database.ts";
@@ -18,24 +18,29 @@ import {
   withoutMosquitto,
 } from "../support/harness.ts";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
-const README = Deno.readTextFileSync(`${ROOT}/README.md`);
-
-/** The shell blocks of a section, in their order. */
-function readBlocks(section: string): string[] {
-  const start = README.indexOf(`\n## ${section}\n`);
-  const text = README.slice(start, README.indexOf("\n## ", start + 1));
-  return [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = ""]) => block);
-}
-
 /** Writes a program into a directory of the search path. */
 function writeProgram(path: string, script: string): void {
   Deno.writeTextFileSync(path, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
 }
 
-Deno.test("the commands under 'Start' set up an installation that stores readings", {
-  ignore: withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true"),
-}, async () => {
+/** The blocks of a document that use an installation, and start nothing that does not end. */
+function readUses(path: string): string[] {
+  return readCodeBlocks(readDocument(path), "sh").filter((block) =>
+    !/kraken-logger run/.test(block)
+  );
+}
+
+/**
+ * Installs the logger by the commands of a document, and stores readings with it; then runs the
+ * commands of the pages that presuppose an installation.
+ */
+async function install(
+  text: string,
+  { prints = [], uses = [] }: {
+    readonly prints?: readonly string[];
+    readonly uses?: readonly string[];
+  } = {},
+): Promise<void> {
   using directory = withTemporaryDirectory();
   const { path } = directory;
   await using postgres = await startPostgres();
@@ -55,24 +60,26 @@ Deno.test("the commands under 'Start' set up an installation that stores reading
     ? [Deno.realPathSync(binary)]
     : [Deno.execPath(), ...run, `${ROOT}/main.ts`];
   writeProgram(`${path}/kraken-logger`, `exec ${program.join(" ")} "$@"`);
-  const blocks = readBlocks("Start").filter((block) => !block.includes("npx "));
+  const runScript = async (script: string): Promise<string> =>
+    await runSuccessfully("/bin/sh", {
+      args: ["-euc", script],
+      cwd: path,
+      env: {
+        ...ports,
+        PATH: `${bin}:${Deno.env.get("PATH")}`,
+        PGHOST: owner.host,
+        PGPORT: String(owner.port),
+        PGUSER: owner.user,
+        PGPASSWORD: owner.password,
+      },
+    });
+  const blocks = readCodeBlocks(text, "sh").filter((block) => !block.includes("npx "));
   const last = blocks.pop() ?? "";
   assert.ok(last.endsWith("./kraken-logger check\n./kraken-logger run\n"), last);
   const script = [...blocks, last.replace("./kraken-logger run\n", "")].join("")
     .replace("OWNERS_PASSWORD", `'${owner.password}'`);
-  const printed = await runSuccessfully("/bin/sh", {
-    args: ["-euc", script],
-    cwd: path,
-    env: {
-      ...ports,
-      PATH: `${bin}:${Deno.env.get("PATH")}`,
-      PGHOST: owner.host,
-      PGPORT: String(owner.port),
-      PGUSER: owner.user,
-      PGPASSWORD: owner.password,
-    },
-  });
-  for (const line of ["CREATE ROLE", "CREATE DATABASE", "CREATE TABLE", "GRANT", "INSERT 0 1"]) {
+  const printed = await runScript(script);
+  for (const line of ["CREATE ROLE", "CREATE DATABASE", "INSERT 0 1", ...prints]) {
     assert.ok(printed.includes(line), printed);
   }
   assert.doesNotMatch(printed, /PROBLEM/);
@@ -88,5 +95,25 @@ Deno.test("the commands under 'Start' set up an installation that stores reading
   assert.deepEqual(await database.query("SELECT label, enabled FROM sensors"), [
     { label: "Oven", enabled: true },
   ]);
+  // Each of them may be used beside a logger that runs.
+  for (const block of uses) assert.doesNotMatch(await runScript(block), /PROBLEM/, block);
   await stopCleanly(logger);
+}
+
+const ignore = withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true");
+
+Deno.test(
+  "the README's commands make an installation that stores readings",
+  { ignore },
+  async () => {
+    await install(readSection("README.md", "Install"));
+  },
+);
+
+Deno.test("the commands of docs/install.md make an installation, and those of other pages use it", {
+  ignore,
+}, async () => {
+  const uses = ["docs/commands.md", "docs/spool.md"].flatMap(readUses);
+  assert.ok(uses.length >= 5);
+  await install(readDocument("docs/install.md"), { prints: ["CREATE TABLE", "GRANT"], uses });
 });

@@ -250,11 +250,11 @@ Deno.test("an instance gets the password of the broker as a single logger does",
     settings("mqtt-password@.conf"),
     plain.replace("/kraken-logger/mqtt-password", "/kraken-logger/%i.mqtt-password"),
   );
-  // Each file is installed where only its own unit finds it.
-  const readme = read("README.md");
+  // Each is installed where only its own unit finds it.
+  const page = read("docs/systemd.md");
   for (const [name, unit] of [["mqtt-password", "kraken-logger"], ["mqtt-password@", ".*@lab1"]]) {
     const install =
       `deploy/systemd/${name}\\.conf \\\\\n +/etc/systemd/system/${unit}\\.service\\.d/`;
-    assert.match(readme, new RegExp(install));
+    assert.match(page, new RegExp(install));
   }
 });

@@ -13,7 +13,7 @@ import { startTimescale, type TimescaleDatabase } from "../support/timescale.ts"
 import { createSession, SENSORS, stopCleanly } from "../support/harness.ts";
 import { databaseEnv, withoutProgress } from "./report_scene.ts";
 
-/** The version of the package that deploy/scaling.md describes. */
+/** The version of the package, which docs/scaling.md names. */
 const VERSION = "2.23.0-dev";
 
 const DAY_US = 86_400_000_000n;

@@ -134,7 +134,7 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
   await stopCleanly(logger);
 });
 
-/** The fallback compiler's runtime sends no client certificates: see README, "Encryption". */
+/** The fallback compiler's runtime sends no client certificates: see docs/install.md. */
 const CLIENT_CASES = [
   { name: "the right client certificate", client: CLIENT },
   { name: "no client certificate", says: /demands a client certificate|the broker closed|reset/ },

@@ -1,4 +1,4 @@
-/** The image and the compositions: what they make of the logger, and how the README starts them. */
+/** The image and the compositions: what they make of the logger, and how docs/container.md starts them. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { parse as parseEnv } from "dotenv";
@@ -9,7 +9,7 @@ import { runProgram } from "../support/process.ts";
 import { findProgram } from "../support/programs.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
-const README = read("README.md");
+const PAGE = read("docs/container.md");
 
 function read(path: string): string {
   return Deno.readTextFileSync(`${ROOT}/${path}`);
@@ -59,7 +59,7 @@ Deno.test("the image starts the binary itself, as a user without rights", () => 
   assert.deepEqual(copied.sort(), allowed.sort());
 });
 
-/** A `docker run` of the README: its options with their values, and what comes behind the image. */
+/** A `docker run` of docs/container.md: its options with their values, and what comes behind the image. */
 interface DockerRun {
   readonly options: ReadonlyMap<string, readonly string[]>;
   readonly args: readonly string[];
@@ -81,10 +81,10 @@ function parseDockerRun(command: string): DockerRun {
   return { options, args: words };
 }
 
-Deno.test("the README's containers have a spool that they can write, on a volume, and time to end", () => {
-  const commands = [...README.matchAll(/^docker run (?:.*\\\n)*.*$/gm)].map(([text]) => text);
+Deno.test("the documented containers have a spool that they can write, on a volume, and time to end", () => {
+  const commands = [...PAGE.matchAll(/^docker run (?:.*\\\n)*.*$/gm)].map(([text]) => text);
   assert.equal(commands.length, 3);
-  const [, file = ""] = /cat > \.env <<'END'\n(.*?)END\n/s.exec(README) ?? [];
+  const [, file = ""] = /cat > \.env <<'END'\n(.*?)END\n/s.exec(read("docs/install.md")) ?? [];
   assert.match(file, /SPOOL_DIRECTORY/);
   for (const { options, args } of commands.map(parseDockerRun)) {
     assert.deepEqual(options.get("--env-file"), [".env"]);
@@ -144,7 +144,7 @@ Deno.test("the composition configures the logger without a warning, and its secr
     .flatMap(([, names = ""]) => names.split(", "));
   assert.deepEqual(new Set(used), new Set(secrets));
   for (const name of secrets) {
-    assert.ok(README.includes(name ?? ""), `the README does not say how '${name}' is made`);
+    assert.ok(PAGE.includes(name ?? ""), `docs/container.md does not say how '${name}' is made`);
   }
   for (const [, path = ""] of text.matchAll(/^ {6}- \.\/([^:]+):/gm)) {
     assert.ok(Deno.statSync(`${ROOT}/deploy/compose/${path}`), path);
@@ -183,16 +183,16 @@ Deno.test("the services of the composition come back after a restart of the mach
   }
 });
 
-/** The files of the compositions that the README starts, and all of them together. */
+/** The files of the compositions that docs/container.md starts, and all of them together. */
 function listCompositions(): string[][] {
-  const printed = [...README.matchAll(/docker compose((?: --file \S+)+)/g)]
+  const printed = [...PAGE.matchAll(/docker compose((?: --file \S+)+)/g)]
     .map(([, options = ""]) => options.split(" --file ").slice(1));
   const all = ["docker-compose.yml", "monitoring.yml", "replicas.yml"];
   const lists = [["docker-compose.yml"], ...printed, all].map((files) => files.join());
   return [...new Set(lists)].map((files) => files.split(","));
 }
 
-Deno.test("docker finds the compositions valid that the README names", {
+Deno.test("docker finds the compositions valid that docs/container.md names", {
   ignore: !await hasDockerCompose(),
 }, async () => {
   const compositions = listCompositions();

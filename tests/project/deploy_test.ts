@@ -1,5 +1,5 @@
 /**
- * What is shipped beside the program: the README and the systemd unit. They name settings, versions
+ * What is shipped beside the program: the systemd units, and the license. The units name settings
  * and files of the program, and must not drift away from it.
  */
 import assert from "node:assert/strict";
@@ -7,142 +7,16 @@ import { fileURLToPath } from "node:url";
 import { parse as parseEnv } from "dotenv";
 import metadata from "../../deno.json" with { type: "json" };
 import { type Config, parseConfig } from "../../lib/config/config.ts";
-import { SETTINGS } from "../../lib/config/setting_names.ts";
-import { type Environment, SECRETS } from "../../lib/config/settings.ts";
-import { HELP } from "../../demo/command_line.ts";
-import { createSensors } from "../../demo/sensors.ts";
-import { RUN_FLAGS } from "../../deploy/run_flags.ts";
 import { runProgram } from "../support/process.ts";
 import { findProgram, isFile } from "../support/programs.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const UNIT = "deploy/systemd/kraken-logger.service";
 const INSTANCE_UNIT = "deploy/systemd/kraken-logger@.service";
-const README = read("README.md");
-
-/** Set by systemd and not by the operator: the default of SPOOL_DIRECTORY. */
-const NOT_FOR_OPERATORS = "STATE_DIRECTORY";
 
 function read(path: string): string {
   return Deno.readTextFileSync(`${ROOT}/${path}`);
 }
-
-/** Parses a configuration in which every file holds a word. */
-function parse(env: Environment): Config {
-  return parseConfig(env, () => "secret\n");
-}
-
-interface DocumentedSetting {
-  readonly default: string;
-  readonly secret: boolean;
-}
-
-/** The rows of the README's table of settings, by variable. */
-function readSettingsTable(): Map<string, DocumentedSetting> {
-  const section = /\n## Configuration\n(.*?)\n## /s.exec(README)?.[1] ?? "";
-  const rows = section.split("\n").filter((line) => line.startsWith("| `"));
-  return new Map(rows.flatMap((row) => {
-    const [, names = "", defaultText = ""] = row.split("|");
-    const setting = { default: defaultText.trim(), secret: names.includes("_secret_") };
-    return [...names.matchAll(/`([A-Z_]+)`/g)].map(([, name = ""]) => [name, setting] as const);
-  }));
-}
-
-Deno.test("the README describes all settings and no others", () => {
-  const documented = readSettingsTable();
-  const files: readonly string[] = SECRETS.map((name) => `${name}_FILE`);
-  const expected = SETTINGS.filter((name) => !files.includes(name) && name !== NOT_FOR_OPERATORS);
-  assert.deepEqual([...documented.keys()].sort(), expected.sort());
-  const secrets = [...documented].filter(([, { secret }]) => secret).map(([name]) => name);
-  assert.deepEqual(secrets.sort(), [...SECRETS].sort());
-});
-
-Deno.test("the README's defaults are those of the program", () => {
-  const { database, mqtt, log, http } = parse({
-    DATABASE_HOST: "database",
-    DATABASE_USER: "user",
-    DATABASE_PASSWORD: "secret",
-    MQTT_HOST: "broker",
-    HTTP_PORT: "8080",
-  });
-  const defaults = {
-    DATABASE_PORT: database.endpoint.port,
-    DATABASE_NAME: database.name,
-    DATABASE_SSLMODE: database.sslMode,
-    DATABASE_CONNECTIONS: database.connections,
-    MQTT_PORT: mqtt.endpoints[0]?.port,
-    MQTT_TOPIC: mqtt.filters.join(","),
-    MQTT_QOS: mqtt.qos,
-    APPLICATION_LOG_LEVEL: log.level,
-    APPLICATION_LOG_FORMAT: log.format,
-    HTTP_HOST: http?.host,
-  };
-  const documented = readSettingsTable();
-  for (const [name, value] of Object.entries(defaults)) {
-    assert.match(documented.get(name)?.default ?? "", /^`[^`]*`/, name);
-    assert.equal(/^`([^`]*)`/.exec(documented.get(name)?.default ?? "")?.[1], String(value), name);
-  }
-});
-
-Deno.test("the tasks and files that the README names exist", () => {
-  const tasks = [...README.matchAll(/deno(?:@[\d.]+)? task ([a-z]+)/g)].map(([, name]) => name);
-  assert.ok(tasks.length > 5);
-  for (const task of tasks) {
-    assert.ok(Object.hasOwn(metadata.tasks, task ?? ""), `there is no task '${task}'`);
-  }
-  const paths = README.matchAll(
-    /(?:^|[\s`(])((?:lib|deploy|tests|bench|demo|\.ci)\/[\w./@-]*[\w/])/gm,
-  );
-  const named = new Set([...paths].map(([, path = ""]) => path));
-  assert.ok(named.size > 5);
-  for (const path of named) {
-    // Secrets are the operator's.
-    if (path.includes("/secrets")) continue;
-    assert.ok(Deno.statSync(`${ROOT}/${path}`), path);
-  }
-});
-
-Deno.test("the README lists all modules of lib/ and no others", () => {
-  const rows = [...README.matchAll(/^\| `(lib\/\w+)\/` +\| (.*) \|$/gm)];
-  const listed = rows.flatMap(([, folder, modules = ""]) =>
-    [...modules.matchAll(/`([\w/]+\.ts)`/g)].map(([, name]) => `${folder}/${name}`)
-  );
-  const files = listFiles("lib").filter((path) => path.endsWith(".ts") && path !== "lib/logger.ts");
-  assert.deepEqual(listed.sort(), files.sort());
-});
-
-/** The files below a folder, as paths from the root of the project. */
-function listFiles(folder: string): string[] {
-  return [...Deno.readDirSync(`${ROOT}/${folder}`)].flatMap(({ name, isDirectory }) =>
-    isDirectory ? listFiles(`${folder}/${name}`) : [`${folder}/${name}`]
-  );
-}
-
-Deno.test("the README explains each permission of the binary", () => {
-  const explained = [...README.matchAll(/^\| `(--allow-[a-z]+)`/gm)].map(([, flag]) => flag);
-  const permissions = RUN_FLAGS.filter((flag) => flag.startsWith("--allow-"));
-  assert.deepEqual(explained.sort(), permissions.sort());
-  assert.ok(metadata.tasks.start.startsWith(`deno run ${RUN_FLAGS.join(" ")} `));
-});
-
-Deno.test("one version of Deno and one of the program are named everywhere", () => {
-  const [, denoVersion] = /DENO_VERSION=([\d.]+)/.exec(read(".ci/run")) ?? [];
-  const dockerfile = read("Dockerfile");
-  const images = [...dockerfile.matchAll(/denoland\/deno:(?:distroless-)?([\d.]+)/g)];
-  assert.deepEqual(images.map(([, version]) => version), [denoVersion, denoVersion]);
-  const commands = [...README.matchAll(/npx -y deno@([\d.]+)/g)].map(([, version]) => version);
-  assert.deepEqual(new Set(commands), new Set([denoVersion]));
-  const [, label] = /image\.version="([\d.]+)"/.exec(dockerfile) ?? [];
-  assert.equal(label, metadata.version);
-});
-
-Deno.test("no command of the README is broken over two lines by the formatter", () => {
-  for (const path of ["README.md", "deploy/kubernetes/README.md", "deploy/scaling.md"]) {
-    const text = read(path).replaceAll(/^ *```.*?^ *```$/gms, "");
-    const broken = text.split("\n").filter((line) => line.split("`").length % 2 === 0);
-    assert.deepEqual(broken, [], path);
-  }
-});
 
 /** The settings of a unit or a drop-in, by name; a setting may be there more than once. */
 function readUnit(path: string): Map<string, string[]> {
@@ -221,13 +95,6 @@ Deno.test("the instance unit is the unit with the instance's files", () => {
     .replaceAll("/etc/kraken-logger/database-", "/etc/kraken-logger/%i.database-")
     .replaceAll(/^StateDirectory=.*$|(?<=%S\/)kraken-logger$/gm, (text) => `${text}-%i`);
   assert.equal(settings(INSTANCE_UNIT).trim(), plain.trim());
-});
-
-Deno.test("the demonstration's help and picture tell how many sensors it has", () => {
-  const words = ["seven", "eight", "nine", "ten", "eleven"];
-  const word = words[createSensors().length - 7] ?? assert.fail("needs another word");
-  assert.ok(HELP.includes(`measures ${word} sensors`));
-  assert.ok(README.includes(`a table of ${word} sensors`));
 });
 
 Deno.test("the license is there, and is the one that is declared", () => {

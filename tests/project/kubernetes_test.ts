@@ -6,6 +6,7 @@ import { NetworkPolicy } from "kubernetes-models/networking.k8s.io/v1";
 import { PodDisruptionBudget } from "kubernetes-models/policy/v1";
 import { parseAllDocuments } from "yaml";
 import { parseConfig } from "../../lib/config/config.ts";
+import { readDocument } from "../support/documents.ts";
 
 const FOLDER = new URL("../../deploy/kubernetes/", import.meta.url);
 
@@ -117,7 +118,7 @@ Deno.test("the settings are a configuration of the logger, and no name is misspe
 });
 
 Deno.test("the commands of the page are about what is in the manifests", () => {
-  const page = Deno.readTextFileSync(new URL("README.md", FOLDER));
+  const page = readDocument("docs/kubernetes.md");
   const { name } = find("StatefulSet").metadata;
   const commands = [...page.matchAll(/^(?:kubectl|mosquitto_sub) (?:.*\\\n)*.*$/gm)]
     .map(([text]) => text);

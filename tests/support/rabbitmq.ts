@@ -1,10 +1,10 @@
 /**
  * A real RabbitMQ with its MQTT plugin for tests, on free ports, with its store in a temporary
- * directory and the settings that the README recommends.
+ * directory and the settings that docs/brokers.md recommends.
  */
 import { connect } from "node:net";
-import { fileURLToPath } from "node:url";
 import type { BrokerAddress } from "./mqtt_client.ts";
+import { readCodeBlocks, readSection } from "./documents.ts";
 import { waitUntil } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
 import { TestProcess } from "./process.ts";
@@ -120,15 +120,14 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
 }
 
 /**
- * What the README tells those who use RabbitMQ to set.
+ * The settings for RabbitMQ that docs/brokers.md recommends.
  *
  * @throws {Error} when it says nothing of the kind any more.
  */
 function readRecommendedSettings(): string[] {
-  const path = fileURLToPath(new URL("../../README.md", import.meta.url));
-  const blocks = Deno.readTextFileSync(path).matchAll(/^```ini\n([^]*?)^```$/gm);
-  const settings = [...blocks].map(([, text = ""]) => text).find((text) => text.includes("mqtt."));
-  if (settings === undefined) throw new Error("the README has no settings for RabbitMQ");
+  const [settings] = readCodeBlocks(readSection("docs/brokers.md", "RabbitMQ"), "ini")
+    .filter((text) => text.includes("mqtt."));
+  if (settings === undefined) throw new Error("docs/brokers.md has no settings for RabbitMQ");
   return settings.trimEnd().split("\n");
 }
 
