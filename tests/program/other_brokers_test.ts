@@ -314,6 +314,27 @@ Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
   await expectNothingLeft(again, broker, topic);
 });
 
+Deno.test("the user that the commands of docs/brokers.md create may be the logger's", {
+  ignore: withoutRabbitMq,
+}, async () => {
+  const broker = getRabbitMq();
+  await broker.createDocumentedUser();
+  const database = await postgres.createDatabase();
+  const { env: names, topic } = namesFor("user");
+  const env = loggerEnv({ database, broker }, {
+    ...names,
+    MQTT_CLIENT_USER: "kraken",
+    MQTT_CLIENT_PASSWORD: "PASSWORD",
+  });
+  await using logger = startLogger(env);
+  await logger.waitForLine("grants QoS 1 for");
+  const readings = makeReadings({ count: 10 });
+  await publishReadings(broker, readings, { topic, qos: 1 });
+  await waitForRows(database, readings.length);
+  await expectStored(database, readings);
+  await stopCleanly(logger);
+});
+
 Deno.test("a broker that hangs up on MQTT 5 is asked for it again at the next connection", async () => {
   const database = await postgres.createDatabase();
   const versions: number[] = [];

@@ -7,7 +7,7 @@ import type { BrokerAddress } from "./mqtt_client.ts";
 import { readCodeBlocks, readSection } from "./documents.ts";
 import { waitUntil } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
-import { TestProcess } from "./process.ts";
+import { runSuccessfully, TestProcess } from "./process.ts";
 import { type TemporaryDirectory, withTemporaryDirectory } from "./temporary_directory.ts";
 
 const ROOT = "/usr/lib/rabbitmq/lib";
@@ -69,28 +69,45 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
         ...readRecommendedSettings(),
       ].join("\n") + "\n",
     );
-    this.#process = TestProcess.start(program, {
-      clearEnv: true,
-      env: {
-        PATH: "/usr/sbin:/usr/bin:/bin",
-        HOME: path,
-        RABBITMQ_NODENAME: `kraken${this.port}@localhost`,
-        RABBITMQ_MNESIA_BASE: `${path}/mnesia`,
-        RABBITMQ_LOG_BASE: `${path}/log`,
-        RABBITMQ_ENABLED_PLUGINS_FILE: `${path}/plugins`,
-        RABBITMQ_CONFIG_FILE: `${path}/rabbit`,
-        RABBITMQ_PID_FILE: `${path}/pid`,
-        RABBITMQ_CONF_ENV_FILE: "/dev/null",
-        RABBITMQ_DIST_PORT: String(this.#distPort),
-        ERL_EPMD_PORT: String(this.#daemonPort),
-        ERL_EPMD_ADDRESS: LOOPBACK,
-      },
-    });
+    this.#process = TestProcess.start(program, { clearEnv: true, env: this.#env });
     const running = this.#process;
     await waitUntil(async () => {
       if (!running.isRunning) throw new Error(`RabbitMQ does not start:\n${running.tail()}`);
       return await isListening(this.host, this.port);
     }, { what: "RabbitMQ", timeoutMs: TIMEOUT_MS, intervalMs: 200 });
+  }
+
+  /** Variables by which the server, and the programs that manage it, find each other. */
+  get #env(): Record<string, string> {
+    const { path } = this.#directory;
+    return {
+      PATH: "/usr/sbin:/usr/bin:/bin",
+      HOME: path,
+      RABBITMQ_NODENAME: `kraken${this.port}@localhost`,
+      RABBITMQ_MNESIA_BASE: `${path}/mnesia`,
+      RABBITMQ_LOG_BASE: `${path}/log`,
+      RABBITMQ_ENABLED_PLUGINS_FILE: `${path}/plugins`,
+      RABBITMQ_CONFIG_FILE: `${path}/rabbit`,
+      RABBITMQ_PID_FILE: `${path}/pid`,
+      RABBITMQ_CONF_ENV_FILE: "/dev/null",
+      RABBITMQ_DIST_PORT: String(this.#distPort),
+      ERL_EPMD_PORT: String(this.#daemonPort),
+      ERL_EPMD_ADDRESS: LOOPBACK,
+    };
+  }
+
+  /** Runs the commands of docs/brokers.md that create a user, as they are printed. */
+  async createDocumentedUser(): Promise<void> {
+    const script = readCodeBlocks(readSection("docs/brokers.md", "RabbitMQ"), "sh").join("");
+    const programs = `${this.#directory.path}/programs`;
+    Deno.mkdirSync(programs, { recursive: true });
+    Deno.writeTextFileSync(`${programs}/sudo`, '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
+    const sbin = findRabbitMq()?.replace(/\/[^/]+$/, "") ?? "";
+    await runSuccessfully("/bin/sh", {
+      args: ["-euc", script],
+      clearEnv: true,
+      env: { ...this.#env, PATH: `${programs}:${sbin}:${this.#env["PATH"]}` },
+    });
   }
 
   /** Stops it cleanly: sessions and queued messages are kept. */
