@@ -113,6 +113,8 @@ Deno.test("the commands of docs/systemd.md install all files that the units name
       assert.equal((mode ?? 0) & 0o777, dirname(path) === "/usr/local/bin" ? 0o755 : 0o600, path);
     }
   }
+  const configured = readDocument("docs/systemd.md").matchAll(/\/etc\/kraken-logger\/[\w.-]+/g);
+  for (const [path] of configured) assert.ok(Deno.statSync(`${root}${path}`).isFile, path);
   const password = Deno.readTextFileSync(`${root}/etc/kraken-logger/lab1.database-password`);
   assert.equal(password, "secret");
   assert.match(

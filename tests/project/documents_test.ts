@@ -177,6 +177,19 @@ Deno.test("every setting that a document names is one", () => {
   }
 });
 
+/** The texts of the sources in a folder. */
+function readSources(folder: string): string[] {
+  return listModules(folder).map(readDocument);
+}
+
+Deno.test("CONTRIBUTING.md lists all variables of the tests and no others", () => {
+  const sources = [...["lib", "tests", "bench"].flatMap(readSources), readDocument(".ci/run")];
+  const used = sources.flatMap((text) => text.match(/\bKRAKEN_[A-Z_]+[A-Z]\b/g) ?? []);
+  const listed = readTableRows(readSection("CONTRIBUTING.md", "Tests"))
+    .map(([name = ""]) => /^`(KRAKEN_\w+)=/.exec(name)?.[1]).filter((name) => name !== undefined);
+  assert.deepEqual(compare(used, listed), SAME);
+});
+
 Deno.test("the tasks and files that the documents name exist", () => {
   const texts = DOCUMENTS.map((path) => [path, readDocument(path)] as const);
   const tasks = texts.flatMap(([, text]) =>
@@ -187,7 +200,7 @@ Deno.test("the tasks and files that the documents name exist", () => {
   let found = 0;
   for (const [document, text] of texts) {
     const paths = text.matchAll(
-      /(?:^|[\s`(])((?:lib|deploy|docs|tests|bench|demo|\.ci)\/[\w./@-]*[\w/])/gm,
+      /(?:^|[\s`(])((?:lib|deploy|docs|tests|bench|demo|\.ci|\.github)\/[\w./@-]*[\w/])/gm,
     );
     for (const [, path = ""] of paths) {
       // Secrets are the operator's; a link is relative to its document, and checked as a link.
