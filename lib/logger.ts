@@ -10,7 +10,7 @@ import { DatabaseConnection } from "./database/connection.ts";
 import { Metrics } from "./http/metrics.ts";
 import { HttpServer } from "./http/server.ts";
 import { Health } from "./monitoring/health.ts";
-import { StoreHistograms } from "./monitoring/histograms.ts";
+import { InsertRecorder } from "./monitoring/insert_recorder.ts";
 import { Monitor, type MonitoredParts, summarize } from "./monitoring/monitor.ts";
 import type { Summary } from "./monitoring/status.ts";
 import { MqttSubscriber } from "./mqtt/subscriber.ts";
@@ -85,10 +85,11 @@ export class Logger {
       isDatabaseAway: () => state.isAway,
       tuning,
     });
+    const recorder = http && new InsertRecorder();
     const outcomes = new Outcomes({
       statistics,
       spoolDatabase: this.#spoolDatabase,
-      onInserted: http && ((batch, result) => this.#http?.monitor.onInserted(batch, result)),
+      onInserted: recorder && ((batch, result) => recorder.record(batch, result)),
       tuning,
     });
     this.#writer = new Writer(database, {
@@ -118,7 +119,7 @@ export class Logger {
       overflow: this.#overflow,
       spoolMaxBytes: config.spool?.maxBytes ?? 0,
     };
-    this.#http = this.#serve(config);
+    this.#http = recorder && this.#serve(config, recorder);
     if (mqtt.clientId === undefined) {
       log.warning(
         "MQTT_CLIENT_ID is not set: the broker queues nothing while the logger is away, so that " +
@@ -130,11 +131,10 @@ export class Logger {
     }
   }
 
-  #serve({ http, database }: Config): HttpParts | undefined {
+  #serve({ http, database }: Config, recorder: InsertRecorder): HttpParts | undefined {
     if (http === undefined) return undefined;
-    const histograms = new StoreHistograms();
-    const monitor = new Monitor(this.#parts, { database, histograms });
-    const metrics = new Metrics(monitor, histograms);
+    const monitor = new Monitor(this.#parts, { database, recorder });
+    const metrics = new Metrics(monitor, recorder.histograms);
     try {
       return { monitor, metrics, server: new HttpServer(http, { monitor, metrics }) };
     } catch (error) {

@@ -5,22 +5,18 @@
 
 import metadata from "../../deno.json" with { type: "json" };
 import type { DatabaseConfig } from "../config/config.ts";
-import type { Delivery } from "../message/delivery.ts";
 import type { Health } from "./health.ts";
-import { History } from "./history.ts";
 import type { Inbox } from "../pipeline/inbox.ts";
-import type { StoreHistograms } from "./histograms.ts";
 import type { MqttSubscriber } from "../mqtt/subscriber.ts";
 import type { Overflow } from "../pipeline/overflow.ts";
-import { SensorActivity } from "./sensor_activity.ts";
+import type { InsertRecorder } from "./insert_recorder.ts";
+import type { SensorActivity } from "./sensor_activity.ts";
 import { RegisteredSensors } from "./registered_sensors.ts";
 import type { Spool } from "../spool/spool.ts";
 import { SpoolError } from "../spool/file.ts";
 import type { Statistics } from "../pipeline/statistics.ts";
 import type { Status, Summary, Update } from "./status.ts";
-import type { Decoded } from "../database/storing.ts";
 import type { DatabaseState } from "../pipeline/database_state.ts";
-import type { InsertListener } from "../pipeline/outcomes.ts";
 
 const SAMPLE_MS = 1_000;
 
@@ -87,23 +83,26 @@ export type Viewer = (update: Update) => void;
 /** What the monitor needs beside the parts of the logger. */
 export interface MonitorOptions {
   readonly database: DatabaseConfig;
-  readonly histograms: StoreHistograms;
+  /** What the writer has inserted. */
+  readonly recorder: InsertRecorder;
 }
 
 /** Keeps sensors and history from `start` until `stop`. */
 export class Monitor {
   readonly #parts: MonitoredParts;
-  readonly #histograms: StoreHistograms;
-  readonly #history = new History();
+  readonly #recorder: InsertRecorder;
   readonly #registered: RegisteredSensors;
   readonly #viewers = new Set<Viewer>();
-  readonly activity = new SensorActivity();
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(parts: MonitoredParts, { database, histograms }: MonitorOptions) {
+  constructor(parts: MonitoredParts, { database, recorder }: MonitorOptions) {
     this.#parts = parts;
-    this.#histograms = histograms;
+    this.#recorder = recorder;
     this.#registered = new RegisteredSensors(database, (rows) => this.activity.register(rows));
+  }
+
+  get activity(): SensorActivity {
+    return this.#recorder.activity;
   }
 
   /** Starts to sample the history. The owner awaits `stop` at the end. */
@@ -117,27 +116,6 @@ export class Monitor {
     await this.#registered.stop();
   }
 
-  /** Records an insert. Called by the writer. */
-  readonly onInserted: InsertListener = (batch, result) => {
-    const nowMs = Date.now();
-    const notStored = result.unknown.length + result.disabled.length === 0
-      ? undefined
-      : new Set([...result.unknown, ...result.disabled]);
-    const timesMs = new Float64Array(batch.length);
-    const latenciesMs = new Float64Array(batch.length);
-    let count = 0;
-    for (let index = 0; index < batch.length; index++) {
-      const timeMs = Number((batch[index] as Decoded<Delivery>).reading.timeMicros) / 1000;
-      timesMs[index] = timeMs;
-      if (!notStored?.has(index)) latenciesMs[count++] = Math.max(0, nowMs - timeMs);
-    }
-    this.activity.record(batch, result, { nowMs, timesMs });
-    this.#histograms.recordBatch(batch.length, result.durationMs);
-    if (result.stored === 0) return;
-    this.#history.record(latenciesMs.subarray(0, count));
-    this.#histograms.record(latenciesMs.subarray(0, count));
-  };
-
   /** The state of the logger at the moment. */
   summary(): Summary {
     return summarize(this.#parts);
@@ -148,7 +126,7 @@ export class Monitor {
     this.#registered.refresh();
     return {
       ...this.summary(),
-      history: this.#history.samples,
+      history: this.#recorder.history.samples,
       sensors: this.activity.list(),
       sensorsLeftOut: this.activity.leftOut,
     };
@@ -175,7 +153,12 @@ export class Monitor {
   #sample(): void {
     const { received, outcomes, waiting, spooled } = this.#parts.statistics;
     this.activity.digest();
-    const sample = this.#history.sample({ received, stored: outcomes.stored, waiting, spooled });
+    const sample = this.#recorder.history.sample({
+      received,
+      stored: outcomes.stored,
+      waiting,
+      spooled,
+    });
     if (this.#viewers.size === 0) return;
     this.#registered.refresh();
     const update: Update = {
