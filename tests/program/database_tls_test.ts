@@ -10,7 +10,6 @@ import { type PostgresOptions, type PostgresServer, startPostgres } from "../sup
 import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
 import { waitUntil } from "../support/poll.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { withoutSources } from "../support/broken_sources.ts";
 import { SENSORS, stopCleanly, usePostgres } from "../support/harness.ts";
 import {
   authority,
@@ -92,8 +91,7 @@ const DATABASE_CASES: readonly Case[] = [
     files: { SSL_CERT_FILE: authority.cert, DATABASE_CA_FILE: stranger.cert },
     says: SAYS_UNKNOWN,
   },
-  // The fallback compiler's runtime checks the host name all the same: stricter, never laxer.
-  ...(withoutSources ? [] : ["require", "verify-ca"]).map((mode) => ({
+  ...["require", "verify-ca"].map((mode) => ({
     name: `${mode} with a file of authorities, another host's`,
     server: OTHER_HOST,
     env: { DATABASE_SSLMODE: mode },
@@ -223,10 +221,7 @@ const BROKEN_HANDSHAKES = [
 ];
 
 for (const { name, settings, client, says } of BROKEN_HANDSHAKES) {
-  Deno.test(`prefer does without TLS at a server ${name}, require says so`, {
-    // The fallback compiler's runtime sends no client certificates.
-    ignore: withoutSources && client !== undefined,
-  }, async () => {
+  Deno.test(`prefer does without TLS at a server ${name}, require says so`, async () => {
     using directory = withTemporaryDirectory();
     await using broker = await startBroker();
     const { server, database } = await startTlsPostgres(GOOD, { settings });
@@ -266,7 +261,6 @@ Deno.test("where prefer gets in neither with TLS nor without, both reasons are g
   await stopCleanly(logger);
 });
 
-/** The fallback compiler's runtime sends no client certificates: see docs/install.md. */
 const CLIENT_CASES = [
   { name: "the right one", client: CLIENT },
   { name: "none", says: /certificate/ },
@@ -282,9 +276,7 @@ const CLIENT_CASES = [
   },
 ];
 
-Deno.test("a database that wants a client certificate is shown one", {
-  ignore: withoutSources,
-}, async (test) => {
+Deno.test("a database that wants a client certificate is shown one", async (test) => {
   const { server, database } = await startTlsPostgres(GOOD, {
     hba: [`hostssl all ${LOGGER_ROLE} 127.0.0.1/32 cert`],
   });

@@ -11,7 +11,6 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { withoutSources } from "../support/broken_sources.ts";
 import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
 import {
   authority,
@@ -134,7 +133,6 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
   await stopCleanly(logger);
 });
 
-/** The fallback compiler's runtime sends no client certificates: see docs/install.md. */
 const CLIENT_CASES = [
   { name: "the right client certificate", client: CLIENT },
   { name: "no client certificate", says: /demands a client certificate|the broker closed|reset/ },
@@ -152,7 +150,7 @@ const CLIENT_CASES = [
 
 for (const { name, client, says } of CLIENT_CASES) {
   Deno.test(`a broker that wants a client certificate is shown ${name}`, {
-    ignore: withoutMosquitto || (withoutSources && says === undefined),
+    ignore: withoutMosquitto,
   }, async () => {
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();
