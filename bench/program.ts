@@ -11,7 +11,14 @@ export type BenchProgram = "backlog_program" | "receiver_program" | "single_inse
 /** Starts a program with one argument, which it reads with {@linkcode readJob}. */
 export function startProgram(program: BenchProgram, job: unknown): TestProcess {
   const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
-  const args = ["run", "--allow-all", "--quiet", "--no-check", "--config", path("../deno.json")];
+  const args = [
+    "run",
+    "--allow-all",
+    "--quiet",
+    "--no-check",
+    "--config",
+    path("../tests/deno.json"),
+  ];
   return TestProcess.start(Deno.execPath(), {
     args: [...args, path(`./${program}.ts`), JSON.stringify(job)],
   });

@@ -29,7 +29,7 @@ const CLEAN: Summary = {
 
 function startSoak(args: readonly string[]): TestProcess {
   const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
-  const flags = ["--allow-all", "--quiet", "--no-check", "--config", path("../../deno.json")];
+  const flags = ["--allow-all", "--quiet", "--no-check", "--config", path("../deno.json")];
   return TestProcess.start(Deno.execPath(), {
     args: ["run", ...flags, path("../soak/main.ts"), ...args],
   });

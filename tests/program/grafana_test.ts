@@ -60,7 +60,7 @@ async function checkDashboards(values: readonly Document[]): Promise<string> {
   )
     .map((line, index) => line.replace("_", `dashboard${index}`));
   Deno.writeTextFileSync(path, TYPES + text.join(""));
-  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const config = new URL("../deno.json", import.meta.url).pathname;
   const { code, stdout, stderr } = await runProgram(Deno.execPath(), {
     args: ["check", "--quiet", "--config", config, path],
     env: { NO_COLOR: "1" },

@@ -9,7 +9,7 @@ import { parse as parseYaml } from "yaml";
 import metadata from "../../deno.json" with { type: "json" };
 import { HELP as DEMO_HELP } from "../../demo/command_line.ts";
 import { createSensors } from "../../demo/sensors.ts";
-import { FALLBACK_DENO_VERSION } from "../../deploy/base_binary.ts";
+import { FALLBACK_DENO_VERSION } from "../../deploy/fallback_deno.ts";
 import { RUN_FLAGS } from "../../deploy/run_flags.ts";
 import { HELP, parseCommandLine } from "../../lib/commands/command_line.ts";
 import { parseConfig } from "../../lib/config/config.ts";

@@ -29,7 +29,7 @@ export async function publishPayloadsFast(
   try {
     const count = writeMessages(path, messages);
     const job: Job = { host, port, qos, maxOpen: receiveMaximum, path };
-    const config = fileURLToPath(new URL("../../deno.json", import.meta.url));
+    const config = fileURLToPath(new URL("../deno.json", import.meta.url));
     const args = ["run", "--allow-all", "--quiet", "--no-check", "--config", config];
     await runSuccessfully(Deno.execPath(), {
       args: [...args, fileURLToPath(import.meta.url), JSON.stringify(job)],

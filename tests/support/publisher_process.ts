@@ -32,7 +32,7 @@ export async function publishReadingsFast(
     // JSON has neither bigint nor, where it matters, NaN, infinities and the sign of zero.
     const job = { broker: address, options, readings };
     Deno.writeTextFileSync(path, JSON.stringify(job, writeNumber));
-    const config = fileURLToPath(new URL("../../deno.json", import.meta.url));
+    const config = fileURLToPath(new URL("../deno.json", import.meta.url));
     const args = ["run", "--allow-all", "--quiet", "--no-check", "--config", config];
     await runSuccessfully(Deno.execPath(), {
       args: [...args, fileURLToPath(import.meta.url), path],

@@ -211,7 +211,7 @@ Deno.test("startBroker insists on Mosquitto where CI asks for it", async () => {
     import { startBroker } from ${JSON.stringify(import.meta.resolve("./broker.ts"))};
     await using broker = await startBroker();
     console.log(broker.kind);`;
-  const config = decodeURIComponent(new URL("../../deno.json", import.meta.url).pathname);
+  const config = decodeURIComponent(new URL("../deno.json", import.meta.url).pathname);
   const run = async (env: Record<string, string>): Promise<string> => {
     const path = await Deno.makeTempFile({ suffix: ".ts" });
     await Deno.writeTextFile(path, script);
