@@ -1,47 +1,47 @@
-/** The command line of the demonstration. */
+/** The command line of the demo. */
 
 import { parseArgs } from "node:util";
 import type { Endpoint } from "../lib/common/endpoint.ts";
 
-/** What the user asked for. */
+/** The options of a run. */
 export interface Options {
   readonly help: boolean;
-  /** The user's broker; undefined for the embedded one. */
+  /** The broker of the user; undefined for the embedded one. */
   readonly broker: Endpoint | undefined;
-  /** Ends by itself after this time; undefined: with Ctrl-C. */
+  /** The demo ends after this time; undefined: it runs until Ctrl-C. */
   readonly seconds: number | undefined;
 }
 
-export const HELP = `The Kraken logger at work, with nothing to install and nothing left behind
+export const HELP = `Shows the Kraken logger at work; installs nothing and leaves nothing behind
 
 Usage: deno task demo [OPTION]…
 
-Starts an MQTT broker and a PostgreSQL database in memory, a simulated LabKraken
-node that measures nine sensors, eight of them once a second and one every ten
-seconds, and the logger between them; shows every second what is in the
-database. Ctrl-C ends it.
+Starts an MQTT broker, a PostgreSQL database in memory, a simulated LabKraken
+node, and the logger between them. The node measures nine sensors, eight of them
+once a second and one every ten seconds. Every second, the demo shows what the
+database has stored. Ctrl-C ends it.
 
 Options:
-  --broker HOST[:PORT]  use this MQTT broker instead of the embedded one; it is
-                        logged in to with MQTT_CLIENT_USER and
-                        MQTT_CLIENT_PASSWORD where these are set
+  --broker HOST[:PORT]  use this MQTT broker instead of the embedded one, without
+                        TLS; log in with MQTT_CLIENT_USER and
+                        MQTT_CLIENT_PASSWORD if they are set
   --seconds N           end after N seconds
   -h, --help            print this help
 
-Exit status: 0 when everything published is in the database, 1 otherwise.
+Exit status: 0 if every published reading is in the database, 1 otherwise.
 `;
 
 const DEFAULT_MQTT_PORT = 1883;
 
-/** The arguments make no sense; the message says why. */
+/** The arguments are not valid; the message names the reason. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
 /**
- * Reads the arguments.
+ * Parses the arguments.
  *
- * @throws {UsageError} for an unknown option or a value that cannot be used.
+ * @throws {UsageError} for an unknown option or a value that is not valid.
  */
 export function parseCommandLine(args: readonly string[]): Options {
   const { help = false, broker, seconds } = parse(args);
@@ -55,7 +55,7 @@ export function parseCommandLine(args: readonly string[]): Options {
 function parse(args: readonly string[]): { help?: boolean; broker?: string; seconds?: string } {
   try {
     return parseArgs({
-      // What npm and others put between their own options and ours.
+      // npm and others put this between their own options and ours.
       args: args[0] === "--" ? args.slice(1) : [...args],
       options: {
         help: { type: "boolean", short: "h" },
@@ -64,7 +64,7 @@ function parse(args: readonly string[]): { help?: boolean; broker?: string; seco
       },
     }).values;
   } catch (error) {
-    // The first sentence names the option; what follows is advice about positional arguments.
+    // The first sentence names the option; the others are advice about positional arguments.
     const message = error instanceof Error ? error.message : String(error);
     throw new UsageError(message.replace(/\. .*$/s, ""), { cause: error });
   }

@@ -1,8 +1,8 @@
-/** Free ports. */
+/** Servers on free ports. */
 
 import type { AddressInfo, Server } from "node:net";
 
-/** Lets a server listen at a free port of `host`, and returns the port. */
+/** Starts a server on a free port of `host` and returns the port. */
 export async function listen(server: Server, host: string): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

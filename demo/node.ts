@@ -1,6 +1,6 @@
 /**
  * A simulated LabKraken node: measures each sensor once a second and publishes the reading with
- * QoS 2, as the data-acquisition daemons do.
+ * QoS 2, like the data-acquisition daemons.
  */
 
 import type { MqttClient } from "mqtt";
@@ -10,14 +10,16 @@ import { type Sensor, topicOf } from "./sensors.ts";
 
 const INTERVAL_MS = 1_000;
 
-/** Time that the last readings get to reach the broker. */
+/** How long the last readings may take to reach the broker. */
 const STOP_TIMEOUT_MS = 10_000;
 
+/** What a node measures and how it publishes. */
 export interface NodeOptions {
   readonly sensors: readonly Sensor[];
   /**
-   * Whether to publish a reading only after the one before has arrived. Aedes drops messages whose
-   * packet ids are not in ascending order, as they may be when several of QoS 2 are under way.
+   * Whether to publish a reading only after the broker has the previous one. Aedes drops messages
+   * whose packet ids are not in ascending order, which happens when several messages of QoS 2 are in
+   * flight.
    */
   readonly oneAtATime: boolean;
 }
@@ -26,7 +28,7 @@ export interface NodeOptions {
 export class SimulatedNode {
   readonly #client: MqttClient;
   readonly #options: NodeOptions;
-  readonly #underWay = new Set<Promise<void>>();
+  readonly #inFlight = new Set<Promise<void>>();
   #previous: Promise<void> = Promise.resolve();
   #timer: ReturnType<typeof setInterval> | undefined;
   #published = 0;
@@ -35,7 +37,7 @@ export class SimulatedNode {
   /**
    * Connects to the configured broker.
    *
-   * @throws {Error} when it cannot be reached or refuses.
+   * @throws {Error} if the broker cannot be reached or refuses the connection.
    */
   static async connect(config: MqttConfig, options: NodeOptions): Promise<SimulatedNode> {
     const clientId = `kraken-demo-node-${crypto.randomUUID().slice(0, 6)}`;
@@ -47,12 +49,12 @@ export class SimulatedNode {
     this.#options = options;
   }
 
-  /** Readings published so far; those that are still on their way are among them. */
+  /** Number of readings published so far, including those in flight. */
   get published(): number {
     return this.#published;
   }
 
-  /** Publishes from now on: the sensors in turn, spread over the second. */
+  /** Starts publishing: the sensors in turn, evenly distributed over the second. */
   start(): void {
     const { sensors } = this.#options;
     const publishNext = (): void => {
@@ -64,20 +66,21 @@ export class SimulatedNode {
   }
 
   /**
-   * Measures no more, waits until the broker has what is on its way, and disconnects. Readings
-   * that the broker did not take within ten seconds are given up, and count as not published.
-   * Returns how many those are.
+   * Stops measuring, waits until the broker has the readings in flight, and disconnects. Readings
+   * that the broker does not accept within ten seconds are dropped and count as not published.
+   *
+   * @returns the number of dropped readings.
    */
   async stop(): Promise<number> {
     clearInterval(this.#timer);
     const timeout = Promise.withResolvers<void>();
     const timer = setTimeout(timeout.resolve, STOP_TIMEOUT_MS);
-    await Promise.race([Promise.all(this.#underWay), timeout.promise]);
+    await Promise.race([Promise.all(this.#inFlight), timeout.promise]);
     clearTimeout(timer);
-    const givenUp = this.#underWay.size;
-    this.#published -= givenUp;
-    await disconnect(this.#client, givenUp > 0);
-    return givenUp;
+    const dropped = this.#inFlight.size;
+    this.#published -= dropped;
+    await disconnect(this.#client, dropped > 0);
+    return dropped;
   }
 
   #publish(sensor: Sensor): void {
@@ -88,11 +91,11 @@ export class SimulatedNode {
     this.#published++;
     const before = this.#options.oneAtATime ? this.#previous : Promise.resolve();
     const arrived = before.then(async () => {
-      // What fails here is what `stop` gives up, and has counted.
+      // It fails only after `stop` has dropped and counted the reading.
       await this.#client.publishAsync(topicOf(sensor), payload, { qos: 2 }).catch(() => {});
-      this.#underWay.delete(arrived);
+      this.#inFlight.delete(arrived);
     });
-    this.#underWay.add(arrived);
+    this.#inFlight.add(arrived);
     this.#previous = arrived;
   }
 }

@@ -1,11 +1,11 @@
 /**
- * PGlite as a PostgreSQL server for several connections at a time.
+ * PGlite as a PostgreSQL server for several connections at the same time.
  *
- * PGlite is one single backend. The server class of `pglite-socket` lets its connections take turns
- * message by message, in one namespace of prepared statements: the second connection that prepares
- * a statement of the same name is refused, and what one connection has bound another may execute.
- * Here each connection keeps its turn until its transaction is over, and its prepared statements
- * carry its number in their names.
+ * PGlite is a single backend. The server class of `pglite-socket` switches between connections after
+ * each message, and the connections share one namespace of prepared statements: a second connection
+ * cannot prepare a statement of the same name, and one connection may execute what another has bound.
+ * Here each connection keeps its turn until its transaction ends, and the names of its prepared
+ * statements start with its number.
  */
 
 import type { PGlite } from "@electric-sql/pglite";
@@ -14,14 +14,14 @@ import { Buffer } from "node:buffer";
 import { createServer, type Socket } from "node:net";
 import { listen } from "./listen.ts";
 
-/** A server that listens. Whoever started it disposes it, and closes the database after that. */
+/** A running server. The caller disposes it and closes the database afterwards. */
 export interface PGliteServer extends AsyncDisposable {
   readonly port: number;
-  /** Runs something on the database in a turn of its own, between those of the connections. */
+  /** Runs an action on the database in a separate turn, between those of the connections. */
   exclusively<T>(action: () => Promise<T>): Promise<T>;
 }
 
-/** Lets PostgreSQL clients connect to a database, at a free port of `host`. */
+/** Serves a database to PostgreSQL clients on a free port of `host`. */
 export async function servePGlite(db: PGlite, host: string): Promise<PGliteServer> {
   const turns = new Turns();
   const sockets = new Set<Socket>();
@@ -33,7 +33,7 @@ export async function servePGlite(db: PGlite, host: string): Promise<PGliteServe
     sessions.add(session);
     socket.once("close", () => sockets.delete(socket));
     session.ended.then(() => sessions.delete(session));
-    // Of the library's queue, these four methods are what its handler uses.
+    // The library's handler uses only these four methods of the library's queue.
     const queryQueue = session as unknown as PGLiteSocketHandlerOptions["queryQueue"];
     const handler = new PGLiteSocketHandler({ queryQueue, closeOnDetach: true });
     refuseGssEncryption(socket, () => handler.attach(socket));
@@ -55,8 +55,8 @@ export async function servePGlite(db: PGlite, host: string): Promise<PGliteServe
 const GSSENC_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30]);
 
 /**
- * Clients of a user who has a Kerberos ticket ask for its encryption first. The library's handler
- * does not know the question, and would wait for the rest of it.
+ * A client whose user has a Kerberos ticket requests GSSAPI encryption first. The library's handler
+ * does not know this request and would wait for more bytes.
  */
 function refuseGssEncryption(socket: Socket, proceed: () => void): void {
   socket.once("data", (bytes: Buffer) => {
@@ -71,11 +71,11 @@ function refuseGssEncryption(socket: Socket, proceed: () => void): void {
   });
 }
 
-/** First come, first served. */
+/** A lock; waiting callers get it in the order of their calls. */
 class Turns {
   #last: Promise<void> = Promise.resolve();
 
-  /** Resolves when it is the caller's turn, to the function that ends the turn. */
+  /** Waits for the caller's turn. Resolves to the function that ends the turn. */
   async begin(): Promise<() => void> {
     const before = this.#last;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -105,7 +105,7 @@ const TYPE = {
   terminate: 0x58,
 } as const;
 
-/** Parts of an extended query, which take effect together with the Sync behind them. */
+/** Parts of an extended query; they take effect together at the Sync that follows them. */
 const PARTS: readonly number[] = [
   TYPE.parse,
   TYPE.bind,
@@ -114,7 +114,7 @@ const PARTS: readonly number[] = [
   TYPE.close,
 ];
 
-/** What one connection wants from the database; the handler of the connection feeds it. */
+/** The queue of one connection; the library's handler feeds it. */
 class Session {
   readonly #db: PGlite;
   readonly #turns: Turns;
@@ -131,25 +131,25 @@ class Session {
     this.#prefix = `${id}:`;
   }
 
-  /** Resolves when the connection is closed and its transaction, if one was open, undone. */
+  /** Resolves when the connection is closed and its open transaction, if any, is rolled back. */
   get ended(): Promise<void> {
     return this.#ended.promise;
   }
 
-  /** Called with each message. Resolves when the next one may be handled. */
+  /** The handler passes each message. Resolves when the next one may be handled. */
   enqueue(_id: number, message: Uint8Array, onData: (data: Uint8Array) => void): Promise<void> {
     const handled = this.#previous.then(() => this.#handle(message, onData));
-    // The handler hears of the failure and closes the connection.
+    // The handler gets the failure from `handled` and closes the connection.
     this.#previous = handled.catch(() => {});
     return handled;
   }
 
-  /** Called when the connection is closed. */
+  /** The handler calls this when the connection is closed. */
   clearQueueForHandler(): void {
     this.#closed = true;
   }
 
-  /** Called after that. */
+  /** The handler calls this after `clearQueueForHandler`. */
   async clearTransactionIfNeeded(): Promise<void> {
     await this.#previous;
     try {
@@ -169,7 +169,7 @@ class Session {
 
   async #handle(message: Uint8Array, onData: (data: Uint8Array) => void): Promise<void> {
     const type = message[0] ?? 0;
-    // A connection that ends must not take the one backend with it.
+    // A Terminate message would end the only backend.
     if (this.#closed || type === TYPE.terminate) return;
     this.#parts.push(this.#withOwnNames(message));
     if (PARTS.includes(type)) return;
@@ -184,10 +184,10 @@ class Session {
     this.#endTurn = undefined;
   }
 
-  /** Puts the connection's number before the name of the prepared statement in a message. */
+  /** Prefixes the name of the prepared statement in a message with the connection's number. */
   #withOwnNames(message: Uint8Array): Uint8Array {
     const offset = statementNameOffset(message);
-    // No name, or the empty one, which is prepared anew for each use.
+    // No name, or the empty name, which is prepared again before each use.
     if (offset === undefined || message[offset] === 0) return message;
     const renamed = Buffer.concat([
       message.subarray(0, offset),
@@ -199,7 +199,7 @@ class Session {
   }
 }
 
-/** Where a message carries the name of a prepared statement, behind its type and length. */
+/** Returns the offset of the name of a prepared statement in a message, if it has one. */
 function statementNameOffset(message: Uint8Array): number | undefined {
   switch (message[0]) {
     case TYPE.parse:

@@ -1,33 +1,33 @@
-/** The sensors of the demonstration, and the curves that their readings follow. */
+/** The sensors of the demo, and the curves that their readings follow. */
 
 /** One sensor of a device. */
 export interface Sensor {
   readonly label: string;
   readonly unit: string;
-  /** Of the driver that reads the device. */
+  /** Name of the driver that reads the device. */
   readonly driver: string;
-  /** What the device calls itself. */
+  /** Identifier that the device reports. */
   readonly uid: string;
-  /** Of the device in the laboratory's list. */
+  /** Identifier of the device in the laboratory's inventory. */
   readonly uuid: string;
-  /** Tells the sensors of one device apart. */
+  /** Distinguishes the sensors of one device. */
   readonly sid: number;
-  /** Whether it measures in this second; every second where it does not say. */
+  /** Returns whether the sensor measures in this second; if missing, it measures every second. */
   readonly isDue?: (seconds: number) => boolean;
-  /** The value at a time in seconds. Calls must be in the order of time. */
+  /** Returns the value at a time in seconds. The times of successive calls must not decrease. */
   readonly measure: (seconds: number) => number;
-  /** The value as people write it. */
+  /** Formats a value with a sensible number of digits. */
   readonly format: (value: number) => string;
 }
 
-/** MQTT topic of the readings of a sensor. */
+/** Returns the MQTT topic of a sensor's readings. */
 export function topicOf({ driver, uid, sid }: Sensor): string {
   return `sensors/${driver}/${uid}/${sid}`;
 }
 
 /**
- * Makes the sensors, with device ids of their own for each call, so that two demonstrations at one
- * broker are not taken for each other.
+ * Creates the sensors. Each call creates new device ids, so that two demos at one broker do not
+ * receive each other's readings.
  */
 export function createSensors(): Sensor[] {
   const climate = device("tinkerforge", "Lx7");
@@ -74,7 +74,7 @@ export function createSensors(): Sensor[] {
       sid: 0,
       label: "Vacuum pressure",
       unit: "mbar",
-      // The gauge is off for half a minute now and then, as if somebody had pulled its plug.
+      // The gauge is off for half a minute at intervals, as if it were unplugged.
       isDue: (seconds) => seconds % 150 < 120,
       measure: pumpDown({ from: 4e-7, to: 2.6e-9, timeConstantSeconds: 240 }),
       format: (value) => value.toExponential(2),
@@ -125,24 +125,24 @@ interface CurveOptions {
   /** Amplitude of a slow sine. */
   readonly swing: number;
   readonly periodSeconds: number;
-  /** How far the value wanders off over minutes, as a standard deviation. */
+  /** Slow change over minutes, as a standard deviation. */
   readonly drift: number;
-  /** From one reading to the next, as a standard deviation. */
+  /** Change from one reading to the next, as a standard deviation. */
   readonly noise: number;
 }
 
-/** Share of its drift that a curve keeps from one second to the next: it wanders over minutes. */
+/** Share of its drift that a curve keeps from one second to the next; it changes over minutes. */
 const DRIFT_MEMORY = 0.995;
 
 function curve(options: CurveOptions): (seconds: number) => number {
   const { mean, swing, periodSeconds, drift, noise } = options;
   const phase = Math.random() * 2 * Math.PI;
   const step = drift * Math.sqrt(1 - DRIFT_MEMORY ** 2);
-  let wandered = 0;
+  let drifted = 0;
   return (seconds) => {
-    wandered = wandered * DRIFT_MEMORY + step * gauss();
+    drifted = drifted * DRIFT_MEMORY + step * gauss();
     const sine = swing * Math.sin(phase + 2 * Math.PI * seconds / periodSeconds);
-    return mean + sine + wandered + noise * gauss();
+    return mean + sine + drifted + noise * gauss();
   };
 }
 
@@ -165,7 +165,7 @@ function pumpDown(options: PumpDownOptions): (seconds: number) => number {
   };
 }
 
-/** A normally distributed random number (Box and Muller), mean 0 and standard deviation 1. */
+/** Returns a normally distributed random number (Box-Muller), mean 0, standard deviation 1. */
 function gauss(): number {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }

@@ -1,4 +1,4 @@
-/** The broker and the database of the demonstration, both in this process, reached over TCP. */
+/** The broker and the database of the demo; both run in this process and listen on TCP ports. */
 
 import { PGlite } from "@electric-sql/pglite";
 import { Aedes } from "aedes";
@@ -11,12 +11,12 @@ import type { Sensor } from "./sensors.ts";
 
 const HOST = "127.0.0.1";
 
-/** A broker that runs. Whoever started it disposes it. */
+/** A running broker. The caller disposes it. */
 export interface EmbeddedBroker extends AsyncDisposable {
   readonly endpoint: Endpoint;
 }
 
-/** Starts Aedes, which speaks MQTT 3.1.1 and keeps everything in memory, at a free port. */
+/** Starts Aedes on a free port. It speaks MQTT 3.1.1 and keeps everything in memory. */
 export async function startBroker(): Promise<EmbeddedBroker> {
   const aedes = await Aedes.createBroker();
   const sockets = new Set<Socket>();
@@ -37,7 +37,7 @@ export async function startBroker(): Promise<EmbeddedBroker> {
   };
 }
 
-/** What the database says about a sensor. */
+/** The state of a sensor in the database. */
 export interface SensorRow {
   readonly uuid: string;
   readonly sid: number;
@@ -49,19 +49,19 @@ export interface SensorRow {
   readonly ageSeconds: number | null;
 }
 
-/** A database that runs. Whoever started it disposes it. */
+/** A running database. The caller disposes it. */
 export interface EmbeddedDatabase extends AsyncDisposable {
   readonly endpoint: Endpoint;
   readonly name: string;
-  /** Needs no password. */
+  /** A user without a password. */
   readonly user: string;
-  /** As the server names itself. */
+  /** Name and version of the server. */
   readonly version: string;
   readSensors(): Promise<SensorRow[]>;
   countRows(): Promise<number>;
 }
 
-/** Starts PGlite, in memory, at a free port, with the tables and the sensors registered. */
+/** Starts PGlite in memory on a free port, creates the tables and registers the sensors. */
 export async function startDatabase(sensors: readonly Sensor[]): Promise<EmbeddedDatabase> {
   const db = await PGlite.create();
   for (const statement of schemaStatements({ timescale: false })) await db.exec(statement);
