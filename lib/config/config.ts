@@ -11,7 +11,7 @@ import type { LogConfig, LogLevel } from "../common/log.ts";
 import type { QoS } from "../message/delivery.ts";
 import { isKeyOf, ruleForCertificates, ruleForKey } from "../common/certificates.ts";
 import type { Endpoint } from "../common/endpoint.ts";
-import { findMisspelt } from "./setting_names.ts";
+import { findMisspelled } from "./setting_names.ts";
 import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "./settings.ts";
 import type { Tuning } from "./tuning.ts";
 import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
@@ -111,7 +111,7 @@ export function parseConfig(env: Environment, readFile: ReadFile): Config {
   const log = parseLog(settings);
   const spool = parseSpool(settings);
   const http = parseHttp(settings);
-  const typos = findMisspelt(env);
+  const typos = findMisspelled(env);
   settings.throwProblems(typos);
   return deepFreeze({
     database,
@@ -135,7 +135,7 @@ export function parseHttpConfig(env: Environment, readFile: ReadFile): HttpConfi
   if (http === undefined && settings.text("HTTP_PORT") === undefined) {
     settings.problem("HTTP_PORT", "must be set to the port of the running logger");
   }
-  settings.throwProblems(findMisspelt(env));
+  settings.throwProblems(findMisspelled(env));
   return deepFreeze(http as HttpConfig);
 }
 
@@ -155,7 +155,7 @@ function parseHttp(settings: Settings): HttpConfig | undefined {
 export function parseDatabaseConfig(env: Environment, readFile: ReadFile): DatabaseConfig {
   const settings = new Settings(env, readFile);
   const database = parseDatabase(settings);
-  settings.throwProblems(findMisspelt(env));
+  settings.throwProblems(findMisspelled(env));
   return deepFreeze(database);
 }
 
@@ -167,7 +167,7 @@ export function parseDatabaseConfig(env: Environment, readFile: ReadFile): Datab
 export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolConfig {
   const settings = new Settings(env, readFile);
   const spool = parseMandatorySpool(settings);
-  settings.throwProblems(findMisspelt(env));
+  settings.throwProblems(findMisspelled(env));
   return deepFreeze(spool);
 }
 
@@ -179,7 +179,7 @@ export function parseSpoolConfig(env: Environment, readFile: ReadFile): SpoolCon
 export function parseStorageConfig(env: Environment, readFile: ReadFile): StorageConfig {
   const settings = new Settings(env, readFile);
   const config = { database: parseDatabase(settings), spool: parseMandatorySpool(settings) };
-  settings.throwProblems(findMisspelt(env));
+  settings.throwProblems(findMisspelled(env));
   return deepFreeze(config);
 }
 

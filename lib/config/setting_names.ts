@@ -1,5 +1,5 @@
 /**
- * The names of all settings, and a guess at misspelt ones: a setting that is ignored without a
+ * The names of all settings, and a guess at misspelled ones: a setting that is ignored without a
  * warning is noticed only when its effect is missing.
  */
 
@@ -80,7 +80,7 @@ export const OTHER_NAMES: Readonly<Record<string, string>> = {
   HTTP_ADDRESS: "HTTP_HOST",
 };
 
-/** Maximum edit distance at which a variable is taken for a misspelt setting. */
+/** Maximum edit distance at which a variable is taken for a misspelled setting. */
 const MAX_TYPO_DISTANCE = 2;
 
 /** Prefixes of most settings. */
@@ -90,8 +90,8 @@ const PREFIX = /^(DATABASE|MQTT|APPLICATION|SPOOL)_/;
 const SERVICE_LINK = /_SERVICE_|_PORT_\d/;
 const SERVICE_LINK_ADDRESS = /^(tcp|udp|sctp):\/\//;
 
-/** Returns a warning for each variable that looks like a misspelt or foreign name of a setting. */
-export function findMisspelt(env: Environment): string[] {
+/** Returns a warning for each variable that looks like a misspelled or foreign name of a setting. */
+export function findMisspelled(env: Environment): string[] {
   return Object.entries(env)
     .filter(([name, value = ""]) => !SETTINGS.includes(name) && !isServiceLink(name, value))
     .flatMap(([name]) => {

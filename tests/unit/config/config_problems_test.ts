@@ -196,7 +196,7 @@ Deno.test("a value with line breaks stays on one line, and the login of a URL is
   }
 });
 
-Deno.test("a misspelt variable causes a warning, variables of other programs do not", () => {
+Deno.test("a misspelled variable causes a warning, variables of other programs do not", () => {
   const foreign = { PATH: "/bin", HOME: "/root", HTTP_PROXY: "x", PGHOST: "db", LANG: "C" };
   const { warnings } = parse({
     ...foreign,
