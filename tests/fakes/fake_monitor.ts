@@ -1,7 +1,7 @@
 /** An HTTP server whose monitor returns a status that a test makes up. */
 import { HttpServer } from "../../lib/http/server.ts";
 import type { Viewer } from "../../lib/monitoring/monitor.ts";
-import type { Sample, SensorStatus, Status } from "../../lib/monitoring/status.ts";
+import type { Sample, SensorStatus, Status, Update } from "../../lib/monitoring/status.ts";
 import { captureLog } from "../support/captured_log.ts";
 import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { makeSensors } from "../support/readings.ts";
@@ -20,10 +20,16 @@ export interface Served extends AsyncDisposable {
   readonly lines: readonly string[];
 }
 
+export interface ServeOptions {
+  readonly host?: string;
+  /** Whether to send an update every second, without which the page takes the connection for lost. */
+  readonly isAlive?: boolean;
+}
+
 /** Serves until it is disposed. */
 export function serve(
   status: Status = makeStatus(),
-  { host = LOOPBACK }: { readonly host?: string } = {},
+  { host = LOOPBACK, isAlive = false }: ServeOptions = {},
 ): Served {
   const port = findFreePort();
   const lines = captureLog();
@@ -45,13 +51,19 @@ export function serve(
   const served: Served = {
     ...{ port, url: `http://${LOOPBACK}:${port}/`, status, viewers, lines },
     update(): void {
-      const { history: _history, sensors, ...rest } = served.status;
-      const entries = sensors.map((sensor, index) => ({ index, ...sensor }));
-      const sample = makeSample(Date.now());
-      for (const viewer of viewers) viewer({ ...rest, sample, changes: [], sensors: entries });
+      send(served.status.sensors.map((sensor, index) => ({ index, ...sensor })));
     },
-    [Symbol.asyncDispose]: () => server.stop(),
+    [Symbol.asyncDispose]: async () => {
+      clearInterval(timer);
+      await server.stop();
+    },
   };
+  const send = (sensors: Update["sensors"]): void => {
+    const { history: _history, sensors: _sensors, ...rest } = served.status;
+    const sample = makeSample(Date.now());
+    for (const viewer of viewers) viewer({ ...rest, sample, changes: [], sensors });
+  };
+  const timer = isAlive ? setInterval(() => send([]), 1_000) : undefined;
   return served;
 }
 

@@ -35,7 +35,9 @@ Deno.test("on a phone every sensor has its mark, its value and its uuid", { igno
   const refusal = { timeMs: Date.now(), topic: "t".repeat(120), reason: "r".repeat(200) };
   const status = makeStatus({ sensors, lastRejected: refusal });
   const { counts } = status;
-  await using served = serve({ ...status, counts: { ...counts, rejected: 1, unknown: 1 } });
+  await using served = serve({ ...status, counts: { ...counts, rejected: 1, unknown: 1 } }, {
+    isAlive: true,
+  });
   await using tab = await browser.openTab(served.url);
   const { page } = tab;
   await waitUntil(async () => (await names(page)).length === 12, { what: "the sensors" });
@@ -64,7 +66,7 @@ Deno.test("on a phone every sensor has its mark, its value and its uuid", { igno
 Deno.test("the plots show their last values, and have a text for screen readers", {
   ignore,
 }, async () => {
-  await using served = serve();
+  await using served = serve(makeStatus(), { isAlive: true });
   await using tab = await browser.openTab(served.url);
   const { page } = tab;
   await waitForText(page, ".plots", /received 61\s+stored 60/);
@@ -113,7 +115,8 @@ const COUNT_COMPARISONS = `
   });`;
 
 Deno.test("two thousand sensors are shown in pages of a hundred", { ignore }, async () => {
-  await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
+  const status = makeStatus({ sensors: makeSensorStatuses(2_000) });
+  await using served = serve(status, { isAlive: true });
   await using tab = await browser.openTab(`${served.url}nothing`);
   const { page } = tab;
   await page.addInitScript(COUNT_COMPARISONS);
