@@ -41,8 +41,8 @@ Commands:
   check       check configuration, spool, database and broker; name the remedy of each problem
   schema      print the SQL that creates the tables
   init        create the tables in the configured database; safe to repeat
-  rejected    list the rejected messages, as recorded in the spool directory
-  unknown     list the sensors that publish but are not registered, as recorded there
+  rejected    list the rejected messages that are recorded in the spool directory
+  unknown     list the unregistered sensors that are recorded in the spool directory
   report      report availability and gaps, from the database
   healthcheck query the health of the logger on HTTP_PORT
 
@@ -61,18 +61,19 @@ Options of unknown:
   --sql           print the SQL that registers the sensors
   --json          print one JSON object per line
 
-Options of report (dates and times are in UTC):
+Options of report (times are in UTC unless they name another time zone):
   --since TIME    start of the report, by default 30 days before its end; written as above
   --until TIME    end of the report, by default now
   --sensor NAME   only this sensor, as UUID or UUID:SID; may be repeated; by default all enabled
                   sensors
   --per-sensor    report each sensor separately
   --by PERIOD     one row per day, month (default) or year
-  --bin TIME      length of a bin, by default 1m; a bin with at least one reading is available
+  --bin TIME      count availability in bins of this length, by default 1m; a bin is available if
+                  it has at least one reading
   --gaps N        list the N longest gaps, by default 5; with --per-sensor, N of each sensor
   --json          print one JSON object
   --csv           print comma-separated values
-  --table NAME    with --csv: print the periods (default) or the gaps
+  --table NAME    with --csv: print the table periods (default) or gaps
 
 Other options:
   -h, --help      print this help

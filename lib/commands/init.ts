@@ -63,7 +63,7 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
   }
 }
 
-/** Replaces the hint for a missing privilege, which is about the logger's role: it creates nothing. */
+/** Replaces the hint for a missing privilege: that one is for the logger, which creates no tables. */
 function describeFailure(error: unknown): string {
   return error instanceof DatabaseError && error.sqlState === "42501"
     ? `${describeError(error.cause)} (run init as a user who may create tables there)`

@@ -173,7 +173,7 @@ Deno.test("verify-ca without a file of authorities is refused, as in libpq", asy
   const env = loggerEnv({ database, broker }, { DATABASE_SSLMODE: "verify-ca" });
   const { code, stderr } = await runLogger(["check"], env);
   assert.equal(code, 78, stderr);
-  assert.match(stderr, /^DATABASE_SSLMODE: verify-ca needs DATABASE_CA_FILE/m);
+  assert.match(stderr, /^DATABASE_SSLMODE: verify-ca requires DATABASE_CA_FILE/m);
 });
 
 Deno.test("prefer does without TLS where the server has or wants none, require does not", async () => {

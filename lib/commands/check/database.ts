@@ -98,7 +98,7 @@ async function checkClock(connection: DatabaseConnection, report: ReportFinding)
   );
   const receivedMs = Date.now();
   if (row === undefined) return;
-  // Half of the round trip is taken for the way to the server.
+  // The delay of the query is assumed to be half of the round trip.
   const offsetMs = row.ms - (sentMs + receivedMs) / 2;
   const seconds = (Math.abs(offsetMs) / 1000).toFixed(3);
   report(

@@ -32,7 +32,10 @@ export function checkSpool(config: SpoolConfig | undefined, report: ReportFindin
     if (error instanceof Deno.errors.NotFound) {
       reportMissing(directory, report);
     } else {
-      report({ level: "problem", text: `${subject}: ${systemReason(error)}.` });
+      const text =
+        `${subject}: cannot be used (${systemReason(error)}). Correct SPOOL_DIRECTORY, or ` +
+        "the permissions of the directory.";
+      report({ level: "problem", text });
     }
   }
 }
@@ -57,8 +60,8 @@ function reportMissing(directory: string, report: ReportFinding): void {
 }
 
 /**
- * Creates an empty file and removes it. Mode bits would not do: they permit root everything, also
- * on a read-only file system.
+ * Creates an empty file and removes it. Checking the mode bits is not enough: they do not apply to
+ * root, and say nothing about a read-only file system.
  */
 function probeWriting(directory: string): void {
   Deno.removeSync(Deno.makeTempFileSync({ dir: directory, prefix: ".check-" }));
