@@ -8,7 +8,7 @@ import type { Monitor } from "../monitoring/monitor.ts";
 import { RECEIVE_MAXIMUM } from "../message/delivery.ts";
 import type { Summary } from "../monitoring/status.ts";
 
-/** Maximum number of sensors with a time series of their own, to limit the load on Prometheus. */
+/** Maximum number of sensors with a separate time series, to limit the load on Prometheus. */
 const MAX_SENSOR_SERIES = 2_000;
 
 /** Interval of the timer whose delay is measured. */

@@ -102,8 +102,10 @@ export class HttpServer {
     }
   }
 
-  /** Closes all connections, at the latest after a timeout, so that a client that does not read cannot
-   * delay the exit. */
+  /**
+   * Closes all connections, at the latest after a timeout, so that a client that does not read
+   * cannot delay the exit.
+   */
   async stop(): Promise<void> {
     for (const stream of this.#streams) stream.close();
     const finished = new AbortController();
@@ -168,7 +170,7 @@ export class HttpServer {
   /**
    * Prevents DNS rebinding: on a loopback address, only requests for localhost or an IP address are
    * answered. Otherwise a foreign web page could read the logger through the browser of a local user,
-   * by a name of its own that resolves to this host.
+   * by a host name of its site that resolves to this host.
    */
   #isAddressedBy(hostname: string): boolean {
     const address = this.#server.addr.hostname;

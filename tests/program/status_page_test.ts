@@ -108,8 +108,14 @@ Deno.test(
     assert.match(first ?? "", /^\d+ °C$/);
     await waitUntil(async () => (await row(page, "Oven"))[0] !== first, { what: "another value" });
     await waitForText(page, "#refused .state", /^1 rejected, 3 of unknown sensors$/);
-    assert.match(await text(page, "#refused .detail"), /^Last .* ago on 'sensors\/test'.*JSON/m);
-    assert.match(await text(page, "#refused .detail"), /^Last .* is not registered$/m);
+    assert.match(
+      await text(page, "#refused .detail"),
+      /^Last rejected message, .* ago on 'sensors\/test'.*JSON/m,
+    );
+    assert.match(
+      await text(page, "#refused .detail"),
+      /^Last message of an unknown sensor, .* is not registered$/m,
+    );
     assert.equal((await row(page, unknown.uuid)).at(-1), "not registered");
     await waitForText(
       page,
@@ -117,11 +123,13 @@ Deno.test(
       /^Both connections work, but 1 message was rejected, 1 sensor is not registered\.$/,
     );
 
-    await waitUntil(async () => (await row(page, "Vacuum")).at(-1) === "stale", {
-      what: "the silent sensor to be marked",
-      timeoutMs: 40_000,
-    });
-    assert.equal((await row(page, "Oven")).at(-1), "stored");
+    // On a busy machine a publishing sensor, too, may be stale for a moment.
+    await waitUntil(async () => {
+      const states = [await row(page, "Vacuum"), await row(page, "Oven")].map((cells) =>
+        cells.at(-1)
+      );
+      return states.join() === "stale,stored";
+    }, { what: "only the silent sensor to be stale", timeoutMs: 40_000 });
     await waitForText(
       page,
       "#sensor-counts",

@@ -94,10 +94,13 @@ function showRefused(/** @type {Status} */ { counts, lastRejected, lastUnknown, 
     ...(disabled > 0 ? [`${count(disabled)} of disabled sensors`] : []),
     ...(dropped > 0 ? [`${count(dropped)} dropped`] : []),
   ];
-  const last = [lastRejected, lastUnknown].filter((refusal) => refusal !== null)
+  const last = [
+    { kind: "rejected message", refusal: lastRejected },
+    { kind: "message of an unknown sensor", refusal: lastUnknown },
+  ].flatMap(({ kind, refusal }) => refusal === null ? [] : [{ kind, ...refusal }])
     .sort((a, b) => b.timeMs - a.timeMs)
-    .map(({ timeMs, topic, reason }) =>
-      `Last ${duration(nowMs - timeMs)} ago on '${topic}': ${reason}`
+    .map(({ kind, timeMs, topic, reason }) =>
+      `Last ${kind}, ${duration(nowMs - timeMs)} ago on '${topic}': ${reason}`
     );
   card("refused", {
     level: rejected + dropped + unknown > 0 ? "warn" : "good",
