@@ -63,7 +63,7 @@ export function parseDotEnv(text: string): Record<string, string> {
 
 /**
  * The system's text for an error, without the action and the path that Deno adds. Deno refuses
- * device files and the like unless all permissions are granted; that error gets a text of its own.
+ * device files and the like unless all permissions are granted; that error gets a separate text.
  */
 export function systemReason(error: unknown): string {
   if (error instanceof Deno.errors.NotCapable) {

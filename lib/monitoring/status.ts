@@ -14,7 +14,7 @@ export interface SpoolStatus {
   /** Size in use, and `SPOOL_MAX_BYTES`. */
   readonly bytes: number;
   readonly maxBytes: number;
-  /** Why the spool is not accepting messages, without a full stop; null if it is. */
+  /** Why the spool is not accepting messages, without a full stop; null if it accepts them. */
   readonly problem: string | null;
 }
 

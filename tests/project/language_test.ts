@@ -31,7 +31,7 @@ const TEXT =
 /** Phrases as regular expressions, a blank for any white space, and what to write in their place. */
 const PHRASES: readonly (readonly [phrase: string, instead: string])[] = [
   ["(?:tells?|told|telling) of", "log, report, notify"],
-  ["to be told", "to be notified"],
+  ["(?:is|are|was|were|be|been) told(?! apart| of)", "is notified, receives"],
   ["in hand", "in flight, unacknowledged"],
   ["for want of", "because … is missing"],
   ["whoever", "the caller, the operator"],
@@ -45,6 +45,9 @@ const PHRASES: readonly (readonly [phrase: string, instead: string])[] = [
   ["does well without", "name the state"],
   ["takes? note of", "record"],
   ["looks? whether", "check whether"],
+  ["(?:one|two|between) looks?", "check, poll"],
+  ["of (?:its|their) own", "separate, own"],
+  ["somebody", "a client, the operator"],
   ["where (?:there (?:is|are) none|it is not set)", "if none, if it is not set"],
   ["(?:is|are|was|were|be|been) away", "is unavailable, is disconnected"],
   ["(?:is|are|was|were) not there", "does not exist, is missing"],
@@ -56,7 +59,7 @@ const PHRASES: readonly (readonly [phrase: string, instead: string])[] = [
   ["synchronis(?:e|ed|es|ing|ation)", "synchronize"],
   ["behaviours?", "behavior"],
   ["colours?", "color"],
-  ["licen[c]es?", "license"],
+  ["licences?", "license"],
   ["misspelt", "misspelled"],
 ];
 
