@@ -207,7 +207,7 @@ Deno.test("certificates and keys that cannot be used are errors of the configura
   });
   assert.match(
     line ?? "",
-    /^MQTT_KEY_FILE: must name the key of the certificate in MQTT_CERT_FILE/,
+    /^MQTT_KEY_FILE: must name the key that belongs to the certificate in MQTT_CERT_FILE/,
   );
   assert.deepEqual(others, []);
 });
