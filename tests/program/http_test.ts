@@ -62,7 +62,7 @@ Deno.test("metrics and status count each message by its outcome", async () => {
     ...{ stored: 101, duplicate: 10, unknown: 4, disabled: 3, rejected: 2, dropped: 0 },
   });
   assert.equal(status.problem, null);
-  assert.match(status.broker.text, /^connected to MQTT broker at /);
+  assert.match(status.broker.text, /^connected to MQTT broker '/);
   assert.match(status.database.text, /^connected to database /);
   assert.equal(status.spool?.messages, 0);
   assert.match(status.lastRejected?.reason ?? "", /JSON|timestamp|uuid/);
