@@ -21,7 +21,7 @@ import { Outcomes } from "./pipeline/outcomes.ts";
 import { Overflow } from "./pipeline/overflow.ts";
 import { Statistics } from "./pipeline/statistics.ts";
 import { Writer } from "./pipeline/writer.ts";
-import { SpoolDatabase } from "./spool/file.ts";
+import { SpoolFile } from "./spool/file.ts";
 import { Spool } from "./spool/spool.ts";
 import { SubscriptionRecord } from "./spool/subscription_record.ts";
 
@@ -48,7 +48,7 @@ interface HttpParts {
 export class Logger {
   readonly statistics: Statistics;
   readonly #config: Config;
-  readonly #spoolDatabase: SpoolDatabase | undefined;
+  readonly #spoolFile: SpoolFile | undefined;
   readonly #inbox: Inbox;
   readonly #overflow: Overflow | undefined;
   readonly #writer: Writer;
@@ -72,8 +72,8 @@ export class Logger {
   constructor(config: Config) {
     const { database, mqtt, http, tuning } = config;
     this.#config = config;
-    this.#spoolDatabase = config.spool && SpoolDatabase.open(config.spool);
-    const spool = this.#spoolDatabase && new Spool(this.#spoolDatabase);
+    this.#spoolFile = config.spool && SpoolFile.open(config.spool);
+    const spool = this.#spoolFile && new Spool(this.#spoolFile);
     this.statistics = new Statistics(spool);
     const { statistics } = this;
     const countWaiting = (): number => statistics.waiting + statistics.spooled;
@@ -88,7 +88,7 @@ export class Logger {
     const recorder = http && new InsertRecorder();
     const outcomes = new Outcomes({
       statistics,
-      spoolDatabase: this.#spoolDatabase,
+      spoolFile: this.#spoolFile,
       onInserted: recorder && ((batch, result) => recorder.record(batch, result)),
       tuning,
     });
@@ -104,7 +104,7 @@ export class Logger {
       onRedelivered: () => this.#intake.acceptRedelivery(),
       store: mqtt.clientId === undefined
         ? undefined
-        : this.#spoolDatabase && new SubscriptionRecord(this.#spoolDatabase, mqtt.clientId),
+        : this.#spoolFile && new SubscriptionRecord(this.#spoolFile, mqtt.clientId),
     });
     const health = new Health(() => ({
       waiting: this.#inbox.inMemory + statistics.spooled,
@@ -139,7 +139,7 @@ export class Logger {
       return { monitor, metrics, server: new HttpServer(http, { monitor, metrics }) };
     } catch (error) {
       metrics.stop();
-      this.#spoolDatabase?.close();
+      this.#spoolFile?.close();
       throw error;
     }
   }
@@ -197,7 +197,7 @@ export class Logger {
           `${this.statistics}. This is a defect of the logger.`,
       );
     }
-    this.#spoolDatabase?.close();
+    this.#spoolFile?.close();
     return waiting;
   }
 

@@ -10,7 +10,7 @@ import { DatabaseError } from "../database/errors.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
 import { shortenPayload } from "../message/reading.ts";
 import { type RejectedMessage, RejectedMessages } from "../spool/rejected_messages.ts";
-import { SpoolDatabase } from "../spool/file.ts";
+import { SpoolFile } from "../spool/file.ts";
 import { decodeReadings, storeReadings } from "../database/storing.ts";
 import { isMatch } from "../message/topic_filter.ts";
 
@@ -40,9 +40,9 @@ export function listRejected(
   config: SpoolConfig,
   { print, json, ...selection }: RejectedOptions & { readonly json: boolean },
 ): void {
-  using database = SpoolDatabase.attach(config);
+  using spoolFile = SpoolFile.attach(config);
   let count = 0;
-  for (const messages of selectChunks(new RejectedMessages(database), selection)) {
+  for (const messages of selectChunks(new RejectedMessages(spoolFile), selection)) {
     count += messages.length;
     print(messages.map(json ? formatJson : formatText).join(""));
   }
@@ -59,8 +59,8 @@ export async function retryRejected(
   config: StorageConfig,
   { print, ...selection }: RejectedOptions,
 ): Promise<boolean> {
-  using database = SpoolDatabase.attach(config.spool);
-  const record = new RejectedMessages(database);
+  using spoolFile = SpoolFile.attach(config.spool);
+  const record = new RejectedMessages(spoolFile);
   const { name, endpoint } = config.database;
   let connection: DatabaseConnection | undefined;
   let count = 0;

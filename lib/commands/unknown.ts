@@ -6,7 +6,7 @@ import type { DatabaseConfig, StorageConfig } from "../config/config.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
 import { registrationSql } from "../database/schema.ts";
-import { SpoolDatabase } from "../spool/file.ts";
+import { SpoolFile } from "../spool/file.ts";
 import { type UnknownSensor, UnknownSensors } from "../spool/unknown_sensors.ts";
 
 /** The format of the list, and where to print it. */
@@ -28,8 +28,8 @@ export interface UnknownOptions {
  */
 export async function listUnknown(config: StorageConfig, options: UnknownOptions): Promise<void> {
   const { json, sql, print, printNote } = options;
-  using database = SpoolDatabase.attach(config.spool);
-  const record = new UnknownSensors(database);
+  using spoolFile = SpoolFile.attach(config.spool);
+  const record = new UnknownSensors(spoolFile);
   const seen = record.list();
   const registered = seen.length === 0
     ? new Set()

@@ -12,7 +12,7 @@ import { registrationSql } from "../database/schema.ts";
 import type { Decoded } from "../database/storing.ts";
 import type { Delivery } from "../message/delivery.ts";
 import { hyphenate, type Reading, shortenPayload } from "../message/reading.ts";
-import { type SpoolDatabase, SpoolError } from "../spool/file.ts";
+import { SpoolError, type SpoolFile } from "../spool/file.ts";
 import { RejectedMessages } from "../spool/rejected_messages.ts";
 import { UnknownSensors } from "../spool/unknown_sensors.ts";
 import { createLastRefusal, type Statistics } from "./statistics.ts";
@@ -32,7 +32,7 @@ export interface RejectedDelivery {
 export interface OutcomesOptions {
   readonly statistics: Statistics;
   /** Where rejected messages and unknown sensors are recorded, if anywhere. */
-  readonly spoolDatabase: SpoolDatabase | undefined;
+  readonly spoolFile: SpoolFile | undefined;
   readonly onInserted: InsertListener | undefined;
   readonly tuning: Pick<Tuning, "floodIntervalMs">;
 }
@@ -53,11 +53,11 @@ export class Outcomes {
   /** Sensors left out of the log since the last line; they are logged with a later reading. */
   readonly #leftOutSensors = new Set<string>();
 
-  constructor({ statistics, spoolDatabase, onInserted, tuning }: OutcomesOptions) {
+  constructor({ statistics, spoolFile, onInserted, tuning }: OutcomesOptions) {
     this.#statistics = statistics;
     this.#onInserted = onInserted;
-    this.#rejectedMessages = spoolDatabase && new RejectedMessages(spoolDatabase);
-    this.#unknownSensors = spoolDatabase && new UnknownSensors(spoolDatabase);
+    this.#rejectedMessages = spoolFile && new RejectedMessages(spoolFile);
+    this.#unknownSensors = spoolFile && new UnknownSensors(spoolFile);
     this.#rejections = new FloodGuard("rejected messages", tuning);
     this.#recordFailures = new FloodGuard("failures to record", tuning);
     this.#sensorWarnings = new FloodGuard("warnings about sensors that are not stored", tuning);

@@ -26,7 +26,7 @@ export class SpoolError extends Error {
 export type SpoolValue = SQLInputValue;
 
 /** The open file. Whoever opened it closes it. */
-export class SpoolDatabase implements Disposable {
+export class SpoolFile implements Disposable {
   readonly #path: string;
   /** What the file may take of the disk. */
   readonly maxBytes: number;
@@ -48,7 +48,7 @@ export class SpoolDatabase implements Disposable {
    *
    * @throws {SpoolError} when another logger has it, or the directory cannot be used.
    */
-  static open(config: SpoolConfig): SpoolDatabase {
+  static open(config: SpoolConfig): SpoolFile {
     const { directory, maxBytes, tuning: { rescueRetryMs } } = config;
     try {
       Deno.mkdirSync(directory, { recursive: true });
@@ -59,7 +59,7 @@ export class SpoolDatabase implements Disposable {
     }
     const lock = lockDirectory(directory);
     try {
-      return new SpoolDatabase(SpoolDatabase.path(config), { maxBytes, lock, rescueRetryMs });
+      return new SpoolFile(SpoolFile.path(config), { maxBytes, lock, rescueRetryMs });
     } catch (error) {
       lock.close();
       throw error;
@@ -71,14 +71,14 @@ export class SpoolDatabase implements Disposable {
    *
    * @throws {SpoolError} when there is none, or it cannot be read.
    */
-  static attach(config: SpoolConfig): SpoolDatabase {
-    const path = SpoolDatabase.path(config);
+  static attach(config: SpoolConfig): SpoolFile {
+    const path = SpoolFile.path(config);
     try {
       Deno.statSync(path);
     } catch (error) {
       throw new SpoolError(`there is no '${path}': ${systemReason(error)}`, { cause: error });
     }
-    return new SpoolDatabase(path, {
+    return new SpoolFile(path, {
       maxBytes: config.maxBytes,
       lock: undefined,
       rescueRetryMs: config.tuning.rescueRetryMs,

@@ -2,7 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import { MAX_PAYLOAD_BYTES } from "../message/reading.ts";
-import type { SpoolDatabase } from "./file.ts";
+import type { SpoolFile } from "./file.ts";
 
 /** Messages kept at most, and for how long. */
 const MAX_MESSAGES = 100_000;
@@ -47,17 +47,17 @@ export interface Selection {
 
 /** The record in an open spool. */
 export class RejectedMessages {
-  readonly #database: SpoolDatabase;
+  readonly #file: SpoolFile;
   readonly #maxBytes: number;
   #unprunedBytes = 0;
   #prunedMs = -Infinity;
   /** Up to this one, messages were too old when that was last looked at. */
   #lastAgedId = 0;
 
-  /** `database` stays the caller's own. */
-  constructor(database: SpoolDatabase) {
-    this.#database = database;
-    this.#maxBytes = database.maxBytes * MAX_SHARE;
+  /** `file` stays the caller's own. */
+  constructor(file: SpoolFile) {
+    this.#file = file;
+    this.#maxBytes = file.maxBytes * MAX_SHARE;
   }
 
   /**
@@ -68,9 +68,9 @@ export class RejectedMessages {
   add(rejections: readonly Rejection[]): void {
     const nowMs = Date.now();
     for (const part of split(rejections, this.#maxBytes / 8)) {
-      this.#database.transaction(() => {
+      this.#file.transaction(() => {
         for (const { topic, reason, payload } of part) {
-          this.#database.run(
+          this.#file.run(
             "INSERT INTO rejected (time_ms, topic, reason, payload) VALUES (?, ?, ?, ?)",
             nowMs,
             topic,
@@ -105,12 +105,12 @@ export class RejectedMessages {
    */
   #deleteAged(): void {
     const cutoffMs = Date.now() - MAX_AGE_MS;
-    this.#database.run(
+    this.#file.run(
       "DELETE FROM rejected WHERE id <= ? AND time_ms < ?",
       this.#lastAgedId,
       cutoffMs,
     );
-    const [row] = this.#database.all(
+    const [row] = this.#file.all(
       "SELECT max(id) AS last FROM rejected WHERE time_ms < ?",
       cutoffMs,
     );
@@ -119,7 +119,7 @@ export class RejectedMessages {
 
   #deleteExcess(): void {
     this.#unprunedBytes = 0;
-    this.#database.run(
+    this.#file.run(
       `DELETE FROM rejected WHERE id <= (
          SELECT max(id) FROM (
            SELECT id, row_number() OVER newest AS place,
@@ -139,7 +139,7 @@ export class RejectedMessages {
    * @throws {SpoolError}
    */
   select({ afterId = 0, sinceMs = 0, limit }: Selection): RejectedMessage[] {
-    const rows = this.#database.all(
+    const rows = this.#file.all(
       `SELECT id, time_ms, topic, reason, payload FROM rejected
        WHERE id > ? AND time_ms >= ? ORDER BY id LIMIT ?`,
       afterId,
@@ -161,8 +161,8 @@ export class RejectedMessages {
    * @throws {SpoolError}
    */
   delete(ids: readonly number[]): void {
-    this.#database.transaction(() => {
-      for (const id of ids) this.#database.run("DELETE FROM rejected WHERE id = ?", id);
+    this.#file.transaction(() => {
+      for (const id of ids) this.#file.run("DELETE FROM rejected WHERE id = ?", id);
     });
   }
 }

@@ -10,7 +10,7 @@ import { Buffer } from "node:buffer";
 import { describeError } from "../common/error_text.ts";
 import { Delivery } from "../message/delivery.ts";
 import { log } from "../common/log.ts";
-import { type SpoolDatabase, SpoolError } from "./file.ts";
+import { SpoolError, type SpoolFile } from "./file.ts";
 
 /** Rows that are not needed any more are deleted when there are so many of them, … */
 const MAX_OBSOLETE_ROWS = 20_000;
@@ -18,7 +18,7 @@ const MAX_OBSOLETE_ROWS = 20_000;
 /** … and otherwise after this time. Those that a crash keeps from it are duplicates afterwards. */
 const MAX_OBSOLETE_MS = 1_000;
 
-/** Rows deleted at a time where the disk is full, see `SpoolDatabase`. */
+/** Rows deleted at a time where the disk is full, see `SpoolFile`. */
 const FULL_DISK_ROWS = 500;
 
 /** Bytes of payloads that are taken together, unless it is a single message. */
@@ -47,7 +47,7 @@ interface IdRange {
 
 /** The messages of an open spool. */
 export class Spool {
-  readonly #database: SpoolDatabase;
+  readonly #file: SpoolFile;
   /** Those that nobody has taken, in the order of their ids. */
   readonly #waiting: IdRange[] = [];
   /** Rows that are not needed any more and could not be deleted yet. */
@@ -63,15 +63,15 @@ export class Spool {
   #removedCount = 0;
   #onRescued: () => void = () => {};
 
-  /** `database` stays the caller's own. */
-  constructor(database: SpoolDatabase) {
-    this.#database = database;
-    const [row] = database.all("SELECT min(id) AS first, max(id) AS last FROM message");
+  /** `file` stays the caller's own. */
+  constructor(file: SpoolFile) {
+    this.#file = file;
+    const [row] = file.all("SELECT min(id) AS first, max(id) AS last FROM message");
     const range = { first: Number(row?.["first"] ?? 1), last: Number(row?.["last"] ?? 0) };
     this.#nextId = range.last + 1;
     this.#waitingCount = this.#countRows(range);
     if (this.#waitingCount > 0) this.#waiting.push(range);
-    database.onRescued = () => this.#recount();
+    file.onRescued = () => this.#recount();
   }
 
   /** Called when a damaged file has been replaced: what was taken may not be on disk any more. */
@@ -96,14 +96,14 @@ export class Spool {
 
   /** Bytes that the messages take on the disk, with what else is kept in the file. */
   get usedBytes(): number {
-    return this.#database.usedBytes;
+    return this.#file.usedBytes;
   }
 
   /** How long the oldest message has been in the spool, in ms; undefined where there is none. */
   get oldestAgeMs(): number | undefined {
     if (this.count === 0) return undefined;
     try {
-      const [row] = this.#database.all("SELECT time_ms FROM message ORDER BY id LIMIT 1");
+      const [row] = this.#file.all("SELECT time_ms FROM message ORDER BY id LIMIT 1");
       return row && Date.now() - Number(row["time_ms"]);
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
@@ -137,14 +137,14 @@ export class Spool {
       (sum, { topic, payload }) => sum + topic.length + payload.length + ROW_BYTES,
       0,
     );
-    if (this.usedBytes + bytes > MAX_SHARE * this.#database.maxBytes) {
+    if (this.usedBytes + bytes > MAX_SHARE * this.#file.maxBytes) {
       throw new SpoolError("it has reached the size that SPOOL_MAX_BYTES allows");
     }
     const first = this.#nextId;
     const nowMs = Date.now();
-    this.#database.transaction(() => {
+    this.#file.transaction(() => {
       for (const [index, { topic, payload }] of deliveries.entries()) {
-        this.#database.run(
+        this.#file.run(
           "INSERT INTO message (id, time_ms, topic, payload) VALUES (?, ?, ?, ?)",
           first + index,
           nowMs,
@@ -172,7 +172,7 @@ export class Spool {
   take(max: number): Spooled | undefined {
     for (let range; (range = this.#waiting[0]) !== undefined;) {
       const last = this.#lastOf(range, max);
-      const rows = this.#database.all(
+      const rows = this.#file.all(
         "SELECT id, topic, payload FROM message WHERE id BETWEEN ? AND ? ORDER BY id",
         range.first,
         last,
@@ -189,7 +189,7 @@ export class Spool {
 
   /** The id of the last message that is taken together with the first one of a range. */
   #lastOf(range: IdRange, max: number): number {
-    const [row] = this.#database.all(
+    const [row] = this.#file.all(
       `SELECT max(id) AS last FROM (
          SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS bytes_before
          FROM (SELECT id, length(payload) AS bytes FROM message
@@ -227,7 +227,7 @@ export class Spool {
         this.#delete(range);
       }
       this.#obsoleteCount = 0;
-      this.#shrinks = this.count === 0 && this.#database.shrink();
+      this.#shrinks = this.count === 0 && this.#file.shrink();
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       log.debug(`Cannot delete from the spool: ${describeError(error)}.`);
@@ -237,25 +237,25 @@ export class Spool {
   #delete({ first, last }: IdRange): void {
     const sql = "DELETE FROM message WHERE id BETWEEN ? AND ?";
     try {
-      this.#database.run(sql, first, last);
+      this.#file.run(sql, first, last);
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       // Where the disk is full, there is room in the journal for so many at a time.
       for (let from = first; from <= last; from += FULL_DISK_ROWS) {
-        this.#database.run(sql, from, Math.min(last, from + FULL_DISK_ROWS - 1));
+        this.#file.run(sql, from, Math.min(last, from + FULL_DISK_ROWS - 1));
       }
     }
   }
 
   #countRows({ first, last }: IdRange): number {
     const sql = "SELECT count(*) AS count FROM message WHERE id BETWEEN ? AND ?";
-    return Number(this.#database.all(sql, first, last)[0]?.["count"]);
+    return Number(this.#file.all(sql, first, last)[0]?.["count"]);
   }
 
   /** After a rescue: what is not there any more is lost to the spool, unless it is in hand. */
   #recount(): void {
     // An id of a damaged row may be any.
-    const [row] = this.#database.all("SELECT max(id) AS last FROM message");
+    const [row] = this.#file.all("SELECT max(id) AS last FROM message");
     const last = Number(row?.["last"] ?? 0);
     if (last >= this.#nextId) {
       addRange(this.#waiting, { first: this.#nextId, last });

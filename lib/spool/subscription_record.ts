@@ -5,16 +5,16 @@
 
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import { type SpoolDatabase, SpoolError } from "./file.ts";
+import { SpoolError, type SpoolFile } from "./file.ts";
 
 /** The record in an open spool. If it cannot be read or written, the logger runs without it. */
 export class SubscriptionRecord {
-  readonly #database: SpoolDatabase;
+  readonly #file: SpoolFile;
   readonly #clientId: string;
 
-  /** `database` stays the caller's own. */
-  constructor(database: SpoolDatabase, clientId: string) {
-    this.#database = database;
+  /** `file` stays the caller's own. */
+  constructor(file: SpoolFile, clientId: string) {
+    this.#file = file;
     this.#clientId = clientId;
   }
 
@@ -22,7 +22,7 @@ export class SubscriptionRecord {
   filters(): string[] {
     return this.#attempt(() => {
       const sql = "SELECT filter FROM subscription WHERE client_id = ? ORDER BY id";
-      return this.#database.all(sql, this.#clientId).map(({ filter }) => String(filter));
+      return this.#file.all(sql, this.#clientId).map(({ filter }) => String(filter));
     }) ?? [];
   }
 
@@ -40,19 +40,19 @@ export class SubscriptionRecord {
   }
 
   #insert(filters: readonly string[]): void {
-    this.#database.transaction(() => {
+    this.#file.transaction(() => {
       for (const filter of filters) {
         const sql = "INSERT INTO subscription (client_id, filter) VALUES (?, ?)";
-        this.#database.run(sql, this.#clientId, filter);
+        this.#file.run(sql, this.#clientId, filter);
       }
     });
   }
 
   #delete(filters: readonly string[]): void {
-    this.#database.transaction(() => {
+    this.#file.transaction(() => {
       for (const filter of filters) {
         const sql = "DELETE FROM subscription WHERE client_id = ? AND filter = ?";
-        this.#database.run(sql, this.#clientId, filter);
+        this.#file.run(sql, this.#clientId, filter);
       }
     });
   }

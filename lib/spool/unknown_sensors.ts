@@ -4,7 +4,7 @@
  */
 
 import type { Buffer } from "node:buffer";
-import type { SpoolDatabase } from "./file.ts";
+import type { SpoolFile } from "./file.ts";
 
 /** Sensors remembered at most; those seen last stay. */
 const MAX_SENSORS = 10_000;
@@ -39,12 +39,12 @@ export interface Sighting {
 
 /** The unknown sensors in an open spool. */
 export class UnknownSensors {
-  readonly #database: SpoolDatabase;
+  readonly #file: SpoolFile;
   readonly #collected = new Map<string, UnknownSensor>();
 
-  /** `database` stays the caller's own. */
-  constructor(database: SpoolDatabase) {
-    this.#database = database;
+  /** `file` stays the caller's own. */
+  constructor(file: SpoolFile) {
+    this.#file = file;
   }
 
   /** Notes a reading; it is written with the next `flush`. */
@@ -71,10 +71,10 @@ export class UnknownSensors {
    */
   flush(): void {
     if (this.#collected.size === 0) return;
-    this.#database.transaction(() => {
+    this.#file.transaction(() => {
       for (const sensor of this.#collected.values()) {
         const { uuid, sid, topic, value, unit, count, firstMs, lastMs } = sensor;
-        this.#database.run(
+        this.#file.run(
           `INSERT INTO unknown_sensor (uuid, sid, topic, value, unit, count, first_ms, last_ms)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT (uuid, sid) DO UPDATE SET
@@ -83,7 +83,7 @@ export class UnknownSensors {
           ...[uuid, sid, topic, value, unit, count, firstMs, lastMs],
         );
       }
-      this.#database.run(
+      this.#file.run(
         `DELETE FROM unknown_sensor WHERE id IN (
            SELECT id FROM unknown_sensor ORDER BY last_ms DESC LIMIT -1 OFFSET ${MAX_SENSORS})`,
       );
@@ -97,7 +97,7 @@ export class UnknownSensors {
    * @throws {SpoolError}
    */
   list(): UnknownSensor[] {
-    const rows = this.#database.all(
+    const rows = this.#file.all(
       `SELECT uuid, sid, topic, value, unit, count, first_ms AS "firstMs", last_ms AS "lastMs"
        FROM unknown_sensor ORDER BY last_ms DESC, uuid, sid`,
     );
@@ -110,9 +110,9 @@ export class UnknownSensors {
    * @throws {SpoolError}
    */
   delete(sensors: readonly Pick<UnknownSensor, "uuid" | "sid">[]): void {
-    this.#database.transaction(() => {
+    this.#file.transaction(() => {
       for (const { uuid, sid } of sensors) {
-        this.#database.run("DELETE FROM unknown_sensor WHERE uuid = ? AND sid = ?", uuid, sid);
+        this.#file.run("DELETE FROM unknown_sensor WHERE uuid = ? AND sid = ?", uuid, sid);
       }
     });
   }

@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { SpoolConfig } from "../../lib/config/config.ts";
 import { DEFAULT_TUNING } from "../../lib/config/tuning.ts";
 import { Delivery, type QoS } from "../../lib/message/delivery.ts";
-import { SpoolDatabase } from "../../lib/spool/file.ts";
+import { SpoolFile } from "../../lib/spool/file.ts";
 
 export const MEBIBYTE = 2 ** 20;
 export const PAGE_BYTES = 4_096;
@@ -17,25 +17,25 @@ const MEMORY = "/dev/shm";
 export class TemporarySpool implements Disposable {
   readonly config: SpoolConfig;
   readonly path: string;
-  #database: SpoolDatabase | undefined;
+  #spoolFile: SpoolFile | undefined;
   #observer: DatabaseSync | undefined;
 
   constructor({ maxBytes = 64 * MEBIBYTE } = {}) {
     this.config = { directory: makeDirectory(), maxBytes, tuning: DEFAULT_TUNING };
-    this.path = SpoolDatabase.path(this.config);
+    this.path = SpoolFile.path(this.config);
   }
 
   /** Opens the file as a start of the logger does; what was open before is closed. */
-  open({ maxBytes = this.config.maxBytes } = {}): SpoolDatabase {
+  open({ maxBytes = this.config.maxBytes } = {}): SpoolFile {
     this.close();
-    return this.#database = SpoolDatabase.open({ ...this.config, maxBytes });
+    return this.#spoolFile = SpoolFile.open({ ...this.config, maxBytes });
   }
 
   /** As the end of the program does. */
   close(): void {
     this.#observer?.close();
-    this.#database?.close();
-    this.#observer = this.#database = undefined;
+    this.#spoolFile?.close();
+    this.#observer = this.#spoolFile = undefined;
   }
 
   /** What is on disk, as another program sees it. */
@@ -87,8 +87,8 @@ export function messages(count: number, options?: MessageOptions): Delivery[] {
 }
 
 /** Makes a database refuse all writing, as a full disk does, or not any more. */
-export function refuseWrites(database: SpoolDatabase, refuse: boolean): void {
-  database.all(`PRAGMA query_only = ${refuse ? 1 : 0}`);
+export function refuseWrites(spoolFile: SpoolFile, refuse: boolean): void {
+  spoolFile.all(`PRAGMA query_only = ${refuse ? 1 : 0}`);
 }
 
 /** Overwrites pages of a file, counted from 0, as a failing disk does. */

@@ -5,7 +5,7 @@ import { dirname, resolve } from "node:path";
 import type { ReportFinding } from "./findings.ts";
 import type { SpoolConfig } from "../../config/config.ts";
 import { systemReason } from "../../config/environment.ts";
-import { SpoolDatabase } from "../../spool/file.ts";
+import { SpoolFile } from "../../spool/file.ts";
 import { Spool } from "../../spool/spool.ts";
 
 /** Reports whether the spool can be used, and what it holds. A running logger may be using it. */
@@ -68,8 +68,8 @@ function probeWriting(directory: string): void {
 }
 
 function describeContent(config: SpoolConfig): string {
-  if (!existsSync(SpoolDatabase.path(config))) return "empty";
-  using database = SpoolDatabase.attach(config);
-  const { count } = new Spool(database);
+  if (!existsSync(SpoolFile.path(config))) return "empty";
+  using spoolFile = SpoolFile.attach(config);
+  const { count } = new Spool(spoolFile);
   return `${count} ${count === 1 ? "message" : "messages"} waiting`;
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { SpoolConfig } from "../../../lib/config/config.ts";
 import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
-import { SpoolDatabase, SpoolError } from "../../../lib/spool/file.ts";
+import { SpoolError, SpoolFile } from "../../../lib/spool/file.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
 import { withTemporaryDirectory } from "../../support/temporary_directory.ts";
 import {
@@ -19,12 +19,12 @@ import {
 
 const INSERT = "INSERT INTO message (id, time_ms, topic, payload) VALUES (?, 0, ?, ?)";
 
-function insert(database: SpoolDatabase, id: number, bytes = 0): void {
-  database.run(INSERT, id, String(id), new Uint8Array(bytes));
+function insert(spoolFile: SpoolFile, id: number, bytes = 0): void {
+  spoolFile.run(INSERT, id, String(id), new Uint8Array(bytes));
 }
 
-function ids(database: SpoolDatabase): unknown[] {
-  return database.all("SELECT id FROM message ORDER BY id").map(({ id }) => id);
+function ids(spoolFile: SpoolFile): unknown[] {
+  return spoolFile.all("SELECT id FROM message ORDER BY id").map(({ id }) => id);
 }
 
 function createConfig(directory: string): SpoolConfig {
@@ -34,9 +34,9 @@ function createConfig(directory: string): SpoolConfig {
 Deno.test("the directory is made where it is missing", () => {
   using directory = withTemporaryDirectory();
   const config = createConfig(`${directory.path}/var/lib/kraken`);
-  using database = SpoolDatabase.open(config);
-  assert.deepEqual(ids(database), []);
-  assert.ok(Deno.statSync(SpoolDatabase.path(config)).isFile);
+  using spoolFile = SpoolFile.open(config);
+  assert.deepEqual(ids(spoolFile), []);
+  assert.ok(Deno.statSync(SpoolFile.path(config)).isFile);
 });
 
 Deno.test("a directory that cannot be made is refused with the system's reason", () => {
@@ -44,32 +44,32 @@ Deno.test("a directory that cannot be made is refused with the system's reason",
   Deno.writeTextFileSync(`${directory.path}/file`, "");
   const config = createConfig(`${directory.path}/file/spool`);
   assert.throws(
-    () => SpoolDatabase.open(config),
+    () => SpoolFile.open(config),
     /^SpoolError: the directory cannot be created: Not a directory$/,
   );
 });
 
 Deno.test("what survives a loss of power is asked of SQLite", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
+  const spoolFile = temporary.open();
   const pragma = (name: string): unknown =>
-    Object.values(database.all(`PRAGMA ${name}`)[0] ?? {})[0];
+    Object.values(spoolFile.all(`PRAGMA ${name}`)[0] ?? {})[0];
   assert.deepEqual([pragma("synchronous"), pragma("journal_mode")], [2, "persist"]);
 });
 
 Deno.test("a second logger is refused, and is not once the first has ended", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  insert(database, 1);
-  assert.throws(() => SpoolDatabase.open(temporary.config), (error) => {
+  const spoolFile = temporary.open();
+  insert(spoolFile, 1);
+  assert.throws(() => SpoolFile.open(temporary.config), (error) => {
     assert.ok(error instanceof SpoolError);
     assert.match(error.message, /^another logger is using it/);
     return true;
   });
-  insert(database, 2);
-  assert.deepEqual(ids(database), [1, 2]);
+  insert(spoolFile, 2);
+  assert.deepEqual(ids(spoolFile), [1, 2]);
   temporary.close();
-  using next = SpoolDatabase.open(temporary.config);
+  using next = SpoolFile.open(temporary.config);
   assert.deepEqual(ids(next), [1, 2]);
 });
 
@@ -84,76 +84,76 @@ Deno.test("a refused start leaves the directory to the next one", () => {
 Deno.test("a spool can be looked at beside the logger, if there is one", () => {
   using temporary = new TemporarySpool();
   assert.throws(
-    () => SpoolDatabase.attach(temporary.config),
+    () => SpoolFile.attach(temporary.config),
     /^SpoolError: there is no '.*sqlite'/,
   );
   assert.deepEqual([...Deno.readDirSync(temporary.config.directory)], []);
-  const database = temporary.open();
-  insert(database, 1);
+  const spoolFile = temporary.open();
+  insert(spoolFile, 1);
   {
-    using beside = SpoolDatabase.attach(temporary.config);
-    insert(database, 2);
+    using beside = SpoolFile.attach(temporary.config);
+    insert(spoolFile, 2);
     assert.deepEqual(ids(beside), [1, 2]);
     beside.run("DELETE FROM message WHERE id = 1");
   }
-  assert.deepEqual(ids(database), [2]);
+  assert.deepEqual(ids(spoolFile), [2]);
   temporary.close();
-  using alone = SpoolDatabase.attach(temporary.config);
+  using alone = SpoolFile.attach(temporary.config);
   assert.deepEqual(ids(alone), [2]);
 });
 
 Deno.test("a transaction is all or nothing", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  insert(database, 1);
+  const spoolFile = temporary.open();
+  insert(spoolFile, 1);
   const failures: [() => void, RegExp][] = [
-    [() => insert(database, 1), /UNIQUE/],
-    [() => database.run("INSERT INTO nowhere VALUES (1)"), /no such table/],
-    [() => insert(database, 3, 2 * 64 * MEBIBYTE), /full/],
+    [() => insert(spoolFile, 1), /UNIQUE/],
+    [() => spoolFile.run("INSERT INTO nowhere VALUES (1)"), /no such table/],
+    [() => insert(spoolFile, 3, 2 * 64 * MEBIBYTE), /full/],
   ];
   for (const [fail, words] of failures) {
     assert.throws(() =>
-      database.transaction(() => {
-        insert(database, 2);
+      spoolFile.transaction(() => {
+        insert(spoolFile, 2);
         fail();
       }), (error) => {
       assert.ok(error instanceof SpoolError);
       assert.match(error.message, words);
       return true;
     });
-    assert.deepEqual(ids(database), [1]);
+    assert.deepEqual(ids(spoolFile), [1]);
   }
-  database.transaction(() => {
-    insert(database, 2);
-    insert(database, 3);
+  spoolFile.transaction(() => {
+    insert(spoolFile, 2);
+    insert(spoolFile, 3);
   });
   assert.deepEqual(temporary.topics(), ["1", "2", "3"]);
 });
 
 Deno.test("the file does not exceed what it may take, and deletions make room", () => {
   using temporary = new TemporarySpool({ maxBytes: MEBIBYTE });
-  const database = temporary.open();
+  const spoolFile = temporary.open();
   const emptyBytes = Deno.statSync(temporary.path).size;
   let id = 0;
   assert.throws(() => {
-    while (true) insert(database, ++id, 10_000);
+    while (true) insert(spoolFile, ++id, 10_000);
   }, /^SpoolError: database or disk is full$/);
-  const { usedBytes } = database;
+  const { usedBytes } = spoolFile;
   assert.ok(id * 10_000 > 0.4 * MEBIBYTE, `${id} rows`);
   assert.ok(Deno.statSync(temporary.path).size <= MEBIBYTE);
   assert.ok(usedBytes > id * 10_000 && usedBytes <= MEBIBYTE);
-  assert.equal(database.run("DELETE FROM message WHERE id <= 20"), 20);
-  assert.ok(database.usedBytes < usedBytes - 20 * 10_000);
-  insert(database, id, 10_000);
-  database.run("DELETE FROM message");
-  database.shrink();
+  assert.equal(spoolFile.run("DELETE FROM message WHERE id <= 20"), 20);
+  assert.ok(spoolFile.usedBytes < usedBytes - 20 * 10_000);
+  insert(spoolFile, id, 10_000);
+  spoolFile.run("DELETE FROM message");
+  spoolFile.shrink();
   assert.equal(Deno.statSync(temporary.path).size, emptyBytes);
 });
 
 Deno.test("a lower limit keeps what is there", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  for (let id = 1; id <= 300; id++) insert(database, id, 10_000);
+  const spoolFile = temporary.open();
+  for (let id = 1; id <= 300; id++) insert(spoolFile, id, 10_000);
   const lower = temporary.open({ maxBytes: MEBIBYTE });
   assert.equal(ids(lower).length, 300);
   assert.throws(() => insert(lower, 1_000, 100_000), SpoolError);
@@ -173,8 +173,8 @@ Deno.test("a damaged file is kept, told of, and replaced by what can be read of 
   using temporary = new TemporarySpool();
   fill(temporary);
   damagePages(temporary.path, pagesWith(temporary.path, "w1000w"));
-  const database = temporary.open();
-  const { length } = ids(database);
+  const spoolFile = temporary.open();
+  const { length } = ids(spoolFile);
   assert.ok(length < 2_000 && length > 1_900, `${length} messages are left`);
   const [aside, ...more] = temporary.damagedFiles();
   assert.deepEqual(more, []);
@@ -209,9 +209,9 @@ Deno.test("a file in which nothing can be read is kept, and an empty one begun",
   const lines = captureLog();
   using temporary = new TemporarySpool();
   Deno.writeTextFileSync(temporary.path, "This is no database. ".repeat(1_000));
-  const database = temporary.open();
-  assert.deepEqual(ids(database), []);
-  insert(database, 1);
+  const spoolFile = temporary.open();
+  assert.deepEqual(ids(spoolFile), []);
+  insert(spoolFile, 1);
   assert.equal(temporary.damagedFiles().length, 1);
   assert.match(lines[0] ?? "", /; 0 messages could be read/);
 });
@@ -238,33 +238,33 @@ Deno.test("whoever looks at a damaged file beside the logger leaves it as it is"
   fill(temporary);
   damagePages(temporary.path, [0]);
   const before = Deno.readFileSync(temporary.path);
-  assert.throws(() => SpoolDatabase.attach(temporary.config), SpoolError);
+  assert.throws(() => SpoolFile.attach(temporary.config), SpoolError);
   assert.deepEqual(Deno.readFileSync(temporary.path), before);
   assert.deepEqual(temporary.damagedFiles(), []);
 });
 
 Deno.test("damage found on the way is put right once, and whoever counts is told", () => {
-  const works: [string, (database: SpoolDatabase) => unknown][] = [
-    ["a query", (database) => database.all("SELECT sum(length(payload)) FROM message")],
-    ["a statement", (database) => database.run("UPDATE message SET time_ms = 1")],
-    ["a transaction", (database) => {
-      database.transaction(() => database.run("UPDATE message SET time_ms = 1"));
+  const works: [string, (spoolFile: SpoolFile) => unknown][] = [
+    ["a query", (spoolFile) => spoolFile.all("SELECT sum(length(payload)) FROM message")],
+    ["a statement", (spoolFile) => spoolFile.run("UPDATE message SET time_ms = 1")],
+    ["a transaction", (spoolFile) => {
+      spoolFile.transaction(() => spoolFile.run("UPDATE message SET time_ms = 1"));
     }],
   ];
   for (const [name, work] of works) {
     const lines = captureLog();
     using temporary = new TemporarySpool();
-    const database = temporary.open();
-    new Spool(database).append(messages(2_000, { bytes: 100 }));
-    database.run("UPDATE message SET topic = 'w1000w' WHERE id = 1000");
+    const spoolFile = temporary.open();
+    new Spool(spoolFile).append(messages(2_000, { bytes: 100 }));
+    spoolFile.run("UPDATE message SET topic = 'w1000w' WHERE id = 1000");
     let rescues = 0;
-    database.onRescued = () => rescues++;
+    spoolFile.onRescued = () => rescues++;
     damageUnder(temporary, "w1000w");
-    assert.throws(() => work(database), SpoolError, name);
-    work(database);
+    assert.throws(() => work(spoolFile), SpoolError, name);
+    work(spoolFile);
     assert.deepEqual([name, rescues, lines.length], [name, 1, 1]);
     assert.equal(temporary.damagedFiles().length, 1, name);
-    const { length } = ids(database);
+    const { length } = ids(spoolFile);
     assert.ok(length > 1_900 && length < 2_000, `${length} messages are left`);
   }
 });

@@ -41,10 +41,10 @@ Deno.test("of a message that is too long the beginning is kept", () => {
 
 Deno.test("messages are selected by id, time and number, and deleted by id", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const record = new RejectedMessages(database);
+  const spoolFile = temporary.open();
+  const record = new RejectedMessages(spoolFile);
   for (const topic of "abcde") record.add([rejection(topic)]);
-  database.run("UPDATE rejected SET time_ms = 1000 * id");
+  spoolFile.run("UPDATE rejected SET time_ms = 1000 * id");
   const select = (selection: { afterId?: number; sinceMs?: number; limit?: number }): string =>
     record.select({ limit: 100, ...selection }).map(({ topic }) => topic).join("");
   assert.equal(select({}), "abcde");
@@ -59,20 +59,20 @@ Deno.test("messages are selected by id, time and number, and deleted by id", () 
 
 Deno.test("where nothing can be written, all of it is refused", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const record = new RejectedMessages(database);
+  const spoolFile = temporary.open();
+  const record = new RejectedMessages(spoolFile);
   record.add([rejection("a")]);
-  refuseWrites(database, true);
+  refuseWrites(spoolFile, true);
   assert.throws(() => record.add([rejection("b"), rejection("c")]), SpoolError);
   assert.throws(() => record.delete([1]), SpoolError);
-  refuseWrites(database, false);
+  refuseWrites(spoolFile, false);
   assert.deepEqual(topics(record), ["a"]);
 });
 
 Deno.test("the oldest make room: the record takes a twentieth of the spool", () => {
   using temporary = new TemporarySpool({ maxBytes: 10 * MEBIBYTE });
-  const database = temporary.open();
-  const record = new RejectedMessages(database);
+  const spoolFile = temporary.open();
+  const record = new RejectedMessages(spoolFile);
   let most = 0;
   for (let count = 0; count < 3_000; count++) {
     record.add([rejection(String(count), Buffer.alloc(1_000))]);
@@ -86,14 +86,14 @@ Deno.test("the oldest make room: the record takes a twentieth of the spool", () 
 
 Deno.test("100,000 messages are kept at most", () => {
   using temporary = new TemporarySpool({ maxBytes: 1_000 * MEBIBYTE });
-  const database = temporary.open();
-  database.run(
+  const spoolFile = temporary.open();
+  spoolFile.run(
     `INSERT INTO rejected (time_ms, topic, reason, payload)
      WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 100007)
      SELECT ?, n, '', x'' FROM number`,
     Date.now(),
   );
-  const record = new RejectedMessages(database);
+  const record = new RejectedMessages(spoolFile);
   record.add([rejection("last")]);
   assert.equal(temporary.query("SELECT count(*) AS count FROM rejected")[0]?.["count"], 100_000);
   assert.equal(record.select({ limit: 1 })[0]?.topic, "9");
@@ -103,11 +103,11 @@ Deno.test("100,000 messages are kept at most", () => {
 Deno.test("after 30 days a message is deleted, by the clock of two looks an hour apart", async () => {
   using time = new FakeTime();
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const record = new RejectedMessages(database);
+  const spoolFile = temporary.open();
+  const record = new RejectedMessages(spoolFile);
   record.add([rejection("old"), rejection("younger")]);
   const age = (topic: string, days: number): void => {
-    database.run(
+    spoolFile.run(
       "UPDATE rejected SET time_ms = ? WHERE topic = ?",
       Date.now() - days * DAY_MS,
       topic,

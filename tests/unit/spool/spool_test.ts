@@ -95,12 +95,12 @@ Deno.test("a full spool refuses as a whole what it cannot take, and takes it whe
 
 Deno.test("a full spool has room left for the record of what is rejected", () => {
   using temporary = new TemporarySpool({ maxBytes: 4 * MEBIBYTE });
-  const database = temporary.open();
-  const spool = new Spool(database);
+  const spoolFile = temporary.open();
+  const spool = new Spool(spoolFile);
   assert.throws(() => {
     for (let count = 0; count < MEBIBYTE; count++) spool.append(messages(1, { bytes: 200 }));
   }, /^SpoolError: it has reached the size that SPOOL_MAX_BYTES allows$/);
-  const record = new RejectedMessages(database);
+  const record = new RejectedMessages(spoolFile);
   const rejections = messages(1_000, { bytes: 200 }).map((delivery) => ({
     ...{ topic: delivery.topic, payload: delivery.payload, reason: "no reading" },
   }));
@@ -123,14 +123,14 @@ Deno.test("messages are taken some megabytes at a time, and at least one", () =>
 Deno.test("what cannot be deleted yet counts as gone, and is deleted later", () => {
   captureLog();
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const spool = new Spool(database);
+  const spoolFile = temporary.open();
+  const spool = new Spool(spoolFile);
   spool.append(messages(3));
-  refuseWrites(database, true);
+  refuseWrites(spoolFile, true);
   spool.remove(spool.take(2)?.ids ?? []);
   spool.deleteObsolete();
   assert.deepEqual([spool.count, spool.removedCount, temporary.topics().length], [1, 2, 3]);
-  refuseWrites(database, false);
+  refuseWrites(spoolFile, false);
   spool.deleteObsolete();
   assert.deepEqual([spool.count, temporary.topics()], [1, ["2"]]);
 });
@@ -227,8 +227,8 @@ Deno.test("a spool does what an array does, over any sequence of events", () => 
   fc.assert(
     fc.property(fc.array(event, { maxLength: 40, size: "max" }), (events) => {
       using temporary = new TemporarySpool();
-      let database = temporary.open();
-      let spool = new Spool(database);
+      let spoolFile = temporary.open();
+      let spool = new Spool(spoolFile);
       const model = new Model();
       let next = 0;
       const append = (count: number, taken: boolean): void => {
@@ -265,9 +265,9 @@ Deno.test("a spool does what an array does, over any sequence of events", () => 
           for (const entry of removed) entry.state = "removed";
         } else if ("restart" in event) {
           model.restart(temporary.topics());
-          spool = new Spool(database = temporary.open());
+          spool = new Spool(spoolFile = temporary.open());
         } else if ("refuse" in event) {
-          refuseWrites(database, model.refuses = event.refuse);
+          refuseWrites(spoolFile, model.refuses = event.refuse);
         } else {
           spool.deleteObsolete();
           if (!model.refuses) {

@@ -1,7 +1,7 @@
 /** The sensors that publish without being registered: counted in memory, written now and then. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { SpoolDatabase, SpoolError } from "../../../lib/spool/file.ts";
+import { SpoolError, SpoolFile } from "../../../lib/spool/file.ts";
 import { type Sighting, UnknownSensors } from "../../../lib/spool/unknown_sensors.ts";
 import { refuseWrites, TemporarySpool } from "../../support/temporary_spool.ts";
 
@@ -34,12 +34,12 @@ Deno.test("a later reading adds to what is in the file, across starts", () => {
   using temporary = new TemporarySpool();
   const before = Date.now();
   for (let start = 0; start < 3; start++) {
-    const database = temporary.open();
-    const sensors = new UnknownSensors(database);
+    const spoolFile = temporary.open();
+    const sensors = new UnknownSensors(spoolFile);
     for (let count = 0; count < 5; count++) sensors.add(sighting("a"));
     sensors.flush();
     sensors.flush();
-    if (start === 0) database.run("UPDATE unknown_sensor SET first_ms = 5, last_ms = 6");
+    if (start === 0) spoolFile.run("UPDATE unknown_sensor SET first_ms = 5, last_ms = 6");
   }
   const [sensor, ...more] = new UnknownSensors(temporary.open()).list();
   assert.deepEqual(more, []);
@@ -49,12 +49,12 @@ Deno.test("a later reading adds to what is in the file, across starts", () => {
 
 Deno.test("those seen last come first", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const sensors = new UnknownSensors(database);
+  const spoolFile = temporary.open();
+  const sensors = new UnknownSensors(spoolFile);
   for (const uuid of ["c", "a", "b", "d"]) sensors.add(sighting(uuid));
   sensors.flush();
-  database.run("UPDATE unknown_sensor SET last_ms = 1");
-  database.run("UPDATE unknown_sensor SET last_ms = 2 WHERE uuid = 'd'");
+  spoolFile.run("UPDATE unknown_sensor SET last_ms = 1");
+  spoolFile.run("UPDATE unknown_sensor SET last_ms = 2 WHERE uuid = 'd'");
   assert.deepEqual(sensors.list().map(({ uuid }) => uuid).join(""), "dabc");
 });
 
@@ -107,25 +107,25 @@ Deno.test("the payload may change after it was noted", () => {
 
 Deno.test("what could not be written is written the next time, and counted once", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const sensors = new UnknownSensors(database);
+  const spoolFile = temporary.open();
+  const sensors = new UnknownSensors(spoolFile);
   sensors.add(sighting("a"));
-  refuseWrites(database, true);
+  refuseWrites(spoolFile, true);
   assert.throws(() => sensors.flush(), SpoolError);
   sensors.add(sighting("a"));
-  refuseWrites(database, false);
+  refuseWrites(spoolFile, false);
   sensors.flush();
   assert.deepEqual(list(sensors), ["a 0 2 t"]);
 });
 
 Deno.test("10,000 sensors are remembered, those seen last", () => {
   using temporary = new TemporarySpool();
-  const database = temporary.open();
-  const sensors = new UnknownSensors(database);
+  const spoolFile = temporary.open();
+  const sensors = new UnknownSensors(spoolFile);
   for (let sid = 0; sid <= MAX_SENSORS; sid++) sensors.add(sighting("a", { sid }));
   sensors.flush();
   assert.equal(sensors.list().length, MAX_SENSORS);
-  database.run("UPDATE unknown_sensor SET last_ms = sid");
+  spoolFile.run("UPDATE unknown_sensor SET last_ms = sid");
   sensors.add(sighting("b"));
   sensors.flush();
   const { length } = sensors.list();
@@ -139,8 +139,8 @@ Deno.test("sensors that are registered by now are forgotten, beside a logger too
   const sensors = new UnknownSensors(temporary.open());
   for (const uuid of ["a", "b", "c"]) sensors.add(sighting(uuid));
   sensors.flush();
-  using database = SpoolDatabase.attach(temporary.config);
-  const beside = new UnknownSensors(database);
+  using spoolFile = SpoolFile.attach(temporary.config);
+  const beside = new UnknownSensors(spoolFile);
   assert.equal(beside.list().length, 3);
   beside.delete([{ uuid: "a", sid: 0 }, { uuid: "b", sid: 1 }]);
   assert.deepEqual(list(sensors), ["b 0 1 t", "c 0 1 t"]);
