@@ -8,7 +8,7 @@ import type { TableColumns } from "../database/table_columns.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
-import { shortenPayload } from "../message/reading.ts";
+import { shortenPayload } from "../message/payload_text.ts";
 import { type RejectedMessage, RejectedMessages } from "../spool/rejected_messages.ts";
 import { SpoolFile } from "../spool/file.ts";
 import { decodeReadings, storeReadings } from "../database/storing.ts";

@@ -7,7 +7,8 @@
  * that it has, which for the very smallest is 0.
  */
 
-import { Buffer, isUtf8 } from "node:buffer";
+import { type Buffer, isUtf8 } from "node:buffer";
+import { quoteText } from "./payload_text.ts";
 
 /** Types of the `value` column that readings can be stored in (PostgreSQL manual, chapter 8.1). */
 export type ValueType =
@@ -195,21 +196,21 @@ function decodeTimestamp(timestamp: unknown): bigint {
   }
   const seconds = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
   if (!Number.isFinite(seconds)) {
-    throw new PayloadError(`timestamp is ${quote(text)}, not a finite number of seconds`);
+    throw new PayloadError(`timestamp is ${quoteText(text)}, not a finite number of seconds`);
   }
   const unit = SUSPECT_UNITS.find(([from]) => seconds >= from && seconds < from * 1e3)?.[1];
   if (unit !== undefined) {
     throw new PayloadError(
-      `timestamp is ${quote(text)}, which looks like ${unit}; seconds since 1970 are expected`,
+      `timestamp is ${quoteText(text)}, which looks like ${unit}; seconds since 1970 are expected`,
     );
   }
   if (seconds < MIN_TIMESTAMP_SECONDS || seconds > MAX_TIMESTAMP_SECONDS) {
-    throw new PayloadError(`timestamp is ${quote(text)}, outside the range of dates`);
+    throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
   }
   const micros = scaleDecimal(text, 6).rounded;
   // A double may have lost what is just below the beginning.
   if (micros >= BigInt(MIN_TIMESTAMP_SECONDS) * 1_000_000n) return micros;
-  throw new PayloadError(`timestamp is ${quote(text)}, outside the range of dates`);
+  throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
 }
 
 /**
@@ -240,14 +241,9 @@ function decodeUuid(uuid: unknown): string {
   }
   const match = UUID.exec(uuid);
   if (match === null || match[1]?.length !== match[8]?.length) {
-    throw new PayloadError(`uuid is ${quote(uuid)}, which is not a UUID`);
+    throw new PayloadError(`uuid is ${quoteText(uuid)}, which is not a UUID`);
   }
   return `${match[2]}${match[4]}${match[5]}${match[6]}${match[7]}`.toLowerCase();
-}
-
-/** The usual form of the 32 digits of a reading's uuid. */
-export function hyphenate(uuid: string): string {
-  return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 function decodeSid(sid: unknown, type: SidType): number {
@@ -258,11 +254,11 @@ function decodeSid(sid: unknown, type: SidType): number {
   }
   const text = sid instanceof NumberText ? sid.text : String(sid);
   if (!Number.isInteger(number) && Number.isFinite(number)) {
-    throw new PayloadError(`sid is ${quote(text)}, not an integer`);
+    throw new PayloadError(`sid is ${quoteText(text)}, not an integer`);
   }
   const [min, max] = INTEGER_RANGES[type];
   if (!Number.isSafeInteger(number) || number < min || number > max) {
-    throw new PayloadError(`sid is ${quote(text)}, outside the range of the ${type} column`);
+    throw new PayloadError(`sid is ${quoteText(text)}, outside the range of the ${type} column`);
   }
   // JSON can write a zero with a sign; there is only one sensor 0.
   return number + 0;
@@ -306,7 +302,7 @@ function decodeNumeric(text: string): string {
 
 function decodeInteger(text: string, type: "smallint" | "integer" | "bigint"): bigint {
   if (LITERALS.has(text)) {
-    throw new PayloadError(`value is ${quote(text)}, which the ${type} column cannot hold`);
+    throw new PayloadError(`value is ${quoteText(text)}, which the ${type} column cannot hold`);
   }
   if (Math.abs(Number(text)) >= 2 ** 64) throw outOfRange(text, type);
   const { rounded, exact } = scaleDecimal(text, 0);
@@ -314,14 +310,14 @@ function decodeInteger(text: string, type: "smallint" | "integer" | "bigint"): b
   if (rounded < min || rounded > max) throw outOfRange(text, type);
   if (!exact) {
     throw new PayloadError(
-      `value is ${quote(text)}, which the ${type} column could hold only rounded`,
+      `value is ${quoteText(text)}, which the ${type} column could hold only rounded`,
     );
   }
   return rounded;
 }
 
 function outOfRange(text: string, type: ValueType): PayloadError {
-  return new PayloadError(`value is ${quote(text)}, outside the range of the ${type} column`);
+  return new PayloadError(`value is ${quoteText(text)}, outside the range of the ${type} column`);
 }
 
 function describeType(value: unknown): string {
@@ -330,40 +326,4 @@ function describeType(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (value instanceof NumberText) return "a number";
   return typeof value === "object" ? "an object" : `a ${typeof value}`;
-}
-
-/** Longest text of a payload that a message quotes. */
-const MAX_QUOTED = 60;
-
-function quote(text: string): string {
-  return text.length <= MAX_QUOTED ? `'${text}'` : `'${cut(text, MAX_QUOTED)}…'`;
-}
-
-/** Longest piece of a payload that the log shows. */
-const MAX_SHOWN = 200;
-
-/** The beginning of a payload, for the log: text where it is text, else hexadecimal. */
-export function shortenPayload(payload: Buffer): string {
-  // A character has up to three bytes for each of its UTF-16 units.
-  const start = payload.subarray(0, 3 * MAX_SHOWN);
-  const text = decodeStart(start, start.length < payload.length);
-  const shown = text === undefined ? `0x${start.toString("hex", 0, 60)}` : cut(text, MAX_SHOWN);
-  const shownBytes = text === undefined ? 60 : Buffer.byteLength(shown);
-  return payload.length <= shownBytes ? shown : `${shown}… (${payload.length} bytes)`;
-}
-
-/** The beginning of a text, without half a character at its end. */
-function cut(text: string, length: number): string {
-  return text.slice(0, length).replace(/[\ud800-\udbff]$/, "");
-}
-
-/** The text of bytes; undefined where they are none. With `more`, a cut character is left out. */
-function decodeStart(bytes: Buffer, more: boolean): string | undefined {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, {
-      stream: more,
-    });
-  } catch {
-    return undefined;
-  }
 }

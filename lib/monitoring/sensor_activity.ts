@@ -8,7 +8,8 @@
 
 import type { Buffer } from "node:buffer";
 import type { InsertResult } from "../database/connection.ts";
-import { hyphenate, type Reading } from "../message/reading.ts";
+import { hyphenate } from "../message/payload_text.ts";
+import type { Reading } from "../message/reading.ts";
 import type { SensorChange, SensorEntry, SensorState, SensorStatus } from "./status.ts";
 import type { Decoded } from "../database/storing.ts";
 

@@ -4,7 +4,7 @@ import { FloodGuard } from "../common/flood_guard.ts";
 import { log } from "../common/log.ts";
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 import type { Delivery } from "../message/delivery.ts";
-import { shortenPayload } from "../message/reading.ts";
+import { shortenPayload } from "../message/payload_text.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Statistics } from "./statistics.ts";
 

@@ -9,7 +9,6 @@ import {
   decodeReading,
   MAX_PAYLOAD_BYTES,
   PayloadError,
-  shortenPayload,
   type ValueType,
 } from "../../../lib/message/reading.ts";
 
@@ -152,37 +151,4 @@ Deno.test("no payload holds the logger up", () => {
       assert.ok(durationMs < 500, `${name} as ${value}: ${durationMs.toFixed(0)} ms`);
     }
   }
-});
-
-Deno.test("the log shows short payloads whole and of long ones the beginning and the length", () => {
-  assert.equal(shortenPayload(Buffer.from(VALID)), VALID);
-  assert.equal(shortenPayload(Buffer.from("x".repeat(200))), "x".repeat(200));
-  const long = shortenPayload(Buffer.from("x".repeat(1_000_000)));
-  assert.equal(long, `${"x".repeat(200)}… (1000000 bytes)`);
-  assert.equal(shortenPayload(Buffer.from([0xff, 0x00, 0x7f])), "0xff007f");
-  assert.match(shortenPayload(Buffer.alloc(500, 0xff)), /^0x(ff){60}… \(500 bytes\)$/);
-  assert.equal(shortenPayload(Buffer.alloc(0)), "");
-});
-
-Deno.test("a shortened text is the beginning of the payload, and no character of it is cut", () => {
-  const text = fc.string({
-    unit: fc.constantFrom("a", "°", "€", "😀", "\0"),
-    maxLength: 260,
-    size: "max",
-  });
-  fc.assert(
-    fc.property(text, (whole) => {
-      const shown = shortenPayload(Buffer.from(whole));
-      const start = shown.replace(/… \(\d+ bytes\)$/, "");
-      assert.ok(start.length <= 200, `${start.length} characters`);
-      assert.ok(start.isWellFormed(), "half a character at the end");
-      assert.ok(whole.startsWith(start), `not what was sent: ${JSON.stringify(start.slice(-5))}`);
-      assert.ok(start === whole ? shown === whole : shown !== start, "wrong ellipsis");
-    }),
-    { numRuns: 2_000 },
-  );
-  fc.assert(fc.property(fc.uint8Array({ maxLength: 400, size: "max" }), (bytes) => {
-    const shown = shortenPayload(Buffer.from(bytes));
-    assert.ok(shown.length <= 240 && shown.isWellFormed(), shown);
-  }));
 });
