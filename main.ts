@@ -26,7 +26,7 @@ import { listRejected, retryRejected } from "./lib/commands/rejected.ts";
 import { report } from "./lib/commands/report/report.ts";
 import { ConfigError } from "./lib/config/settings.ts";
 import { formatScript, grantStatements, schemaStatements } from "./lib/database/schema.ts";
-import { SpoolError } from "./lib/spool/file.ts";
+import { SpoolError } from "./lib/spool/errors.ts";
 import { ServiceManager } from "./lib/monitoring/systemd.ts";
 import { listUnknown } from "./lib/commands/unknown.ts";
 

@@ -13,7 +13,7 @@ import type { InsertRecorder } from "./insert_recorder.ts";
 import type { SensorActivity } from "./sensor_activity.ts";
 import { RegisteredSensors } from "./registered_sensors.ts";
 import type { Spool } from "../spool/spool.ts";
-import { SpoolError } from "../spool/file.ts";
+import { SpoolError } from "../spool/errors.ts";
 import type { Statistics } from "../pipeline/statistics.ts";
 import type { Status, Summary, Update } from "./status.ts";
 import type { DatabaseState } from "../pipeline/database_state.ts";

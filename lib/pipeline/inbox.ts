@@ -10,7 +10,7 @@ import { Fifo } from "../common/fifo.ts";
 import { log } from "../common/log.ts";
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 import type { Delivery } from "../message/delivery.ts";
-import { SpoolError } from "../spool/file.ts";
+import { SpoolError } from "../spool/errors.ts";
 import type { Spool } from "../spool/spool.ts";
 import { Batch, MAX_BATCH_ROWS } from "./batch.ts";
 

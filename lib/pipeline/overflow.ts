@@ -12,7 +12,7 @@ import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 import { RECEIVE_MAXIMUM } from "../message/delivery.ts";
-import { SpoolError } from "../spool/file.ts";
+import { SpoolError } from "../spool/errors.ts";
 import { SpoolProgress } from "../spool/progress.ts";
 import type { Spool } from "../spool/spool.ts";
 import { MAX_BATCH_ROWS } from "./batch.ts";

@@ -1,34 +1,29 @@
 /**
- * The file of the spool: an SQLite database that survives whatever ends the program or the machine.
- * Opening it, locking it, replacing a damaged one.
+ * The open file of the spool: an SQLite database. A committed transaction survives the end of the
+ * process and a power failure. A damaged file is replaced while it is in use.
  */
 
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { SpoolConfig } from "../config/config.ts";
 import { systemReason } from "../config/environment.ts";
-import { log } from "../common/log.ts";
-import { copyRows, removeIfThere, rescueRows } from "./rescue.ts";
-import { isDamage, openDatabase, RESERVE, SCHEMA, TABLES } from "./schema.ts";
+import { SpoolError, toSpoolError } from "./errors.ts";
+import { lockSpoolDirectory } from "./lock.ts";
+import { replaceDamagedFile, restoreDeletedFile } from "./replacement.ts";
+import { isDamage, openDatabase, RESERVE } from "./schema.ts";
 
-/** The file in the spool directory, and the one that tells another logger to keep away. */
+/** The name of the file in the spool directory. */
 const FILE = "spool.sqlite";
-const LOCK_FILE = "spool.lock";
 
-/** Pages given back at a time: each takes a little while, in which nothing else is done. */
+/** Pages that one call of `shrink` frees. The call blocks the event loop. */
 const SHRUNK_PAGES = 2_000;
-
-/** The spool cannot be used, or not at the moment; the message says why. */
-export class SpoolError extends Error {
-  override readonly name = "SpoolError";
-}
 
 /** A value of a column. */
 export type SpoolValue = SQLInputValue;
 
-/** The open file. Whoever opened it closes it. */
+/** The open file. The caller that opened it closes it, by disposal or by `close`. */
 export class SpoolFile implements Disposable {
   readonly #path: string;
-  /** What the file may take of the disk. */
+  /** The maximum size of the file. */
   readonly maxBytes: number;
   readonly #lock: DatabaseSync | undefined;
   #database: DatabaseSync;
@@ -37,27 +32,28 @@ export class SpoolFile implements Disposable {
   #rescueMs = -Infinity;
   readonly #rescueRetryMs: number;
 
-  /** Where the spool of a configuration is. */
+  /** The path of the file for a configuration. */
   static path({ directory }: SpoolConfig): string {
     return `${directory}/${FILE}`;
   }
 
   /**
-   * Opens the spool of a logger, which nobody else may do at the same time. A damaged file is moved
-   * aside, and what can be read of it is taken over.
+   * Opens the file for a logger, and locks its directory. Creates the directory and the file if they
+   * do not exist, and replaces a damaged file.
    *
-   * @throws {SpoolError} when another logger has it, or the directory cannot be used.
+   * @throws {SpoolError} when another logger has locked the directory, or the directory or the file
+   * cannot be created or read.
    */
   static open(config: SpoolConfig): SpoolFile {
     const { directory, maxBytes, tuning: { rescueRetryMs } } = config;
     try {
       Deno.mkdirSync(directory, { recursive: true });
     } catch (error) {
-      throw new SpoolError(`the directory cannot be created: ${systemReason(error)}`, {
+      throw new SpoolError(`cannot create the directory: ${systemReason(error)}`, {
         cause: error,
       });
     }
-    const lock = lockDirectory(directory);
+    const lock = lockSpoolDirectory(directory);
     try {
       return new SpoolFile(SpoolFile.path(config), { maxBytes, lock, rescueRetryMs });
     } catch (error) {
@@ -67,16 +63,17 @@ export class SpoolFile implements Disposable {
   }
 
   /**
-   * Opens the spool beside a logger that may be running, to look at what it keeps.
+   * Opens the file for a command, without a lock: a logger may be using it at the same time. A
+   * damaged file is not replaced.
    *
-   * @throws {SpoolError} when there is none, or it cannot be read.
+   * @throws {SpoolError} when the file does not exist, is damaged or cannot be read.
    */
   static attach(config: SpoolConfig): SpoolFile {
     const path = SpoolFile.path(config);
     try {
       Deno.statSync(path);
     } catch (error) {
-      throw new SpoolError(`there is no '${path}': ${systemReason(error)}`, { cause: error });
+      throw new SpoolError(`cannot open '${path}': ${systemReason(error)}`, { cause: error });
     }
     return new SpoolFile(path, {
       maxBytes: config.maxBytes,
@@ -101,47 +98,48 @@ export class SpoolFile implements Disposable {
     try {
       this.#database = openDatabase(path, { maxBytes, isLogger });
     } catch (error) {
-      // Beside a logger that runs, it is that one's to put right.
-      if (!isLogger || !isDamage(error)) throw wrap(error);
-      this.#database = this.#rescue(error);
+      // Only the logger that holds the lock may replace a damaged file.
+      if (!isLogger || !isDamage(error)) throw toSpoolError(error);
+      this.#database = replaceDamagedFile(path, { damage: error, maxBytes });
     }
     if (isLogger) this.#reserve();
   }
 
-  /** Called when a damaged file has been replaced: rows may be missing. */
+  /** Called after a damaged file was replaced while it was in use: rows may be missing. */
   set onRescued(callback: () => void) {
     this.#onRescued = callback;
   }
 
-  /** Bytes in use; free pages of the file aside. */
+  /** Bytes in use, without the free pages of the file. Throws a `SpoolError` as `all`. */
   get usedBytes(): number {
     const read = (name: string): number => Number(this.all(`PRAGMA ${name}`)[0]?.[name] ?? 0);
     return (read("page_count") - read("freelist_count")) * read("page_size");
   }
 
   /**
-   * The rows of a query.
+   * Runs a query. Returns all rows, each as an object by column name.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when the query fails. If the file was damaged or deleted, it has been
+   * replaced, and a retry may succeed.
    */
   all(sql: string, ...values: SpoolValue[]): Record<string, unknown>[] {
     return this.#attempt(() => this.#prepare(sql).all(...values));
   }
 
   /**
-   * Runs a statement; outside of `transaction` it is one of its own. Returns how many rows it
-   * has changed.
+   * Runs a statement, in its own transaction unless called within `transaction`. Returns the number
+   * of changed rows.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when nothing was changed, as for `all`, or because disk or spool are full.
    */
   run(sql: string, ...values: SpoolValue[]): number {
     return this.#attempt(() => Number(this.#prepare(sql).run(...values).changes));
   }
 
   /**
-   * Runs `work` in a transaction. When this returns, it is on disk.
+   * Runs `work` in a transaction. When this returns, the changes are on disk.
    *
-   * @throws {SpoolError} when nothing of it was written, because the disk or the spool is full, say.
+   * @throws {SpoolError} when nothing was changed, as for `all`, or because disk or spool are full.
    */
   transaction(work: () => void): void {
     this.#attempt(() => {
@@ -150,20 +148,26 @@ export class SpoolFile implements Disposable {
         work();
         this.#database.exec("COMMIT");
       } catch (error) {
-        // Some errors have rolled back already.
+        // SQLite rolls back by itself after some errors (sqlite.org/lang_transaction.html).
         if (this.#database.isTransaction !== false) this.#rollBack();
         throw error;
       }
     });
   }
 
-  /** Gives space of deleted rows back to the file system. Returns whether there is more of it. */
+  /**
+   * Returns space of deleted rows to the file system, up to 2,000 pages. Returns whether free pages
+   * are left.
+   *
+   * @throws {SpoolError} when the file cannot be changed at the moment.
+   */
   shrink(): boolean {
-    // One step of the statement frees one page.
+    // The statement frees one page per step; `all` runs all steps.
     this.all(`PRAGMA incremental_vacuum(${SHRUNK_PAGES})`);
     return Number(this.all("PRAGMA freelist_count")[0]?.["freelist_count"]) > 0;
   }
 
+  /** Closes the file and releases the lock. */
   close(): void {
     this.#statements.clear();
     this.#database.close();
@@ -178,7 +182,7 @@ export class SpoolFile implements Disposable {
     try {
       this.#database.exec(RESERVE);
     } catch {
-      // On a disk that is full already, messages may have to stay longer than they are needed.
+      // The disk is full already. Without the reserve, rows cannot be deleted until space is free.
     }
   }
 
@@ -186,7 +190,7 @@ export class SpoolFile implements Disposable {
     try {
       this.#database.exec("ROLLBACK");
     } catch {
-      // Rolled back already; the error that led here is the one to report.
+      // SQLite has rolled back already; the caller reports the first error.
     }
   }
 
@@ -199,30 +203,31 @@ export class SpoolFile implements Disposable {
     return statement;
   }
 
-  /** Turns what the driver throws into a `SpoolError`, and replaces a file that is damaged. */
+  /** Wraps errors of the driver in a `SpoolError`, and replaces a damaged or deleted file. */
   #attempt<T>(work: () => T): T {
     try {
       return work();
     } catch (error) {
-      // A statement within a transaction has been here already.
+      // An error of a statement within `transaction` passes here twice; the first time wraps it.
       const isNew = this.#lock !== undefined && !(error instanceof SpoolError);
-      if (isNew && (isDamage(error) || this.#isGone())) this.#replace(error);
-      throw wrap(error);
+      if (isNew && (isDamage(error) || this.#isDeleted())) this.#replace(error);
+      throw toSpoolError(error);
     }
   }
 
-  /** Puts another file in the place of the damaged one, or tries again later. */
+  /** Replaces the file if it is damaged or deleted, at most once every `rescueRetryMs`. */
   #replace(damage: unknown): void {
     if (performance.now() - this.#rescueMs < this.#rescueRetryMs) return;
     this.#rescueMs = performance.now();
     this.#statements.clear();
-    if (this.#isGone()) {
-      this.#database = this.#restore();
+    const { maxBytes } = this;
+    if (this.#isDeleted()) {
+      this.#database = restoreDeletedFile(this.#path, { deleted: this.#database, maxBytes });
       return;
     }
     this.#database.close();
     try {
-      this.#database = this.#rescue(damage);
+      this.#database = replaceDamagedFile(this.#path, { damage, maxBytes });
     } catch (error) {
       this.#database = new DatabaseSync(this.#path);
       throw error;
@@ -231,109 +236,13 @@ export class SpoolFile implements Disposable {
     this.#onRescued();
   }
 
-  #isGone(): boolean {
+  #isDeleted(): boolean {
     try {
       Deno.statSync(this.#path);
       return false;
     } catch (error) {
+      // After any other error, a statement on the file fails with a reason of its own.
       return error instanceof Deno.errors.NotFound;
     }
-  }
-
-  /** Writes a file that somebody has removed anew: who has it open can still read what was in it. */
-  #restore(): DatabaseSync {
-    const fresh = `${this.#path}.rescued`;
-    try {
-      // A journal without its file would keep it from being read.
-      for (const file of [fresh, `${fresh}-journal`, `${this.#path}-journal`]) removeIfThere(file);
-      const into = openDatabase(fresh, { maxBytes: Infinity, isLogger: true });
-      let restored;
-      try {
-        restored = copyRows(this.#database, { into, tables: TABLES });
-      } finally {
-        into.close();
-      }
-      removeIfThere(`${fresh}-journal`);
-      Deno.renameSync(fresh, this.#path);
-      this.#database.close();
-      log.error(
-        `The spool '${this.#path}' was removed while it was in use. It is written anew, with ` +
-          `${restored.message} messages.`,
-      );
-      return openDatabase(this.#path, { maxBytes: this.maxBytes, isLogger: true });
-    } catch (error) {
-      throw wrap(error);
-    }
-  }
-
-  /**
-   * Begins a new file with what can be read of the damaged one, and puts it in its place, which
-   * stays as it is until then: whatever ends this in between, the next start begins again.
-   */
-  #rescue(damage: unknown): DatabaseSync {
-    const aside = `${this.#path}.damaged-${new Date().toISOString().replace(/[:.]/g, "")}`;
-    const fresh = `${this.#path}.rescued`;
-    try {
-      for (const file of [fresh, `${fresh}-journal`]) removeIfThere(file);
-      const database = openDatabase(fresh, { maxBytes: Infinity, isLogger: true });
-      let rescued;
-      try {
-        rescued = rescueRows(this.#path, { into: database, schema: SCHEMA, tables: TABLES });
-      } finally {
-        database.close();
-      }
-      removeIfThere(`${fresh}-journal`);
-      keep(this.#path, aside);
-      // The journal of an interrupted transaction belongs to its file, by name.
-      renameIfThere(`${this.#path}-journal`, `${aside}-journal`);
-      Deno.renameSync(fresh, this.#path);
-      log.error(
-        `The spool '${this.#path}' is damaged (${systemReason(damage)}). It is kept as ` +
-          `'${aside}'; ${rescued.message} messages could be read from it and are stored.`,
-      );
-      return openDatabase(this.#path, { maxBytes: this.maxBytes, isLogger: true });
-    } catch (error) {
-      throw wrap(error);
-    }
-  }
-}
-
-/** Held until it is closed, and freed by the system when the process ends, however it does. */
-function lockDirectory(directory: string): DatabaseSync {
-  let lock: DatabaseSync | undefined;
-  try {
-    lock = new DatabaseSync(`${directory}/${LOCK_FILE}`);
-    // Nothing is written, so that a full disk is no hindrance.
-    lock.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
-    return lock;
-  } catch (error) {
-    lock?.close();
-    const reason = /locked/.test(systemReason(error))
-      ? "another logger is using it; each needs a directory of its own"
-      : systemReason(error);
-    throw new SpoolError(reason, { cause: error });
-  }
-}
-
-function wrap(error: unknown): SpoolError {
-  return error instanceof SpoolError
-    ? error
-    : new SpoolError(systemReason(error), { cause: error });
-}
-
-function renameIfThere(from: string, to: string): void {
-  try {
-    Deno.renameSync(from, to);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-}
-
-/** Gives a file another name, too: the place of the first one is never empty. */
-function keep(path: string, aside: string): void {
-  try {
-    Deno.linkSync(path, aside);
-  } catch {
-    Deno.renameSync(path, aside); // Not every file system has links.
   }
 }

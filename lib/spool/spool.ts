@@ -10,7 +10,8 @@ import { Buffer } from "node:buffer";
 import { describeError } from "../common/error_text.ts";
 import { Delivery } from "../message/delivery.ts";
 import { log } from "../common/log.ts";
-import { SpoolError, type SpoolFile } from "./file.ts";
+import { SpoolError } from "./errors.ts";
+import type { SpoolFile } from "./file.ts";
 
 /** Rows that are not needed any more are deleted when there are so many of them, … */
 const MAX_OBSOLETE_ROWS = 20_000;
@@ -230,7 +231,7 @@ export class Spool {
       this.#shrinks = this.count === 0 && this.#file.shrink();
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
-      log.debug(`Cannot delete from the spool: ${describeError(error)}.`);
+      log.debug(`Cannot delete stored messages from the spool: ${describeError(error)}.`);
     }
   }
 
@@ -265,7 +266,9 @@ export class Spool {
     const missing = this.#waitingCount - count;
     this.#waitingCount = count;
     this.#unreadable += missing;
-    if (missing > 0) log.error(`${missing} messages of the spool could not be read.`);
+    if (missing > 0) {
+      log.error(`${missing} spooled messages could not be read from the damaged file.`);
+    }
     this.#onRescued();
   }
 }

@@ -5,7 +5,8 @@
 
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import { SpoolError, type SpoolFile } from "./file.ts";
+import { SpoolError } from "./errors.ts";
+import type { SpoolFile } from "./file.ts";
 
 /** The record in an open spool. If it cannot be read or written, the logger runs without it. */
 export class SubscriptionRecord {
@@ -63,7 +64,7 @@ export class SubscriptionRecord {
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
       // The messages of a forgotten filter reveal it, unless another filter matches them, too.
-      log.debug(`Cannot record subscriptions: ${describeError(error)}.`);
+      log.debug(`Cannot read or write the subscription record: ${describeError(error)}.`);
       return undefined;
     }
   }

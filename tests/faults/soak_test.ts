@@ -103,8 +103,8 @@ Deno.test("soak notices what a logger must not say, whatever is done to it", () 
   ];
   const complaints = [
     `${time} CRITICAL Cannot use the spool in '/spool': database is locked.`,
-    `${time} ERROR    The spool '/spool.sqlite' is damaged (malformed). It is kept as '/aside'.`,
-    `${time} ERROR    12 messages of the spool could not be read.`,
+    `${time} ERROR    The spool '/spool.sqlite' is damaged (malformed). The damaged file is kept as '/aside'.`,
+    `${time} ERROR    12 spooled messages could not be read from the damaged file.`,
     `${time} ERROR    The counts do not add up: 1 messages are in memory.`,
     `${time} ERROR    Something is wrong. This is a defect of the logger.`,
     `${time} WARNING  Dropped a QoS 0 message on 'sensors/x': no room.`,

@@ -90,9 +90,13 @@ Deno.test("run moves a damaged spool aside, stores what can be read of it and ru
         [received, found, stored, spooled],
         [10, survivors.length, survivors.length + 10, 0],
       );
-      const said = onlyLine(logger, "ERROR", /^The spool '.*' is damaged \(.*\)\. It is kept as '/);
-      assert.ok(said.includes(` ${survivors.length} messages could be read`), said);
-      const aside = /It is kept as '([^']+)'/.exec(said)?.[1] ?? "";
+      const said = onlyLine(
+        logger,
+        "ERROR",
+        /^The spool '.*' is damaged \(.*\)\. The damaged file is kept as '/,
+      );
+      assert.ok(said.includes(` ${survivors.length} messages were recovered`), said);
+      const aside = /is kept as '([^']+)'/.exec(said)?.[1] ?? "";
       const kept = Deno.readFileSync(aside);
       assert.equal(kept.length, bytes.length);
       assert.deepEqual(readingsIn(kept, readings), survivors);
@@ -138,7 +142,7 @@ Deno.test(
     await waitForRows(database, survivors.length + others.length);
     await expectStored(database, [...survivors, ...others]);
     onlyLine(logger, "ERROR", /^The spool '.*' is damaged .* is kept as '/);
-    onlyLine(logger, "ERROR", new RegExp(`^${lost} messages of the spool could not be read`));
+    onlyLine(logger, "ERROR", new RegExp(`^${lost} spooled messages could not be read`));
     const counts = await stopCleanly(logger);
     assert.deepEqual([counts.stored, counts.unreadable, counts.spooled], [30_500 - lost, lost, 0]);
   },
@@ -160,7 +164,7 @@ Deno.test("run writes down again what it has in hand when its spool is damaged",
     await waitForSpooled(directory, before.length);
     Deno.writeFileSync(`${directory}/${SPOOL_FILE}`, randomBytes(20 * PAGE));
     await publishReadings(broker, after, { qos: 1 });
-    await logger.waitForLine(/The spool '.*' is damaged .* 0 messages could be read/);
+    await logger.waitForLine(/The spool '.*' is damaged .* 0 messages were recovered/);
     await scene.takeDatabaseAway();
     // Or the server would store them once the lock is gone.
     await database.query(

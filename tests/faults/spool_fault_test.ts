@@ -160,7 +160,7 @@ Deno.test("a second logger does not use the spool of another one, until that one
     await using second = scene.startLogger();
     await second.waitForLine("Cannot use the spool");
     assert.equal((await second.exited).code, 1);
-    const reason = "another logger is using it; each needs a directory of its own";
+    const reason = "another logger is using it; each logger needs its own SPOOL_DIRECTORY";
     assert.deepEqual(linesOf(second, "CRITICAL"), [
       `Cannot use the spool in '${directory}': ${reason}.`,
     ]);

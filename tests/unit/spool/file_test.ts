@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import type { SpoolConfig } from "../../../lib/config/config.ts";
 import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
-import { SpoolError, SpoolFile } from "../../../lib/spool/file.ts";
+import { SpoolError } from "../../../lib/spool/errors.ts";
+import { SpoolFile } from "../../../lib/spool/file.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
 import { withTemporaryDirectory } from "../../support/temporary_directory.ts";
 import {
@@ -45,7 +46,7 @@ Deno.test("a directory that cannot be made is refused with the system's reason",
   const config = createConfig(`${directory.path}/file/spool`);
   assert.throws(
     () => SpoolFile.open(config),
-    /^SpoolError: the directory cannot be created: Not a directory$/,
+    /^SpoolError: cannot create the directory: Not a directory$/,
   );
 });
 
@@ -85,7 +86,7 @@ Deno.test("a spool can be looked at beside the logger, if there is one", () => {
   using temporary = new TemporarySpool();
   assert.throws(
     () => SpoolFile.attach(temporary.config),
-    /^SpoolError: there is no '.*sqlite'/,
+    /^SpoolError: cannot open '.*sqlite': /,
   );
   assert.deepEqual([...Deno.readDirSync(temporary.config.directory)], []);
   const spoolFile = temporary.open();
@@ -182,7 +183,9 @@ Deno.test("a damaged file is kept, told of, and replaced by what can be read of 
   const [line = ""] = lines.map(withoutTime);
   assert.ok(line.startsWith(`ERROR    The spool '${temporary.path}' is damaged (`), line);
   assert.ok(
-    line.includes(`It is kept as '${temporary.config.directory}/${aside}'; ${length} `),
+    line.includes(
+      `The damaged file is kept as '${temporary.config.directory}/${aside}'; ${length} `,
+    ),
     line,
   );
   temporary.open();
@@ -213,7 +216,7 @@ Deno.test("a file in which nothing can be read is kept, and an empty one begun",
   assert.deepEqual(ids(spoolFile), []);
   insert(spoolFile, 1);
   assert.equal(temporary.damagedFiles().length, 1);
-  assert.match(lines[0] ?? "", /; 0 messages could be read/);
+  assert.match(lines[0] ?? "", /; 0 messages were recovered/);
 });
 
 Deno.test("what does not fit into the new file is not passed over", () => {
@@ -228,7 +231,7 @@ Deno.test("what does not fit into the new file is not passed over", () => {
     assert.ok(error instanceof SpoolError, String(error));
   }
   const { length } = ids(temporary.open());
-  const told = lines.map((line) => Number(/; (\d+) messages could be read/.exec(line)?.[1] ?? 0));
+  const told = lines.map((line) => Number(/; (\d+) messages were recovered/.exec(line)?.[1] ?? 0));
   assert.ok(length > 11_900, `${length} messages are left, ${told} were told of`);
 });
 

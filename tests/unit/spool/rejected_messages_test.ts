@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { MAX_PAYLOAD_BYTES } from "../../../lib/message/reading.ts";
 import { RejectedMessages, type Rejection } from "../../../lib/spool/rejected_messages.ts";
-import { SpoolError } from "../../../lib/spool/file.ts";
+import { SpoolError } from "../../../lib/spool/errors.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";
 import { MEBIBYTE, refuseWrites, TemporarySpool } from "../../support/temporary_spool.ts";
 

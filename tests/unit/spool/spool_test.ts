@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { Delivery } from "../../../lib/message/delivery.ts";
 import { Spool } from "../../../lib/spool/spool.ts";
 import { RejectedMessages } from "../../../lib/spool/rejected_messages.ts";
-import { SpoolError } from "../../../lib/spool/file.ts";
+import { SpoolError } from "../../../lib/spool/errors.ts";
 import { captureLog } from "../../support/captured_log.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";
 import {
@@ -301,7 +301,10 @@ Deno.test("a spool that is removed while it is in use is written anew", () => {
   spool.remove(taken?.ids ?? []);
   spool.deleteObsolete();
   assert.deepEqual([spool.count, temporary.topics()], [3, ["1", "2", "b"]]);
-  assert.match(lines.join("\n"), /ERROR .* was removed while it was in use\..* with 3 messages/);
+  assert.match(
+    lines.join("\n"),
+    /ERROR .* was deleted while the logger was using it\..* with 3 messages/,
+  );
 });
 
 Deno.test("a large spool that is empty again shrinks step by step", () => {
@@ -341,7 +344,7 @@ Deno.test("a spool that is damaged while it is in use goes on with what can be r
   assert.equal(seen.includes("w500w"), false);
   assert.deepEqual([spool.unreadable, spool.count], [lost, 1_000 - lost]);
   assert.equal(temporary.damagedFiles().length, 1);
-  assert.ok(lines.some((line) => line.includes(`${lost} messages of the spool could not be read`)));
+  assert.ok(lines.some((line) => line.includes(`${lost} spooled messages could not be read`)));
   spool.append([message("new")]);
   assert.deepEqual(take(spool, 10), ["new"]);
 });

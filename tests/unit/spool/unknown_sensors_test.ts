@@ -1,7 +1,8 @@
 /** The sensors that publish without being registered: counted in memory, written now and then. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { SpoolError, SpoolFile } from "../../../lib/spool/file.ts";
+import { SpoolError } from "../../../lib/spool/errors.ts";
+import { SpoolFile } from "../../../lib/spool/file.ts";
 import { type Sighting, UnknownSensors } from "../../../lib/spool/unknown_sensors.ts";
 import { refuseWrites, TemporarySpool } from "../../support/temporary_spool.ts";
 
