@@ -40,13 +40,13 @@ export function ruleForCertificates(pem: string): string | undefined {
   const damaged = certificates.findIndex((certificate) => !isReadable(certificate));
   return damaged < 0
     ? undefined
-    : `must name a PEM file with certificates that are whole: number ${damaged + 1} of ` +
-      `${certificates.length} cannot be read`;
+    : `must name a PEM file with valid certificates: certificate ${damaged + 1} of ` +
+      `${certificates.length} cannot be parsed`;
 }
 
 /** As {@linkcode ruleForCertificates}, for a private key. */
 export function ruleForKey(pem: string): string | undefined {
-  if (/ENCRYPTED/.test(pem)) return "must name a key that is not encrypted";
+  if (/ENCRYPTED/.test(pem)) return "must name an unencrypted key";
   if (!/-----BEGIN (\w+ )?PRIVATE KEY-----/.test(pem)) {
     return "must name a PEM file with a private key";
   }
@@ -54,7 +54,7 @@ export function ruleForKey(pem: string): string | undefined {
     createPrivateKey(PRIVATE_KEY.exec(pem)?.[0] ?? "");
     return undefined;
   } catch {
-    return "must name a PEM file with a private key that is whole: it cannot be read";
+    return "must name a PEM file with a valid private key: the key cannot be parsed";
   }
 }
 

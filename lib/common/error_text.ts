@@ -3,10 +3,11 @@
 import { describeTlsProblem } from "./tls_diagnosis.ts";
 
 const ERRNO_WORDS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "connection refused (nothing listens there, or a firewall is in between)",
-  ECONNRESET: "the connection was reset by the other side",
+  ECONNREFUSED:
+    "connection refused (no server listens at this address, or a firewall rejects the connection)",
+  ECONNRESET: "the connection was reset by the peer",
   ECONNABORTED: "the connection was aborted",
-  EPIPE: "the connection was closed by the other side",
+  EPIPE: "the connection was closed by the peer",
   ETIMEDOUT: "no answer in time",
   // Deno 2.6 has these two codes only for a failed write: EBADF for EPIPE, UNKNOWN for all others.
   UNKNOWN: "the connection was closed",

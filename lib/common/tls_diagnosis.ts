@@ -27,7 +27,7 @@ const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
     /UnknownIssuer|BadSignature|SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/,
     "its certificate is not signed by a certificate authority that is trusted here",
   ],
-  [/CertificateRequired|CERTIFICATE_REQUIRED/, "it demands a client certificate"],
+  [/CertificateRequired|CERTIFICATE_REQUIRED/, "it requires a client certificate"],
   [
     /ProtocolVersion|PeerIncompatible|peer is incompatible|InsufficientSecurity/,
     "it has no TLS version or cipher in common with the logger",
@@ -35,7 +35,7 @@ const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
   [
     // With TLS 1.2, this may be the answer to the lack of a client certificate (RFC 5246 7.4.6).
     /HandshakeFailure|HANDSHAKE_FAILURE/,
-    "it has no TLS version or cipher in common with the logger, or demands a client certificate",
+    "it has no TLS version or cipher in common with the logger, or requires a client certificate",
   ],
   [
     /fatal alert: (UnknownCA|BadCertificate|DecryptError|CertificateUnknown|CertificateExpired)/,
@@ -112,10 +112,11 @@ async function readCertificate(
 /** What is wrong with the dates of a certificate; undefined if nothing is. */
 function describeDates(certificate: PeerCertificate, nowMs: number): string | undefined {
   const { valid_from: from, valid_to: to } = certificate;
-  if (Date.parse(to) < nowMs) return `its certificate has expired, on ${formatDay(to)}`;
+  if (Date.parse(to) < nowMs) return `its certificate has expired (valid until ${formatDay(to)})`;
   if (Date.parse(from) > nowMs) {
-    return `its certificate is valid only from ${formatDay(from)} on, or the clock of this host ` +
-      "is wrong";
+    return `its certificate is not valid before ${
+      formatDay(from)
+    }, or the clock of this host is wrong`;
   }
   return undefined;
 }
@@ -124,8 +125,8 @@ function withNames(words: string, { subject, issuer, subjectaltname }: PeerCerti
   if (/another host/.test(words)) return `${words} (${subjectaltname ?? subject?.CN ?? "none"})`;
   const isSelfSigned = JSON.stringify(subject) === JSON.stringify(issuer);
   return isSelfSigned
-    ? "its certificate is signed by itself, which is not trusted here"
-    : `${words} (but by '${issuer?.CN ?? issuer?.O ?? "unknown"}')`;
+    ? "its certificate is self-signed and not trusted here"
+    : `${words} (issuer: '${issuer?.CN ?? issuer?.O ?? "unknown"}')`;
 }
 
 function formatDay(date: string): string {

@@ -69,7 +69,7 @@ export async function storeReadings<Item extends { readonly reading: Reading }>(
     const [first] = items;
     if (items.length === 1 && first !== undefined) {
       if (!error.isContent) return listener.onFailed(first, error);
-      return listener.onRejected(first, `the database refuses it: ${error.message}`);
+      return listener.onRejected(first, `the database rejected the reading: ${error.message}`);
     }
     const middle = Math.ceil(items.length / 2);
     await storeReadings(connection, items.slice(0, middle), listener);

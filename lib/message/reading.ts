@@ -201,7 +201,7 @@ function decodeTimestamp(timestamp: unknown): bigint {
   const unit = SUSPECT_UNITS.find(([from]) => seconds >= from && seconds < from * 1e3)?.[1];
   if (unit !== undefined) {
     throw new PayloadError(
-      `timestamp is ${quoteText(text)}, which looks like ${unit}; seconds since 1970 are expected`,
+      `timestamp is ${quoteText(text)}, which looks like ${unit}; expected seconds since 1970`,
     );
   }
   if (seconds < MIN_TIMESTAMP_SECONDS || seconds > MAX_TIMESTAMP_SECONDS) {
@@ -310,7 +310,7 @@ function decodeInteger(text: string, type: "smallint" | "integer" | "bigint"): b
   if (rounded < min || rounded > max) throw outOfRange(text, type);
   if (!exact) {
     throw new PayloadError(
-      `value is ${quoteText(text)}, which the ${type} column could hold only rounded`,
+      `value is ${quoteText(text)}, which the ${type} column can hold only rounded`,
     );
   }
   return rounded;

@@ -7,8 +7,7 @@
 const MAX_LEVELS_ENUMERATED = 6;
 
 /** What {@linkcode isTopicFilter} asks for, as the end of a sentence. */
-export const TOPIC_FILTER_RULE =
-  "in which '+' and '#' stand for whole levels and '#' only for the last";
+export const TOPIC_FILTER_RULE = "in which '+' and '#' are whole levels and '#' is the last level";
 
 /** Whether MQTT 5.0 section 4.7.1 allows the text as a topic filter. */
 export function isTopicFilter(text: string): boolean {

@@ -233,7 +233,7 @@ Deno.test("run reports one outage when the broker refuses it for one reason afte
   });
   await waitForAttempt(logger, /connection refused/);
   await proxy.allow();
-  await waitForAttempt(logger, /not authorised/);
+  await waitForAttempt(logger, /not authorized/);
   await proxy.refuse();
   await waitForAttempt(logger, /connection refused/);
   await proxy.allow();

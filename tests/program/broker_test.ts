@@ -147,7 +147,7 @@ Deno.test("run says in words that the broker refuses its password, and connects 
     MQTT_CLIENT_USER: "logger",
     MQTT_CLIENT_PASSWORD: "new",
   }));
-  await logger.waitForLine(/MQTT broker .* is not available: not authorised \(.*password/);
+  await logger.waitForLine(/MQTT broker .* is not available: not authorized \(.*password/);
   await broker.setUsers({ daemon: "d", logger: "new" });
   await waitForSubscription(broker);
   const readings = makeReadings({ count: 50 });

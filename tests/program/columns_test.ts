@@ -101,12 +101,12 @@ Deno.test("rows that the database refuses are rejected alone, and the others of 
     "too large for the column": {
       valueType: "numeric(6,2)",
       sql: "SELECT 1",
-      reason: /the database refuses it: numeric field overflow/,
+      reason: /the database rejected the reading: numeric field overflow/,
     },
     "against a CHECK constraint": {
       valueType: "double precision",
       sql: "ALTER TABLE sensor_data ADD CONSTRAINT plausible CHECK (value < 10000)",
-      reason: /the database refuses it: .*violates check constraint "plausible"/,
+      reason: /the database rejected the reading: .*violates check constraint "plausible"/,
     },
     "refused by a trigger": {
       valueType: "double precision",
@@ -114,7 +114,7 @@ Deno.test("rows that the database refuses are rejected alone, and the others of 
           $$ BEGIN RAISE EXCEPTION 'the value is implausible'; END $$;
         CREATE TRIGGER refuse BEFORE INSERT ON sensor_data FOR EACH ROW
           WHEN (NEW.value >= 10000) EXECUTE FUNCTION refuse()`,
-      reason: /the database refuses it: the value is implausible/,
+      reason: /the database rejected the reading: the value is implausible/,
     },
   };
   for (const [name, { valueType, sql, reason }] of Object.entries(refusals)) {

@@ -213,7 +213,7 @@ Deno.test("a session from before the shared group gets nothing twice", {
 
 for (
   const { protocol, code, reason } of [
-    { protocol: "5", code: 0x87, reason: "not authorised" },
+    { protocol: "5", code: 0x87, reason: "not authorized" },
     { protocol: "4", code: 0x80, reason: "" },
   ]
 ) {

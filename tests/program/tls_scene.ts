@@ -20,11 +20,11 @@ export const STRANGE_CLIENT = stranger.issue({ name: LOGGER_ROLE });
 
 export const SAYS_EXPIRED = /its certificate has expired/;
 export const SAYS_FUTURE =
-  /its certificate is (valid only from \d{4}-\d\d-\d\d on|not valid yet), or the clock/;
+  /its certificate is (not valid before \d{4}-\d\d-\d\d|not valid yet), or the clock/;
 export const SAYS_OTHER_HOST = /its certificate is for another host name/;
 export const SAYS_UNKNOWN =
   /its certificate is not signed by a certificate authority that is trusted here/;
-const ITSELF = /its certificate is signed by itself, which is not trusted here/;
+const ITSELF = /its certificate is self-signed and not trusted here/;
 /** In a binary of the fallback compiler, Deno 2.6 does not let the logger examine the certificate. */
 export const SAYS_ITSELF = withoutSources
   ? new RegExp(`${ITSELF.source}|${SAYS_UNKNOWN.source}`)

@@ -135,7 +135,7 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
 
 const CLIENT_CASES = [
   { name: "the right client certificate", client: CLIENT },
-  { name: "no client certificate", says: /demands a client certificate|the broker closed|reset/ },
+  { name: "no client certificate", says: /requires a client certificate|the broker closed|reset/ },
   {
     name: "an unknown authority's",
     client: STRANGE_CLIENT,

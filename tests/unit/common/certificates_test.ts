@@ -38,14 +38,14 @@ Deno.test("certificates that cannot be read are told, by their number", () => {
     assert.equal(ruleForCertificates(pem), "must name a PEM file with certificates");
   }
   for (const broken of [ONE.cert.slice(0, 300), damage(ONE.cert), ONE.cert.replace("MII", "MIJ")]) {
-    assert.match(ruleForCertificates(broken) ?? "", /are whole: number 1 of 1 cannot be read$/);
+    assert.match(ruleForCertificates(broken) ?? "", /: certificate 1 of 1 cannot be parsed$/);
     assert.match(
       ruleForCertificates(authority.cert + broken) ?? "",
-      /number 2 of 2 cannot be read$/,
+      /certificate 2 of 2 cannot be parsed$/,
     );
     assert.match(
       ruleForCertificates(`${authority.cert}${broken}\n${OTHER.cert}`) ?? "",
-      /number 2 of 3 cannot be read$/,
+      /certificate 2 of 3 cannot be parsed$/,
     );
   }
 });
@@ -62,12 +62,12 @@ Deno.test("keys are taken in each of their forms, unless encrypted or broken", (
   for (const pem of [...forms, ONE.key]) {
     assert.equal(ruleForKey(pem), undefined, pem);
     assert.equal(ruleForKey(`${ONE.cert}\n${pem}`), undefined, pem);
-    assert.match(ruleForKey(damage(pem)) ?? "", /that is whole: it cannot be read$/, pem);
-    assert.match(ruleForKey(pem.slice(0, -40)) ?? "", /that is whole: it cannot be read$/, pem);
+    assert.match(ruleForKey(damage(pem)) ?? "", /: the key cannot be parsed$/, pem);
+    assert.match(ruleForKey(pem.slice(0, -40)) ?? "", /: the key cannot be parsed$/, pem);
   }
   assert.equal(ruleForKey(ONE.cert), "must name a PEM file with a private key");
   const encrypted = ONE.key.replaceAll("RSA PRIVATE", "ENCRYPTED PRIVATE");
-  assert.equal(ruleForKey(encrypted), "must name a key that is not encrypted");
+  assert.equal(ruleForKey(encrypted), "must name an unencrypted key");
 });
 
 Deno.test("a key is told from that of another certificate", () => {

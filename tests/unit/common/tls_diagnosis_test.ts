@@ -17,7 +17,7 @@ const HEARD: readonly (readonly [Error, RegExp])[] = [
   [new Error("invalid peer certificate: BadSignature"), /not signed by .* trusted/],
   [withCode("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), /not signed by .* trusted/],
   [withCode("ERR_TLS_CERT_ALTNAME_INVALID"), /another host/],
-  [new Error("received fatal alert: CertificateRequired"), /demands a client certificate/],
+  [new Error("received fatal alert: CertificateRequired"), /requires a client certificate/],
   [new Error("received fatal alert: UnknownCA"), /does not accept the client certificate/],
   [new Error("received fatal alert: CertificateExpired"), /does not accept the client certificate/],
   [
@@ -26,7 +26,7 @@ const HEARD: readonly (readonly [Error, RegExp])[] = [
   ],
   [
     withCode("ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE", "received fatal alert: HandshakeFailure"),
-    /no TLS version or cipher in common .*, or demands a client certificate/,
+    /no TLS version or cipher in common .*, or requires a client certificate/,
   ],
   [withCode("ERR_SSL_WRONG_VERSION_NUMBER", "received corrupt message"), /does not speak TLS/],
   [new Error("The server does not support SSL connections"), /does not speak TLS/],

@@ -160,14 +160,14 @@ Deno.test("TLS is enabled by a word, and its certificates come from files", () =
   );
   const wrong = { MQTT_TLS: "on", MQTT_CA_FILE: "/key.pem", DATABASE_CERT_FILE: "/cert.pem" };
   assert.deepEqual(refusal({ ...wrong, DATABASE_KEY_FILE: "/encrypted.pem" }), [
-    "DATABASE_KEY_FILE: must name a key that is not encrypted, received '/encrypted.pem'",
+    "DATABASE_KEY_FILE: must name an unencrypted key, received '/encrypted.pem'",
     "MQTT_CA_FILE: must name a PEM file with certificates, received '/key.pem'",
   ]);
   const broken = { MQTT_TLS: "on", MQTT_CA_FILE: "/half-of-ca.pem", MQTT_CERT_FILE: "/cert.pem" };
   assert.deepEqual(refusal({ ...broken, MQTT_KEY_FILE: "/half-of-key.pem" }), [
-    "MQTT_CA_FILE: must name a PEM file with certificates that are whole: number 1 of 1 cannot be " +
-    "read, received '/half-of-ca.pem'",
-    "MQTT_KEY_FILE: must name a PEM file with a private key that is whole: it cannot be read, " +
+    "MQTT_CA_FILE: must name a PEM file with valid certificates: certificate 1 of 1 cannot be " +
+    "parsed, received '/half-of-ca.pem'",
+    "MQTT_KEY_FILE: must name a PEM file with a valid private key: the key cannot be parsed, " +
     "received '/half-of-key.pem'",
   ]);
   const unlike = { DATABASE_CERT_FILE: "/cert.pem", DATABASE_KEY_FILE: "/key-of-another.pem" };

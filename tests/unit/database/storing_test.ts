@@ -118,7 +118,9 @@ Deno.test("an empty batch is no statement", async () => {
 Deno.test("a refused row is told of with the database's words", async () => {
   const told = new Told();
   await storeReadings(new FakeConnection([0]).connection, makeItems(1), told);
-  assert.deepEqual(told.reasons, ["the database refuses it: row 0 violates a constraint"]);
+  assert.deepEqual(told.reasons, [
+    "the database rejected the reading: row 0 violates a constraint",
+  ]);
 });
 
 Deno.test("each row is told of once, in order, whatever is refused, with few statements", async () => {

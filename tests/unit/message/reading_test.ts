@@ -106,7 +106,7 @@ Deno.test("timestamps that are missing, no numbers, not finite or out of range a
   for (const [prefix, timestamp] of Object.entries(hints)) {
     rejects(
       payload({ timestamp }),
-      new RegExp(`${timestamp}.*looks like ${prefix}seconds; seconds`),
+      new RegExp(`${timestamp}.*looks like ${prefix}seconds; expected`),
     );
     rejects(payload({ timestamp: `"${timestamp}"` }), new RegExp(`looks like ${prefix}seconds`));
   }

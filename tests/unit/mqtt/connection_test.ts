@@ -121,10 +121,10 @@ Deno.test("refusals are told in words, for both versions", async () => {
     [4, 1, /does not speak this version of MQTT/, true],
     [4, 2, /refuses the client id/, false],
     [4, 4, /^wrong user name or password \(check MQTT_CLIENT_USER and /, false],
-    [4, 5, /not authorised/, false],
+    [4, 5, /not authorized/, false],
     [5, 0x84, /does not speak this version of MQTT/, true],
     [5, 0x86, /^wrong user name or password \(check MQTT_CLIENT_USER and /, false],
-    [5, 0x87, /not authorised/, false],
+    [5, 0x87, /not authorized/, false],
     [5, 0x8a, /banned/, false],
   ];
   for (const [protocolVersion, code, words, versionRefused] of cases) {
@@ -153,7 +153,7 @@ Deno.test("refused subscriptions are told in words, granted ones with their QoS"
   broker.send({ cmd: "suback", messageId: packet?.messageId ?? 0, granted: [2, 0x87, 0] });
   const [first, second, third] = await answer;
   assert.deepEqual(first, { filter: "a", granted: 2 });
-  assert.match(String(second?.granted), /not authorised/);
+  assert.match(String(second?.granted), /not authorized/);
   assert.deepEqual(third, { filter: "c", granted: 0 });
   const unsubscribed = client.connection.unsubscribe(["a", "b"]);
   await broker.waitFor("unsubscribe");

@@ -13,8 +13,8 @@ Deno.test("refusals of MQTT 3.1.1 and of MQTT 5 are told apart and told alike", 
   }
   assert.equal(describeConnectRefusal(4), describeConnectRefusal(0x86));
   assert.match(describeConnectRefusal(4), /wrong user name or password/);
-  assert.match(describeConnectRefusal(5), /not authorised/);
-  assert.match(describeConnectRefusal(0x87), /not authorised/);
+  assert.match(describeConnectRefusal(5), /not authorized/);
+  assert.match(describeConnectRefusal(0x87), /not authorized/);
   for (const code of [4, 5, 0x86, 0x87]) {
     assert.match(describeConnectRefusal(code), /MQTT_CLIENT_USER.* MQTT_CLIENT_PASSWORD/);
   }
