@@ -1,14 +1,15 @@
 /**
- * Waiting before another attempt: exponential backoff with jitter, and a sleep that ends with its
- * signal.
+ * Waiting before the next attempt: exponential backoff with jitter, and a sleep that an
+ * `AbortSignal` ends early.
  */
 
-/** The longest delay of a `Backoff`, unless another one is asked for. */
+/** The default maximum delay of a `Backoff`. */
 export const MAX_DELAY_MS = 15_000;
 
 /**
- * Capped exponential backoff with jitter: 50–100 ms, 100–200, 200–400, … 7.5–15 s, the same for
- * ever after. Jitter keeps several loggers from knocking in step after a common outage.
+ * Capped exponential backoff with jitter. By default the delays are 50–100 ms, 100–200, 200–400, …,
+ * and 7.5–15 s from then on. The jitter keeps several loggers from reconnecting at the same moment
+ * after a common outage.
  */
 export class Backoff {
   readonly #firstDelayMs: number;
@@ -20,19 +21,20 @@ export class Backoff {
     this.#maxDelayMs = maxDelayMs;
   }
 
-  /** The time to wait before the next attempt, in ms. */
+  /** The time to wait before the next attempt, in ms. Each call counts as one failed attempt. */
   nextDelayMs(random: () => number = Math.random): number {
     const exponential = this.#firstDelayMs * 2 ** Math.min(this.#attempts++, 20);
     const ceiling = Math.min(this.#maxDelayMs, exponential);
     return ceiling * (0.5 + 0.5 * random());
   }
 
+  /** Call after a success: the next delay is the first one again. */
   reset(): void {
     this.#attempts = 0;
   }
 }
 
-/** Resolves after `ms`, or at once when `signal` is aborted; it never rejects. */
+/** Resolves after `ms`, or as soon as `signal` is aborted. Never rejects. */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();

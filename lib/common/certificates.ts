@@ -1,11 +1,11 @@
 /**
- * Certificates and keys as PEM texts (RFC 7468): whom the system trusts, and whether what a file
- * holds can be used.
+ * Certificates and keys as PEM texts (RFC 7468): the certificate authorities of the system, and
+ * checks of the files that the configuration names.
  */
 
 import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 
-/** Where systems keep the authorities that they trust: Debian, Fedora, openSUSE, Alpine. */
+/** The files with the trusted certificate authorities on Debian, Fedora, openSUSE and Alpine. */
 const SYSTEM_FILES: readonly string[] = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/tls/certs/ca-bundle.crt",
@@ -14,17 +14,17 @@ const SYSTEM_FILES: readonly string[] = [
 ];
 
 /**
- * The certificate authorities that the system trusts: those in the file that `SSL_CERT_FILE` names,
- * as with OpenSSL, or in the one that the system has. Undefined where there is none: then Deno has
- * a list of its own, which is all that it goes by otherwise. Read anew each time, since authorities
- * are added and withdrawn in the years that the logger runs.
+ * The certificate authorities that the system trusts, as PEM text: from the file that
+ * `SSL_CERT_FILE` names, as with OpenSSL, or else from the system's file. Undefined if no file can
+ * be read; Deno then uses its built-in list, which it would always use by default. The file is read
+ * at every call, because authorities are added and revoked while the logger runs.
  */
 export function systemAuthorities(): string | undefined {
   for (const path of [Deno.env.get("SSL_CERT_FILE") || [], SYSTEM_FILES].flat()) {
     try {
       return Deno.readTextFileSync(path);
     } catch {
-      // Not there, or not for this user: as good as none.
+      // The file does not exist, or this user may not read it: try the next one.
     }
   }
   return undefined;
@@ -33,7 +33,7 @@ export function systemAuthorities(): string | undefined {
 const BEGIN_CERTIFICATE = /(?=-----BEGIN (?:\w+ )?CERTIFICATE-----)/;
 const PRIVATE_KEY = /-----BEGIN ((?:\w+ )?PRIVATE KEY)-----.*?-----END \1-----/s;
 
-/** What a file with this text is not although it must be; undefined where it has certificates. */
+/** The rule that the text of a certificate file violates; undefined if it is valid. */
 export function ruleForCertificates(pem: string): string | undefined {
   const certificates = splitCertificates(pem);
   if (certificates.length === 0) return "must name a PEM file with certificates";
@@ -44,7 +44,7 @@ export function ruleForCertificates(pem: string): string | undefined {
       `${certificates.length} cannot be parsed`;
 }
 
-/** As {@linkcode ruleForCertificates}, for a private key. */
+/** The rule that the text of a private key file violates; undefined if it is valid. */
 export function ruleForKey(pem: string): string | undefined {
   if (/ENCRYPTED/.test(pem)) return "must name an unencrypted key";
   if (!/-----BEGIN (\w+ )?PRIVATE KEY-----/.test(pem)) {
@@ -58,7 +58,7 @@ export function ruleForKey(pem: string): string | undefined {
   }
 }
 
-/** Whether the key belongs to the first of the certificates; also where that cannot be told. */
+/** Whether the key belongs to the first certificate. True if it cannot be determined. */
 export function isKeyOf(key: string, certificates: string): boolean {
   try {
     const own = createPublicKey(createPrivateKey(PRIVATE_KEY.exec(key)?.[0] ?? ""));
@@ -66,12 +66,12 @@ export function isKeyOf(key: string, certificates: string): boolean {
     const format = { type: "spki", format: "pem" } as const;
     return own.export(format) === publicKey.export(format);
   } catch {
-    // Of a kind that this version of Deno cannot write down.
+    // This version of Deno cannot export keys of this type. The handshake will show a mismatch.
     return true;
   }
 }
 
-/** Each from its beginning to that of the next, whatever is in between. */
+/** The certificates, each with the text up to the next one: files may hold comments in between. */
 function splitCertificates(pem: string): string[] {
   return pem.split(BEGIN_CERTIFICATE).filter((part) => BEGIN_CERTIFICATE.test(part));
 }

@@ -1,6 +1,6 @@
-/** Hosts with ports. */
+/** The address of a server. */
 
-/** A host and port to connect to. `host` carries no brackets, IPv6 literals included. */
+/** A host and a port. `host` has no brackets, even if it is an IPv6 address. */
 export interface Endpoint {
   readonly host: string;
   readonly port: number;

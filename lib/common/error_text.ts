@@ -1,4 +1,4 @@
-/** Why something failed, in words. */
+/** The text of an error, for a log line. */
 
 import { describeTlsProblem } from "./tls_diagnosis.ts";
 
@@ -18,7 +18,7 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   EAI_AGAIN: "the host name cannot be resolved at the moment",
 };
 
-/** Says in words why something failed, without a full stop. */
+/** The reason of a failure in words, without a full stop. Accepts any thrown value. */
 export function describeError(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) {
     return [...new Set(error.errors.map(describeError))].join("; ");

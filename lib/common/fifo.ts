@@ -1,11 +1,12 @@
-/** A first-in-first-out queue without the cost of `Array.shift`. */
+/** A first-in-first-out queue. Unlike `Array.shift`, `shift` takes constant time. */
 
-/** Elements that are given back to the memory together. */
+/** Elements in a chunk. The memory of a chunk is freed when all its elements have been removed. */
 const CHUNK = 1_024;
 
+/** The queue. */
 export class Fifo<T> {
   readonly #chunks: T[][] = [];
-  /** Of the first chunk. */
+  /** Index of the oldest element in the first chunk. */
   #head = 0;
   #length = 0;
 
@@ -13,7 +14,7 @@ export class Fifo<T> {
     return this.#length;
   }
 
-  /** The oldest element, undefined where there is none. */
+  /** The oldest element; undefined if the queue is empty. */
   get first(): T | undefined {
     return this.#chunks[0]?.[this.#head];
   }
@@ -25,7 +26,7 @@ export class Fifo<T> {
     this.#length++;
   }
 
-  /** Takes the oldest element, undefined where there is none. */
+  /** Removes and returns the oldest element; undefined if the queue is empty. */
   shift(): T | undefined {
     const chunk = this.#chunks[0];
     if (chunk === undefined) return undefined;
@@ -38,7 +39,7 @@ export class Fifo<T> {
     return element;
   }
 
-  /** Up to `max` elements, oldest first, which stay. */
+  /** Returns up to `max` elements, oldest first, without removing them. */
   peek(max: number): T[] {
     const elements: T[] = [];
     let head = this.#head;
@@ -50,7 +51,7 @@ export class Fifo<T> {
     return elements;
   }
 
-  /** Takes up to `max` elements, oldest first. */
+  /** Removes and returns up to `max` elements, oldest first. */
   take(max: number): T[] {
     const taken: T[] = [];
     while (taken.length < max && this.#length > 0) taken.push(this.shift() as T);

@@ -1,8 +1,8 @@
 /**
- * The log: one line an event on standard error, as text or JSON.
+ * The log: one line per event on standard error, as text or JSON.
  *
- * The only module that knows the logging library. Nothing that it writes may be a secret; nothing
- * that goes wrong while it writes may stop the logger.
+ * The only module that imports the logging library. Callers must not pass secrets. A failed write
+ * to the log never stops the logger.
  */
 
 import { fstatSync } from "node:fs";
@@ -17,7 +17,7 @@ import { escapeControls, formatLocalTime } from "./text.ts";
 export type LogLevel = "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL";
 export type LogFormat = "text" | "json";
 
-/** Which lines are written, and how. */
+/** Which lines are written, and in which format. */
 export interface LogConfig {
   /** The lowest level that is written. */
   readonly level: LogLevel;
@@ -41,7 +41,7 @@ const LEVEL_NAMES: Readonly<Record<LibraryLevel, LogLevel>> = {
   fatal: "CRITICAL",
 };
 
-/** Priorities of the journal (sd-daemon(3)). */
+/** Priorities of the systemd journal (sd-daemon(3)). */
 const PRIORITIES: Readonly<Record<LogLevel, number>> = {
   DEBUG: 7,
   INFO: 6,
@@ -50,14 +50,14 @@ const PRIORITIES: Readonly<Record<LogLevel, number>> = {
   CRITICAL: 2,
 };
 
-/** Receives each finished line, its line feed included. */
+/** Receives each formatted line, including its line feed. */
 export type WriteLine = (line: string) => void;
 
-/** Where the lines go. */
+/** Where the lines are written to. */
 export interface LogOutput {
   /** Standard error by default. */
   readonly write?: WriteLine;
-  /** Whether that is the journal; see `isJournal`. */
+  /** Whether `write` writes to the systemd journal; see `isJournal`. False by default. */
   readonly journal?: boolean;
 }
 
@@ -66,9 +66,9 @@ const STDERR = 2;
 const logger = getLogger("kraken");
 
 /**
- * Whether standard error goes to the journal of systemd (systemd.exec(5), "$JOURNAL_STREAM"): then
- * text lines have a priority, by which `journalctl --priority` selects, in place of the time, which
- * the journal has by itself.
+ * Whether standard error is connected to the systemd journal, given the value of `JOURNAL_STREAM`
+ * (systemd.exec(5)). Text lines for the journal start with a priority, which
+ * `journalctl --priority` filters by, and not with the time, which the journal records itself.
  */
 export function isJournal(journalStream: string | undefined): boolean {
   if (journalStream === undefined || journalStream === "") return false;
@@ -76,11 +76,11 @@ export function isJournal(journalStream: string | undefined): boolean {
     const { dev, ino } = fstatSync(STDERR, { bigint: true });
     return journalStream === `${dev}:${ino}`;
   } catch {
-    return false; // Closed: nobody reads the log.
+    return false; // Standard error is closed: the log has no reader.
   }
 }
 
-/** Sets level and format. Before the first call nothing is logged; a later call replaces them. */
+/** Sets level, format and output. Nothing is logged before the first call. May be called again. */
 export function configureLog(
   config: LogConfig,
   { write = writeStderr, journal = false }: LogOutput = {},
@@ -97,14 +97,14 @@ export function configureLog(
   });
 }
 
-/** The five levels of the log. Texts are sentences; they are written as they are. */
+/** Writes a line at one of five levels. The text is a sentence; placeholders are not expanded. */
 export const log = {
   debug: (text: string): void => logger.debug("{text}", { text }),
   info: (text: string): void => logger.info("{text}", { text }),
   warning: (text: string): void => logger.warning("{text}", { text }),
   error: (text: string): void => logger.error("{text}", { text }),
   critical: (text: string): void => logger.fatal("{text}", { text }),
-  /** Whether `debug` writes anything: asked before a text is made for every single reading. */
+  /** Whether `debug` writes anything. Check it before building a text for every single reading. */
   isDebug: (): boolean => logger.isEnabledFor("debug"),
 };
 
@@ -138,6 +138,6 @@ function writeStderr(line: string): void {
     let bytes = encoder.encode(line);
     while (bytes.length > 0) bytes = bytes.subarray(Deno.stderr.writeSync(bytes));
   } catch {
-    // Whoever read the log is gone (a closed pipe, a full disk). The readings matter more.
+    // The pipe is closed or the disk is full. Storing readings must go on without a log.
   }
 }

@@ -1,8 +1,8 @@
 /**
- * What is wrong with an encrypted connection, in words.
+ * The reason why a TLS connection failed, in words.
  *
- * Deno tells of a certificate that cannot be verified, but from version 2.5 or so on not why. So the
- * server is asked for its certificate once more, over a connection that is used for nothing else.
+ * Deno reports that a certificate cannot be verified, but since about version 2.5 not why. So this
+ * module fetches the certificate of the server again, over a separate connection.
  */
 
 import { once } from "node:events";
@@ -12,7 +12,7 @@ import type { Endpoint } from "./endpoint.ts";
 
 const EXAMINATION_TIMEOUT_MS = 2_000;
 
-/** What libraries say, and what it means. The first that matches counts. */
+/** Error texts and codes of TLS libraries, and their meaning. The first match counts. */
 const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
   [/certificate expired|CERT_HAS_EXPIRED/, "its certificate has expired"],
   [
@@ -33,7 +33,8 @@ const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
     "it has no TLS version or cipher in common with the logger",
   ],
   [
-    // With TLS 1.2, this may be the answer to the lack of a client certificate (RFC 5246 7.4.6).
+    // With TLS 1.2, a server may answer a missing client certificate with this alert (RFC 5246,
+    // section 7.4.6).
     /HandshakeFailure|HANDSHAKE_FAILURE/,
     "it has no TLS version or cipher in common with the logger, or requires a client certificate",
   ],
@@ -47,20 +48,21 @@ const WORDS: readonly (readonly [pattern: RegExp, words: string])[] = [
   ],
 ];
 
-/** Says in words what is wrong with TLS, without a full stop; undefined where it is not TLS. */
+/** The TLS problem in words, without a full stop; undefined if TLS is not the problem. */
 export function describeTlsProblem(error: unknown): string | undefined {
   const text = textOf(error);
   return WORDS.find(([pattern]) => pattern.test(text))?.[1];
 }
 
-/** Where and how to ask a server for its certificate. */
+/** Where and how to fetch the certificate of a server. */
 export interface Examination extends Endpoint {
-  /** Makes a connection ready for TLS, where that does not begin at once. */
+  /** Prepares a new connection if TLS does not start at once, as with PostgreSQL's SSLRequest. */
   readonly prepare?: (socket: Socket) => Promise<void>;
 }
 
 /**
- * As `describeTlsProblem`, with what the certificate says where it is to blame. Never rejects.
+ * As `describeTlsProblem`, with the dates, names or issuer of the certificate if the certificate is
+ * the problem. Never rejects.
  */
 export async function explainTlsProblem(
   error: unknown,
@@ -73,11 +75,11 @@ export async function explainTlsProblem(
   return describeDates(certificate, Date.now()) ?? withNames(words, certificate);
 }
 
-/** The certificate that the server shows, whatever it is worth. */
+/** The certificate that the server presents, without verification. */
 async function fetchCertificate(examination: Examination): Promise<PeerCertificate> {
   const { host, port } = examination;
   const socket = connectTcp({ host, port });
-  // What becomes of it in the end is of no interest.
+  // The certificate is all that is needed; later errors of this connection do not matter.
   socket.on("error", () => {});
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error("timeout")), EXAMINATION_TIMEOUT_MS);
@@ -104,12 +106,12 @@ async function readCertificate(
   await once(tls, "secureConnect");
   const certificate = tls.getPeerCertificate(true);
   tls.destroy();
-  // Some versions of Deno make one up, without dates.
+  // Some versions of Deno return a placeholder without dates.
   if (!certificate?.valid_to) throw new Error("no certificate");
   return certificate;
 }
 
-/** What is wrong with the dates of a certificate; undefined if nothing is. */
+/** The problem with the validity period of a certificate; undefined if it is valid now. */
 function describeDates(certificate: PeerCertificate, nowMs: number): string | undefined {
   const { valid_from: from, valid_to: to } = certificate;
   if (Date.parse(to) < nowMs) return `its certificate has expired (valid until ${formatDay(to)})`;

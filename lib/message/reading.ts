@@ -1,10 +1,10 @@
 /**
- * Decoding: from the payload of a message to a reading that the table's columns can hold.
+ * Decodes the payload of a message to a reading that the columns of the table can hold.
  *
- * Every payload either becomes a `Reading` or is refused with a `PayloadError` that says why.
- * Nothing is rounded on the way that the column could hold: where a double would lose digits,
- * the number is taken from the text of the payload. A floating point column gets the nearest number
- * that it has, which for the very smallest is 0.
+ * Every payload either becomes a `Reading` or is rejected with a `PayloadError` that gives the
+ * reason. No digit is lost that the column can hold: if a double would lose digits, the number is
+ * taken from the text of the payload. A floating point column gets the nearest number that it can
+ * represent, which is 0 for the smallest values.
  */
 
 import { type Buffer, isUtf8 } from "node:buffer";
@@ -22,7 +22,7 @@ export type ValueType =
 /** Types of the `sensor_sid` column. */
 export type SidType = "smallint" | "integer" | "bigint";
 
-/** What the columns of the database can hold. */
+/** The types of the columns that depend on the installation. */
 export interface ReadingColumns {
   readonly value: ValueType;
   readonly sid: SidType;
@@ -32,30 +32,30 @@ export interface ReadingColumns {
 export interface Reading {
   /** Microseconds since 1970-01-01 00:00 UTC. */
   readonly timeMicros: bigint;
-  /** 32 hexadecimal digits. */
+  /** 32 lowercase hexadecimal digits, without hyphens. */
   readonly uuid: string;
   readonly sid: number;
-  /** A number for floating point columns, a decimal text for `numeric`, else an integer. */
+  /** By column type: number for floating point, decimal text for `numeric`, bigint for integers. */
   readonly value: number | string | bigint;
 }
 
-/** The payload is not a reading, or not one that the columns can hold; the message says why. */
+/** The payload is not a reading, or the columns cannot hold it. The message is the reason. */
 export class PayloadError extends Error {
   override readonly name = "PayloadError";
 }
 
-/** Longer payloads are not looked into: a reading has some 150 bytes. */
+/** Longer payloads are rejected without parsing; a reading has about 150 bytes. */
 export const MAX_PAYLOAD_BYTES = 64 * 1024;
 
-/** JavaScript's date range; PostgreSQL's ends later (ECMA-262 section 21.4.1.1). */
+/** The end of JavaScript's date range (ECMA-262 section 21.4.1.1); PostgreSQL's ends later. */
 const MAX_TIMESTAMP_SECONDS = 8.64e12;
 
-/** 4713-01-01 BC, where PostgreSQL's timestamps begin (PostgreSQL manual, section 8.5). */
+/** 4713-01-01 BC, the first timestamp of PostgreSQL (PostgreSQL manual, section 8.5). */
 const MIN_TIMESTAMP_SECONDS = -210_866_803_200;
 
 /**
- * Timestamps that are rather in a smaller unit: from so many seconds on (1e12 is the year 33658,
- * and in milliseconds the year 2001).
+ * Timestamps from these values on are probably in a smaller unit: 1e12 in seconds is the year
+ * 33658, in milliseconds the year 2001.
  */
 const SUSPECT_UNITS: readonly (readonly [number, string])[] = [
   [1e17, "nanoseconds"],
@@ -63,7 +63,7 @@ const SUSPECT_UNITS: readonly (readonly [number, string])[] = [
   [1e12, "milliseconds"],
 ];
 
-/** Below it (until the year 2106) a double tells microseconds apart, with room for the rounding. */
+/** Below this (until the year 2106) a double is exact to the microsecond after rounding. */
 const MAX_EXACT_SECONDS = 2 ** 32;
 
 const INTEGER_RANGES: Readonly<
@@ -81,7 +81,9 @@ const MAX_NUMERIC_EXPONENT = 131_072;
  * Decodes a payload of the form
  * `{"timestamp": 1700000000.123456, "uuid": "c4ca…", "sid": 0, "value": 21.5246, "unit": "°C"}`.
  *
- * @throws {PayloadError} when it is not a reading or the columns cannot hold it.
+ * A missing `sid` is 0. A `timestamp` may also be a string; booleans are values 0 and 1.
+ *
+ * @throws {PayloadError} when the payload is not a reading or the columns cannot hold it.
  */
 export function decodeReading(payload: Buffer, columns: ReadingColumns): Reading {
   const text = decodeText(payload);
@@ -95,7 +97,7 @@ export function decodeReading(payload: Buffer, columns: ReadingColumns): Reading
   };
 }
 
-/** A number as the payload has it. `NaN` and the infinities stand as they are. */
+/** A number as written in the payload, or `NaN`, `Infinity` or `-Infinity`. */
 class NumberText {
   constructor(readonly text: string) {}
 }
@@ -114,15 +116,15 @@ function decodeText(payload: Buffer): string {
 }
 
 /**
- * Numbers become doubles. Undefined where that does not do: for a time that a double does not
- * hold to the microsecond, for a value beyond the doubles, and for what is not standard JSON.
+ * Parses with numbers as doubles. Undefined if that is not enough: for a time that a double cannot
+ * hold to the microsecond, a value outside the range of doubles, or text that is not standard JSON.
  */
 function parseFast(text: string): Message | undefined {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
   } catch {
-    return undefined; // `parseExact` understands more, and says what is wrong with the rest.
+    return undefined; // `parseExact` also accepts `NaN`, and reports the syntax error otherwise.
   }
   const message = checkObject(parsed);
   const { timestamp, value } = message;
@@ -132,9 +134,9 @@ function parseFast(text: string): Message | undefined {
 }
 
 /**
- * What Python's encoder writes beside the numbers of JSON, and what stands for it while
- * `JSON.parse` does its work: spellings of zero that no encoder writes (and that mean the literal,
- * should anybody write them).
+ * The literals that Python's JSON encoder writes for non-finite numbers, and their placeholders
+ * while `JSON.parse` runs: spellings of zero that no encoder writes. If a payload contains such a
+ * spelling, it is read as the literal.
  */
 const LITERALS: ReadonlyMap<string, string> = new Map([
   ["NaN", "-0e-000000001"],
@@ -143,10 +145,10 @@ const LITERALS: ReadonlyMap<string, string> = new Map([
 ]);
 const LITERAL_OF = new Map([...LITERALS].map(([literal, standIn]) => [standIn, literal]));
 
-/** Strings match first, and stay as they are, so that only literals outside them are found. */
+/** Matches whole strings, too, which stay unchanged: only literals outside of strings count. */
 const STRING_OR_LITERAL = /"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity\b|\bNaN\b/gs;
 
-/** Numbers become `NumberText`s, and `NaN`, `Infinity` and `-Infinity` are understood. */
+/** Parses with numbers as `NumberText`, and accepts `NaN`, `Infinity` and `-Infinity`. */
 function parseExact(text: string): Message {
   const standard = text.replace(STRING_OR_LITERAL, (token) => LITERALS.get(token) ?? token);
   let parsed: unknown;
@@ -208,20 +210,20 @@ function decodeTimestamp(timestamp: unknown): bigint {
     throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
   }
   const micros = scaleDecimal(text, 6).rounded;
-  // A double may have lost what is just below the beginning.
+  // A time just below the minimum may have been rounded up to it as a double.
   if (micros >= BigInt(MIN_TIMESTAMP_SECONDS) * 1_000_000n) return micros;
   throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
 }
 
 /**
- * The decimal text times 10^places, rounded half away from zero, and whether nothing was lost by
- * that. `text` must be of a size that its double has been checked to be of.
+ * The decimal text times 10^places, rounded half away from zero, and whether it was exact. The
+ * caller has checked the magnitude as a double, so that the result cannot have too many digits.
  */
 function scaleDecimal(text: string, places: number): { rounded: bigint; exact: boolean } {
   const [, sign, whole = "", fraction = "", exponent = "0"] =
     /^([+-]?)(\d*)\.?(\d*)(?:e([+-]?\d+))?$/i.exec(text) ?? [];
   const digits = whole + fraction;
-  // A zero may have any exponent, and must not be filled up with as many zeros.
+  // A zero may have any exponent; padding would add that many zeros.
   if (/^0*$/.test(digits)) return { rounded: 0n, exact: true };
   const point = whole.length + Number(exponent) + places;
   const kept = BigInt(digits.slice(0, Math.max(point, 0)).padEnd(point, "0") || "0");
@@ -230,7 +232,7 @@ function scaleDecimal(text: string, places: number): { rounded: bigint; exact: b
   return { rounded: sign === "-" ? -rounded : rounded, exact };
 }
 
-/** RFC 4122 section 3, and the spellings around it: no hyphens, braces, `urn:uuid:`, any case. */
+/** RFC 4122 section 3, and common variants: no hyphens, braces, `urn:uuid:`, any case. */
 const UUID =
   /^(?:urn:uuid:)?(\{?)([0-9a-f]{8})(-?)([0-9a-f]{4})\3([0-9a-f]{4})\3([0-9a-f]{4})\3([0-9a-f]{12})(\}?)$/i;
 
@@ -260,7 +262,7 @@ function decodeSid(sid: unknown, type: SidType): number {
   if (!Number.isSafeInteger(number) || number < min || number > max) {
     throw new PayloadError(`sid is ${quoteText(text)}, outside the range of the ${type} column`);
   }
-  // JSON can write a zero with a sign; there is only one sensor 0.
+  // JSON allows -0, which must be the same sensor as 0.
   return number + 0;
 }
 
@@ -293,7 +295,7 @@ function decodeFloat(value: number | NumberText, type: "double precision" | "rea
   return stored;
 }
 
-/** The text goes to the database as it is, which knows the precision and scale of its column. */
+/** Unchanged: the database knows the precision and scale of the column. */
 function decodeNumeric(text: string): string {
   const exponent = Number(/e([+-]?\d+)$/i.exec(text)?.[1] ?? "0");
   if (Math.abs(exponent) > MAX_NUMERIC_EXPONENT) throw outOfRange(text, "numeric");

@@ -1,12 +1,12 @@
 /**
- * Topic filters: what they look like, what they match, and which could have matched a topic (MQTT
- * 5.0 section 4.7).
+ * Topic filters (MQTT 5.0 section 4.7): their syntax, which topics they match, and which filters
+ * match a topic.
  */
 
-/** Levels of a topic up to which every filter that could match it is made: 2^7 and their prefixes. */
+/** Topics of up to this many levels get all matching filters, less than 2^8 of them. */
 const MAX_LEVELS_ENUMERATED = 6;
 
-/** What {@linkcode isTopicFilter} asks for, as the end of a sentence. */
+/** The rule of {@linkcode isTopicFilter}, to follow "must be topic filters". */
 export const TOPIC_FILTER_RULE = "in which '+' and '#' are whole levels and '#' is the last level";
 
 /** Whether MQTT 5.0 section 4.7.1 allows the text as a topic filter. */
@@ -17,7 +17,7 @@ export function isTopicFilter(text: string): boolean {
   return text !== "" && !text.includes("\0") && wildcardsStandAlone && multiLevelIsLast;
 }
 
-/** Whether a topic filter, a `$share/GROUP/` in front of it aside, matches a topic. */
+/** Whether a topic filter matches a topic. A prefix `$share/GROUP/` is ignored. */
 export function isMatch(filter: string, topic: string): boolean {
   const pattern = filter.replace(/^\$share\/[^/]*\//, "").split("/");
   const levels = topic.split("/");
@@ -30,8 +30,8 @@ export function isMatch(filter: string, topic: string): boolean {
 }
 
 /**
- * All filters that match a topic. Topics of more than six levels would have too many; for those
- * only the filters without `+` are listed.
+ * All filters that match a topic. For topics of more than six levels only the filters without `+`:
+ * the number of the others grows exponentially.
  */
 export function filtersThatMatch(topic: string): string[] {
   const levels = topic.split("/");
