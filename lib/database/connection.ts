@@ -1,6 +1,6 @@
 /**
- * One connection to the database, with the one statement that stores a batch. The only module that
- * imports the database driver.
+ * A connection to the database, and the insert of a batch. The only module that imports the
+ * database driver.
  */
 
 import { Socket } from "node:net";
@@ -21,21 +21,21 @@ import {
 } from "./table_columns.ts";
 import { explainTls, hasNoTls, INVALID_AUTHORIZATION, isRefusedForTls, tlsOptions } from "./tls.ts";
 
-/** How long the types of the columns are assumed to be unchanged. */
+/** How long `haveColumnsChanged` relies on the types that were read last. */
 const COLUMNS_FRESH_MS = 1_000;
 
-/** Time for the server to answer when the connection is closed. */
+/** How long `close` waits for the server. */
 const CLOSE_TIMEOUT_MS = 1_000;
 
-/** What happened to the readings of a batch. Indices count them from 0. */
+/** The outcome of each reading of a batch. Indices into the batch count from 0. */
 export interface InsertResult {
   readonly stored: number;
   readonly duplicates: number;
-  /** Readings whose sensor is not registered. */
+  /** Indices of readings whose sensor is not registered. */
   readonly unknown: readonly number[];
-  /** Readings whose sensor is not enabled. */
+  /** Indices of readings whose sensor is not enabled. */
   readonly disabled: readonly number[];
-  /** Time from sending the statement to the answer that it has committed. */
+  /** Time from sending the statement to the confirmation of its commit. */
   readonly durationMs: number;
 }
 
@@ -48,9 +48,11 @@ export class DatabaseConnection implements AsyncDisposable {
   #columnsReadMs = -Infinity;
 
   /**
-   * Connects and sets the session up. Aborting `signal` gives the attempt up.
+   * Connects and configures the session. With `sslMode` 'prefer', tries again without TLS if the
+   * server does not accept it.
    *
-   * @throws {DatabaseError} when the database cannot be reached or refuses the connection.
+   * @throws {DatabaseError} when the database cannot be reached or refuses the connection, or when
+   * `signal` is aborted.
    */
   static async open(config: DatabaseConfig, signal: AbortSignal): Promise<DatabaseConnection> {
     const { sslMode } = config;
@@ -64,7 +66,7 @@ export class DatabaseConnection implements AsyncDisposable {
     }
   }
 
-  /** For `connect` only. */
+  /** Use `open`. */
   constructor(client: pg.Client, socket: () => Socket | undefined) {
     this.#client = client;
     this.#socket = socket;
@@ -83,7 +85,7 @@ export class DatabaseConnection implements AsyncDisposable {
   }
 
   /**
-   * Reads the types of the columns, which `insert` needs.
+   * Reads the types of the columns. `insert` calls it if they have not been read yet.
    *
    * @throws {DatabaseError} when a table or column is missing or has a type that cannot be used.
    */
@@ -95,8 +97,8 @@ export class DatabaseConnection implements AsyncDisposable {
   }
 
   /**
-   * Reads the columns again, unless they were read within the last second, and returns whether they
-   * have other types than before.
+   * Whether the columns have other types than before. Reads them again, unless they were read
+   * within the last second.
    *
    * @throws {DatabaseError} as `readColumns`.
    */
@@ -131,9 +133,9 @@ export class DatabaseConnection implements AsyncDisposable {
   }
 
   /**
-   * Runs a statement. With a `name` it is prepared once for the connection.
+   * Runs a statement and returns its rows. With a `name`, it is prepared once for the connection.
    *
-   * @throws {DatabaseError}
+   * @throws {DatabaseError} when the statement fails, or the connection is lost.
    */
   async query<Row extends pg.QueryResultRow>(
     text: string,
@@ -152,16 +154,16 @@ export class DatabaseConnection implements AsyncDisposable {
     }
   }
 
-  /** Closes the socket at once, so that a pending statement rejects. `close` must still follow. */
+  /** Closes the socket at once: a pending statement rejects. The caller must still call `close`. */
   cut(): void {
     this.#socket()?.destroy();
   }
 
-  /** Tells the server, if it listens, and closes. Never rejects. */
+  /** Ends the session and closes the socket, after at most one second. Never rejects. */
   async close(): Promise<void> {
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, CLOSE_TIMEOUT_MS);
-    // A connection that is broken already counts as closed.
+    // `end` rejects if the connection is broken. It counts as closed then.
     await Promise.race([this.#client.end().catch(() => {}), late.promise]);
     clearTimeout(timer);
     this.cut();
@@ -186,19 +188,19 @@ async function connect(
     password,
     database: name,
     ssl: tlsOptions(sslMode, config),
-    // Our socket, so that a connection to a server that does not answer can be cut.
+    // A separate socket, so that `cut` also works while the driver waits for the server.
     stream: () => socket = new Socket(),
     application_name: "kraken-logger",
     query_timeout: tuning.queryTimeoutMs,
     keepAlive: true,
   });
   const connection = new DatabaseConnection(client, () => socket);
-  // From the server's answer that it has TLS to its first message over TLS.
+  // True from the server's answer to SSLRequest until its first message over TLS.
   let isTlsNegotiated = false;
   client.connection.once("sslconnect", () => isTlsNegotiated = true);
   client.connection.once("message", () => isTlsNegotiated = false);
   using _ = onAbort(signal, () => connection.cut());
-  // Our timer, because the driver does not notice every end of a connection during encryption.
+  // A separate timer: the driver misses some ends of a connection during the TLS handshake.
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(
     () => late.reject(new Error("no answer in time")),
@@ -219,7 +221,7 @@ async function connect(
   }
 }
 
-/** The second attempt of `prefer`. If it is refused too, either reason may be the one to fix. */
+/** The second attempt of `prefer`. If it is refused, too, the error gives both reasons. */
 async function connectWithoutTls(
   config: DatabaseConfig,
   { signal, refusal }: { readonly signal: AbortSignal; readonly refusal: DatabaseError },
@@ -234,9 +236,9 @@ async function connectWithoutTls(
 }
 
 /**
- * A commit must mean that the row survives: a server whose default is to answer before the row is
- * on disk is asked not to, and stricter settings stay. TimescaleDB's limit of rows that are
- * decompressed for one insert protects users who do not expect the decompression.
+ * The statement that configures a session. A commit must be durable: `synchronous_commit = off` is
+ * replaced by `on`, and stricter values stay. TimescaleDB's limit of decompressed rows per insert
+ * is lifted: it protects users who do not expect decompression, but late readings require it.
  */
 function sessionSql(statementTimeoutMs: number): string {
   return `
@@ -249,7 +251,7 @@ SELECT set_config('statement_timeout', '${statementTimeoutMs}', false),
         WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction')`;
 }
 
-/** What the operator can do, by SQLSTATE. */
+/** Hints for the operator, by SQLSTATE. */
 const HINTS: Readonly<Record<string, string>> = {
   "28000": "check DATABASE_USER and the server's pg_hba.conf",
   "28P01": "check DATABASE_USER and DATABASE_PASSWORD",
@@ -266,7 +268,7 @@ function wrapError(error: unknown, user: string): DatabaseError {
   if (!(error instanceof pg.DatabaseError)) {
     return new DatabaseError(describeError(error), { cause: error });
   }
-  // The server names the user, which the configuration treats as a secret.
+  // The server's message contains the user name, which the configuration treats as a secret.
   const text = error.message.replaceAll(`user "${user}"`, "the user in DATABASE_USER")
     .replaceAll(`"${user}"`, "of DATABASE_USER");
   const hint = HINTS[error.code ?? ""];

@@ -1,13 +1,15 @@
-/** Errors of the database, and whose fault they are: the row's, the server's, or undecided. */
+/** Errors of the database, classified by cause: the content of a row, the server, or unknown. */
 
-/** A statement or connection failed; the message is the server's, with a hint. */
+/**
+ * A statement or a connection failed. The message is the server's, with a hint for the operator.
+ */
 export class DatabaseError extends Error {
   override readonly name = "DatabaseError";
-  /** PostgreSQL manual, appendix A; undefined where the connection failed. */
+  /** The error code (PostgreSQL manual, appendix A); undefined if the connection failed. */
   readonly sqlState: string | undefined;
-  /** Whether the encryption failed, before any message was exchanged over it. */
+  /** Whether TLS failed before any message was exchanged over it. */
   readonly isTlsFailure: boolean;
-  /** The constraint and the column that the server named. */
+  /** The constraint and the column that the server named; undefined if it named none. */
   readonly #constraint: string | undefined;
   readonly #column: string | undefined;
 
@@ -20,9 +22,9 @@ export class DatabaseError extends Error {
   }
 
   /**
-   * Whether the row is at fault (data exception, integrity constraint violation, refusal by a view
-   * or a trigger) and not the table: a missing partition is a violated check without a name, and a
-   * column that the logger does not fill is not the row's fault.
+   * Whether the content of a row caused the error: a data exception, a violated constraint, or a
+   * refusal by a view or a trigger. Two violations are caused by the table instead: a missing
+   * partition (a check without a name) and a null in a column that the logger does not fill.
    */
   get isContent(): boolean {
     if (this.sqlState === CHECK_VIOLATION) return this.#constraint !== undefined;
@@ -31,9 +33,9 @@ export class DatabaseError extends Error {
   }
 
   /**
-   * Whether the connection, the server or the whole table is at fault, so that no other row would be
-   * stored either (classes 08, 25, 28, 3D, 40, 42, 53, 55, 57 and 58). An exceeded limit (53400) may
-   * be caused by the number of rows.
+   * Whether the connection, the server or the table caused the error, so that no other row would be
+   * stored either (classes 08, 25, 28, 3D, 40, 42, 53, 55, 57 and 58). An exceeded limit (53400) is
+   * excluded: the number of rows may have caused it.
    */
   get isOfServer(): boolean {
     return this.sqlState === undefined ||
@@ -46,6 +48,7 @@ export class DatabaseError extends Error {
   }
 }
 
+/** The members of a {@linkcode DatabaseError}. */
 export interface DatabaseErrorOptions {
   readonly cause: unknown;
   readonly sqlState?: string | undefined;
@@ -60,7 +63,7 @@ const NOT_NULL_VIOLATION = "23502";
 /** The columns of `sensor_data` that the logger fills. */
 const INSERTED: readonly string[] = ["time", "sensor_id", "value"];
 
-/** A column no longer has the type that the readings were decoded for; nothing was stored. */
+/** A column has another type than the readings were decoded for. Nothing was stored. */
 export class ColumnsChangedError extends Error {
   override readonly name = "ColumnsChangedError";
 

@@ -1,23 +1,25 @@
-/** What TimescaleDB makes of `sensor_data`, by its own views, which everybody may read. */
+/**
+ * Whether `sensor_data` is a hypertable, read from views of TimescaleDB that every role may read.
+ */
 
 import type { DatabaseConnection } from "./connection.ts";
 
 /** The state of the extension and of the table. */
 export interface Hypertable {
-  /** Of the extension in this database; null where it is not there. */
+  /** The version of the extension; null if it is not installed in this database. */
   readonly version: string | null;
-  /** Whether the server could install it. */
+  /** Whether the extension is available on the server. */
   readonly available: boolean;
   readonly isHypertable: boolean;
   readonly isCompressed: boolean;
-  /** As PostgreSQL writes an interval; null where there are no chunks. */
+  /** As PostgreSQL formats an interval; null if `sensor_data` is not a hypertable. */
   readonly chunkInterval: string | null;
 }
 
 /**
- * Asks the server.
+ * Queries the state. The connection stays open.
  *
- * @throws {DatabaseError}
+ * @throws {DatabaseError} when a query fails.
  */
 export async function readHypertable(connection: DatabaseConnection): Promise<Hypertable> {
   const [extension] = await connection.query<{ version: string | null; available: boolean }>(
@@ -36,7 +38,7 @@ export async function readHypertable(connection: DatabaseConnection): Promise<Hy
   return { version, available, ...(table ? { isHypertable: true, ...table } : none) };
 }
 
-/** In a sentence, without its full stop. */
+/** The state as a sentence without its full stop. */
 export function describeHypertable(
   { isHypertable, isCompressed, chunkInterval }: Hypertable,
 ): string {

@@ -1,4 +1,4 @@
-/** The statement that stores a batch. */
+/** The SQL statement that stores a batch. */
 
 import type { ReadingColumns, ValueType } from "../message/reading.ts";
 import { TYPE_NAME } from "./table_columns.ts";
@@ -14,7 +14,7 @@ export interface InsertRow {
   readonly valueType: string | null;
 }
 
-/** Array types of the parameter with the values. `numeric` is sent as text. */
+/** The array type of the parameter with the values; `numeric` values are sent as text. */
 const VALUE_PARAMETERS: Readonly<Record<ValueType, string>> = {
   "double precision": "float8[]",
   real: "float4[]",
@@ -25,10 +25,11 @@ const VALUE_PARAMETERS: Readonly<Record<ValueType, string>> = {
 };
 
 /**
- * One statement, and so one snapshot: the readings counted as unknown are those that were not
- * stored. The conflict clause names no columns, so that it works with any unique key and without
- * one. If a sensor is registered twice, which no key may forbid, an enabled one counts. Nothing is
- * stored in a column whose type has changed: the server would convert the value.
+ * The statement for columns of the given types. It is a single statement and therefore sees one
+ * snapshot: exactly the readings that it reports as unknown were not stored. The conflict clause
+ * names no columns, so that it works with any unique key, or with none. If a sensor is registered
+ * twice, an enabled registration takes precedence. If the type of the column `value` has changed,
+ * nothing is stored: the server would convert the values.
  */
 export function insertSql({ value }: ReadingColumns): string {
   return `

@@ -1,17 +1,17 @@
-/** The tables, for laboratories that do not have them yet. */
+/** The statements that create and fill the tables, for installations that do not have them yet. */
 
 /**
- * The chunks of the hypertable: 250 sensors with 2 million readings a day make some 200 MB, of which
- * the newest chunk is to fit into memory together with its index.
+ * The time range of a chunk of the hypertable. 250 sensors with 2 million readings a day need about
+ * 200 MB a day; the newest chunk with its index should fit into memory.
  */
 const CHUNK_INTERVAL = "1 day";
 
-/** When a chunk is compressed: late enough for what a spool brings after a long outage. */
+/** The age at which a chunk is compressed: later than most spooled readings arrive. */
 const COMPRESS_AFTER = "7 days";
 
 /**
  * The statements that make `sensor_data` a compressed hypertable; each may be run again. A build of
- * TimescaleDB without the community licence has no compression, and does without it.
+ * TimescaleDB without the community license has no compression; the table stays uncompressed then.
  */
 export const HYPERTABLE_STATEMENTS: readonly string[] = [
   `SELECT create_hypertable('sensor_data', 'time',
@@ -37,8 +37,8 @@ $$`,
 ];
 
 /**
- * The statements that create the two tables, each of which may be run again. With `timescale`,
- * `sensor_data` becomes a hypertable, which needs the TimescaleDB extension.
+ * The statements that create the two tables; each may be run again. With `timescale`, `sensor_data`
+ * becomes a hypertable, which requires the TimescaleDB extension.
  */
 export function schemaStatements({ timescale }: { readonly timescale: boolean }): string[] {
   const tables = [
@@ -64,7 +64,7 @@ export function schemaStatements({ timescale }: { readonly timescale: boolean })
   return timescale ? [...tables, ...hypertable] : tables;
 }
 
-/** The statements that give a role what the logger needs, and nothing more. */
+/** The statements that grant a role exactly the privileges that the logger needs. */
 export function grantStatements(role: string): string[] {
   const name = `"${role.replaceAll('"', '""')}"`;
   return [
@@ -73,12 +73,12 @@ export function grantStatements(role: string): string[] {
   ];
 }
 
-/** The statement that registers a sensor; `uuid` with hyphens. */
+/** The statement that registers a sensor, with a semicolon. `uuid` has hyphens. */
 export function registrationSql({ uuid, sid }: { uuid: string; sid: number }): string {
   return `INSERT INTO sensors (uuid, sensor_sid, enabled) VALUES ('${uuid}', ${sid}, true);`;
 }
 
-/** The statements as a script. */
+/** The statements as a script: a semicolon after each, and an empty line between them. */
 export function formatScript(statements: readonly string[]): string {
   return statements.map((statement) => `${statement};\n`).join("\n");
 }

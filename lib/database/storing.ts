@@ -16,7 +16,10 @@ export interface Decoded<Message> {
   readonly reading: Reading;
 }
 
-/** Decodes messages in their order; those that are not valid readings are rejected. */
+/**
+ * Decodes messages in their order. `onRejected` is called for each message that is not a valid
+ * reading; `reason` has no full stop.
+ */
 export function decodeReadings<Message extends { readonly payload: Buffer }>(
   messages: readonly Message[],
   columns: ReadingColumns,
@@ -36,24 +39,25 @@ export function decodeReadings<Message extends { readonly payload: Buffer }>(
 
 /** Receives each item of a batch exactly once. */
 export interface StoreListener<Item> {
-  /** These were committed, or were not to be stored; indices in `result` count from 0. */
+  /** These items were committed, or are duplicate, unknown or disabled; `result` tells which. */
   readonly onStored: (items: readonly Item[], result: InsertResult) => void;
-  /** The database refuses this item because of its content; `reason` has no full stop. */
+  /** The database rejected this item because of its content; `reason` has no full stop. */
   readonly onRejected: (item: Item, reason: string) => void;
   /**
-   * The database does not store this item, although the error blames neither the item nor the
-   * server. An error thrown here ends the storing.
+   * The database did not store this item, but the error shows neither the item nor the server as
+   * the cause. An error that this throws is passed on, and the remaining items are not stored.
    */
   readonly onFailed: (item: Item, error: DatabaseError) => void;
 }
 
 /**
- * Inserts a batch. A batch that the database refuses because of its content is halved until the
- * rows at fault are alone: at most 2·log2(n) more statements for each of them. So is a batch that
- * fails for any other reason that may lie in some of its rows, or in their number.
+ * Inserts a batch. If the database rejects it because of its content, the batch is halved until the
+ * faulty rows are isolated, with at most 2·log2(n) more statements for each of them. The same holds
+ * for an error that some of the rows, or their number, may have caused.
  *
- * @throws {DatabaseError} when the database does not accept rows at the moment; items that were
- * reported before are done.
+ * @throws {DatabaseError} when the database does not accept rows at the moment. Items that were
+ * reported to the listener before have their outcome.
+ * @throws {ColumnsChangedError} when the readings must be decoded again.
  */
 export async function storeReadings<Item extends { readonly reading: Reading }>(
   connection: Pick<DatabaseConnection, "insert">,

@@ -5,14 +5,14 @@ import type { ReadingColumns, SidType, ValueType } from "../message/reading.ts";
 
 /** The columns that the logger uses. */
 export interface TableColumns extends ReadingColumns {
-  /** Whether (sensor_id, time) is unique; if not, repeated readings are stored twice. */
+  /** Whether (sensor_id, time) has a unique index; without one, duplicates are stored. */
   readonly uniqueKey: boolean;
 }
 
 /** The name of a type; for a domain, the name of its base type. */
 export const TYPE_NAME = "format_type(coalesce(nullif(type.typbasetype, 0), type.oid), NULL)";
 
-/** Every column of the two tables, domains resolved, and whether a unique index fits. */
+/** Selects each column of both tables with its base type, and whether the unique index exists. */
 export const COLUMNS_SQL = `
 SELECT relation.name AS table,
        attribute.attname AS column,
@@ -42,7 +42,7 @@ export interface ColumnsRow {
   readonly uniqueKey: boolean;
 }
 
-/** The types that the logger can use, by column. */
+/** The types that the logger supports, by column. */
 const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
   "sensors.id": ["smallint", "integer", "bigint"],
   "sensors.uuid": ["uuid"],
@@ -54,9 +54,9 @@ const COLUMN_TYPES: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * The columns, checked.
+ * Converts the rows of `COLUMNS_SQL`.
  *
- * @throws {DatabaseError} when a table or column is missing or has a type that cannot be used.
+ * @throws {DatabaseError} when a table or column is missing, or a column has an unsupported type.
  */
 export function toTableColumns(rows: readonly ColumnsRow[]): TableColumns {
   const types = new Map(rows.map(({ table, column, type }) => [`${table}.${column}`, type]));

@@ -1,6 +1,6 @@
 /**
- * Encryption of the connection to the database: what the modes of `sslmode` ask for, when to do
- * without, and what is wrong with the server's certificate.
+ * TLS for the connection to the database: the meaning of the SSL modes, the fallback to a plain
+ * connection, and the diagnosis of certificate errors.
  */
 
 import { once } from "node:events";
@@ -13,10 +13,10 @@ import type { Endpoint } from "../common/endpoint.ts";
 import { explainTlsProblem } from "../common/tls_diagnosis.ts";
 
 /**
- * libpq's meaning of the modes (PostgreSQL manual, section "SSL Support"): `prefer` and `require`
- * encrypt without checking the certificate, `verify-ca` checks who signed it, `verify-full` also
- * for which host. As there, `require` with a file of certificate authorities is `verify-ca`.
- * Returns false where nothing is encrypted.
+ * The TLS options for an SSL mode, with the meaning of libpq (PostgreSQL manual, section "SSL
+ * Support"): `prefer` and `require` encrypt without verifying the certificate, `verify-ca` verifies
+ * its issuer, and `verify-full` also its host name. As in libpq, `require` with a file of
+ * certificate authorities means `verify-ca`. Returns false for `disable`.
  */
 export function tlsOptions(
   mode: SslMode,
@@ -37,22 +37,22 @@ export function tlsOptions(
 }
 
 /**
- * Whether it may work without TLS, as `prefer` has it: there was no TLS to be had, or the server
- * does not want it of this client.
+ * Whether `prefer` should try again without TLS: TLS failed, or pg_hba.conf does not allow this
+ * client to use it.
  */
 export function isRefusedForTls({ isTlsFailure, sqlState }: DatabaseError): boolean {
   return isTlsFailure || sqlState === INVALID_AUTHORIZATION;
 }
 
-/** No line of pg_hba.conf fits, which goes by whether the connection is encrypted. */
+/** No line of pg_hba.conf matches. Lines may depend on whether the connection is encrypted. */
 export const INVALID_AUTHORIZATION = "28000";
 
-/** Whether the server says that it has no TLS. */
+/** Whether the server answered that it does not support TLS. */
 export function hasNoTls(error: unknown): boolean {
   return error instanceof Error && /not support SSL/.test(error.message);
 }
 
-/** Finds out what is wrong with the certificate of the server, if that is why it failed. */
+/** An error with the TLS problem in words, or `error` itself if TLS is not the problem. */
 export async function explainTls(error: unknown, endpoint: Endpoint): Promise<unknown> {
   const words = await explainTlsProblem(error, { ...endpoint, prepare: requestTls });
   return words === undefined ? error : new Error(words, { cause: error });

@@ -41,7 +41,9 @@ function cut(text: string, length: number): string {
   return text.slice(0, length).replace(/[\ud800-\udbff]$/, "");
 }
 
-/** The text of UTF-8 bytes; undefined if they are not. With `more`, an incomplete end is dropped. */
+/**
+ * The text of UTF-8 bytes; undefined if they are not. With `more`, an incomplete end is dropped.
+ */
 function decodeStart(bytes: Buffer, more: boolean): string | undefined {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, {

@@ -1,4 +1,4 @@
-/** What brokers answer, in words that name the settings to look at. */
+/** The meaning of the codes that brokers send, with the settings to check. */
 
 /** Return codes of CONNACK before MQTT 5 (MQTT 3.1.1 section 3.2.2.3). */
 const RETURN_CODES: Readonly<Record<number, string>> = {
@@ -10,7 +10,7 @@ const RETURN_CODES: Readonly<Record<number, string>> = {
     "or this user may not connect)",
 };
 
-/** Reason codes of MQTT 5 (MQTT 5.0 section 2.4), as far as a subscriber can meet them. */
+/** The reason codes of MQTT 5 that a subscriber can receive (MQTT 5.0 section 2.4). */
 const REASON_CODES: Readonly<Record<number, string>> = {
   0x00: "closed by the broker",
   0x80: "unspecified error",
@@ -47,17 +47,17 @@ const REASON_CODES: Readonly<Record<number, string>> = {
   0xa2: "the broker does not support wildcard subscriptions",
 };
 
-/** Why a connection was refused. Codes below 0x80 are those of MQTT 3.1.1. */
+/** The meaning of the code of a CONNACK. Codes below 0x80 are those of MQTT 3.1.1. */
 export function describeConnectRefusal(code: number): string {
   return (code < 0x80 ? RETURN_CODES[code] : REASON_CODES[code]) ?? unknown(code);
 }
 
-/** What a reason code of MQTT 5 means. In a SUBACK of MQTT 3.1.1 the only failure is 0x80. */
+/** The meaning of a reason code of MQTT 5. A SUBACK of MQTT 3.1.1 has only 0x80 for failure. */
 export function describeReason(code: number): string {
   return REASON_CODES[code] ?? unknown(code);
 }
 
-/** Whether a CONNACK's code says that the broker does not speak the version of the CONNECT. */
+/** Whether the code of a CONNACK means that the broker does not support the protocol version. */
 export function isVersionRefusal(code: number): boolean {
   return code === 1 || code === 0x84;
 }

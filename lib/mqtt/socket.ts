@@ -1,4 +1,4 @@
-/** The byte stream to a broker: TCP or TLS. */
+/** Opens the connection to a broker: TCP, or TLS over TCP. */
 
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
@@ -7,18 +7,23 @@ import type { Certificates } from "../config/config.ts";
 import type { Endpoint } from "../common/endpoint.ts";
 import { explainTlsProblem } from "../common/tls_diagnosis.ts";
 
+/** Where and how to connect. */
 export interface SocketOptions {
   readonly endpoint: Endpoint;
+  /** Undefined: TCP without TLS. */
   readonly tls: Certificates | undefined;
-  /** Aborted: the attempt is given up. */
+  /** Aborts the attempt; it has no effect on an open socket. */
   readonly signal: AbortSignal;
-  /** Time for the handshakes. */
+  /** Maximum time for the TCP and TLS handshakes together. */
   readonly timeoutMs: number;
 }
 
 /**
- * Connects, over TLS where that is configured; resolves when bytes can flow. Whoever called it
- * closes the socket.
+ * Connects, and completes the TLS handshake if TLS is configured. The caller owns the socket and
+ * closes it.
+ *
+ * @throws {Error} when the connection fails, the time is over or `signal` is aborted. TLS problems
+ * are explained in the message.
  */
 export async function openSocket(options: SocketOptions): Promise<Socket> {
   try {
@@ -47,7 +52,7 @@ function open(options: SocketOptions): Promise<Socket> {
       clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);
       socket.removeAllListeners();
-      // A socket that nobody listens to any more must not bring the program down.
+      // An "error" event without a listener would end the process.
       socket.on("error", () => {});
       if (error === undefined) return resolve(socket);
       socket.destroy();
