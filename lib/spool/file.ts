@@ -38,8 +38,8 @@ export class SpoolFile implements Disposable {
   }
 
   /**
-   * Opens the file for a logger, and locks its directory. Creates the directory and the file if they
-   * do not exist, and replaces a damaged file.
+   * Opens the file for a logger, and locks its directory. Creates the directory and the file if
+   * they do not exist, and replaces a damaged file.
    *
    * @throws {SpoolError} when another logger has locked the directory, or the directory or the file
    * cannot be created or read.

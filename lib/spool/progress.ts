@@ -1,4 +1,4 @@
-/** Logs how a spool fills and is drained, if that takes longer than a few seconds. */
+/** Logs the progress of filling and draining the spool, if it takes more than a few seconds. */
 
 import { log } from "../common/log.ts";
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
@@ -7,7 +7,7 @@ import type { Spool } from "./spool.ts";
 /** The interval between two lines about a spool that is being drained doubles up to this. */
 const MAX_REPORT_MS = 300_000;
 
-/** Checks the spool at each tick, and writes a line when there is news. */
+/** Checks the spool at each tick, and logs a line when a report is due. */
 export class SpoolProgress {
   readonly #spool: Spool;
   readonly #tuning: Pick<Tuning, "spoolQuietMs" | "spoolReportMs">;

@@ -1,23 +1,26 @@
-/** The record of rejected messages, kept in the spool's file for somebody to look at and send again. */
+/**
+ * The dead letters: rejected messages with the reason, kept in the spool file. The operator can
+ * list them and store them again.
+ */
 
 import { Buffer } from "node:buffer";
 import { MAX_PAYLOAD_BYTES } from "../message/reading.ts";
 import type { SpoolFile } from "./file.ts";
 
-/** Messages kept at most, and for how long. */
+/** Maximum number and age of the kept messages; the oldest are deleted first. */
 const MAX_MESSAGES = 100_000;
 const MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 
-/** The part of the spool that they may take, half of what the messages that wait leave. */
+/** The share of the spool for rejected messages; waiting messages leave 1/12 free. */
 const MAX_SHARE = 1 / 20;
 
-/** Bytes of a message beside topic, reason and payload. */
+/** Bytes of a row in addition to topic, reason and payload. */
 const ROW_BYTES = 30;
 
-/** Those that are too many are deleted after so many bytes … */
+/** Excess messages are deleted whenever this many bytes were added … */
 const PRUNE_AFTER_BYTES = 8 * 2 ** 20;
 
-/** … and those that are too old after this time. */
+/** … and expired messages at this interval. */
 const PRUNE_AFTER_MS = 3600 * 1000;
 
 /** A message that was not stored, and why. */
@@ -25,11 +28,11 @@ export interface Rejection {
   readonly topic: string;
   /** Without a full stop. */
   readonly reason: string;
-  /** The message's; of one that is too long for a reading, its beginning. */
+  /** The payload. If it was too long for a reading, only its first `MAX_PAYLOAD_BYTES` are kept. */
   readonly payload: Buffer;
 }
 
-/** A message of the record. */
+/** A rejected message in the record. */
 export interface RejectedMessage extends Rejection {
   readonly id: number;
   /** When it was rejected, in ms since 1970-01-01 00:00 UTC. */
@@ -38,32 +41,33 @@ export interface RejectedMessage extends Rejection {
 
 /** What to select from the record. */
 export interface Selection {
-  /** Those that come behind it in the record. */
+  /** Only messages with a greater id. */
   readonly afterId?: number;
-  /** Those that were rejected at this time or later, in ms since 1970. */
+  /** Only messages rejected at this time or later, in ms since 1970-01-01 00:00 UTC. */
   readonly sinceMs?: number;
+  /** The maximum number of messages. */
   readonly limit: number;
 }
 
-/** The record in an open spool. */
+/** The rejected messages in an open spool file. */
 export class RejectedMessages {
   readonly #file: SpoolFile;
   readonly #maxBytes: number;
   #unprunedBytes = 0;
   #prunedMs = -Infinity;
-  /** Up to this one, messages were too old when that was last looked at. */
+  /** The last message that had expired at the last check. */
   #lastAgedId = 0;
 
-  /** `file` stays the caller's own. */
+  /** The caller keeps ownership of `file` and closes it. */
   constructor(file: SpoolFile) {
     this.#file = file;
     this.#maxBytes = file.maxBytes * MAX_SHARE;
   }
 
   /**
-   * Adds messages; when this returns, they are on disk.
+   * Adds messages. When this returns, they are on disk.
    *
-   * @throws {SpoolError} when not all of them were written.
+   * @throws {SpoolError} when they cannot be written. Some of them may have been.
    */
   add(rejections: readonly Rejection[]): void {
     const nowMs = Date.now();
@@ -85,9 +89,9 @@ export class RejectedMessages {
   }
 
   /**
-   * Deletes the oldest ones where there are too many, or they are too old. Looks only now and then.
+   * Deletes excess and expired messages. Cheap to call often: most calls do nothing.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when the file cannot be changed at the moment.
    */
   prune(): void {
     if (performance.now() - this.#prunedMs >= PRUNE_AFTER_MS) {
@@ -100,8 +104,8 @@ export class RejectedMessages {
   }
 
   /**
-   * Deletes what was too old an hour ago, and still is: a clock that is wrong until somebody or
-   * something has set it, at the start of the machine say, must not empty the record.
+   * Deletes messages that had expired an hour ago and are still expired. A clock that is wrong for
+   * a while, for example after the start of the machine, must not empty the record.
    */
   #deleteAged(): void {
     const cutoffMs = Date.now() - MAX_AGE_MS;
@@ -134,9 +138,9 @@ export class RejectedMessages {
   }
 
   /**
-   * Messages in the order of their rejection.
+   * Returns messages in the order of their rejection.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when the file cannot be read.
    */
   select({ afterId = 0, sinceMs = 0, limit }: Selection): RejectedMessage[] {
     const rows = this.#file.all(
@@ -156,9 +160,9 @@ export class RejectedMessages {
   }
 
   /**
-   * Deletes messages that have been stored after all.
+   * Deletes messages, after they have been stored.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when none was deleted.
    */
   delete(ids: readonly number[]): void {
     this.#file.transaction(() => {
@@ -171,12 +175,12 @@ function keptOf(payload: Buffer): Buffer {
   return payload.subarray(0, MAX_PAYLOAD_BYTES);
 }
 
-/** Bytes that a message takes in the record. */
+/** Bytes that a message occupies in the record. */
 function sizeOf({ topic, reason, payload }: Rejection): number {
   return topic.length + reason.length + keptOf(payload).length + ROW_BYTES;
 }
 
-/** Parts that take no more than `maxBytes` each, except for a single message. */
+/** Splits into parts of up to `maxBytes`; a single larger message is a part of its own. */
 function* split(rejections: readonly Rejection[], maxBytes: number): Generator<Rejection[]> {
   let part: Rejection[] = [];
   let bytes = 0;

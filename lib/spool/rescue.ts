@@ -1,15 +1,16 @@
-/** Reading what can be read of a damaged spool file. */
+/** Copies all readable rows of a damaged spool file into a new one. */
 
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 
-/** Rows read at once. */
+/** Rows per query. */
 const CHUNK = 500;
 
-/** Where rows cannot be read, the steps grow slowly for so many attempts, and then double. */
+/** In an unreadable range, the steps grow slowly for this many attempts, and then double. */
 const MAX_SMALL_STEPS = 1_000;
 
+/** Where to copy the rows to, and which tables to copy. */
 export interface RescueOptions<Table extends string> {
-  /** An empty database with the same schema. */
+  /** An empty database with the same schema. The caller closes it. */
   readonly into: DatabaseSync;
   /** Creates the tables, in the same order as in the damaged file. */
   readonly schema: string;
@@ -17,21 +18,26 @@ export interface RescueOptions<Table extends string> {
   readonly tables: Readonly<Record<Table, readonly string[]>>;
 }
 
-/** Copies all readable rows of the file at `path`; returns how many, by table. */
+/**
+ * Copies all readable rows of the file at `path`, which is not changed. Returns the number of
+ * copied rows by table; 0 for a table that cannot be read.
+ *
+ * @throws {Error} when a row cannot be inserted, for example because the disk is full.
+ */
 export function rescueRows<Table extends string>(
   path: string,
   options: RescueOptions<Table>,
 ): Record<Table, number> {
   const rescued = copyRowsOf(path, options);
   if (Object.values(rescued).some((count) => count !== 0)) return rescued;
-  // Perhaps only the beginning is damaged, which says where the tables are.
+  // Perhaps only the first page is damaged, which contains the locations of the tables.
   const copy = `${path}.copy`;
   try {
     Deno.copyFileSync(path, copy);
     writeFirstPage(copy, options.schema);
     return copyRowsOf(copy, options);
   } catch {
-    return rescued; // No room for a copy: the file itself is kept for whoever wants to try more.
+    return rescued; // No space for the copy. The caller keeps the damaged file for the operator.
   } finally {
     for (const file of [copy, `${copy}-journal`]) removeIfThere(file);
   }
@@ -45,14 +51,19 @@ function copyRowsOf<Table extends string>(
   try {
     from = new DatabaseSync(path);
   } catch {
-    // Not even that: nothing can be read.
+    // The file cannot be opened: no row can be read.
   }
   const rescued = copyRows(from, options);
   from?.close();
   return rescued;
 }
 
-/** Copies all readable rows of an open database, if there is one; returns how many, by table. */
+/**
+ * Copies all readable rows of an open database, or none if `from` is undefined. Returns the number
+ * of copied rows by table.
+ *
+ * @throws {Error} when a row cannot be inserted, for example because the disk is full.
+ */
 export function copyRows<Table extends string>(
   from: DatabaseSync | undefined,
   { into, tables }: Omit<RescueOptions<Table>, "schema">,
@@ -72,18 +83,18 @@ export function copyRows<Table extends string>(
   return Object.fromEntries(counts) as Record<Table, number>;
 }
 
-/** Returns how many rows were inserted: none where the damage is in the row itself. */
+/** Returns the number of inserted rows: 0 if the row is damaged. */
 function tryInsert(insert: StatementSync, values: readonly SQLInputValue[]): number {
   try {
     return Number(insert.run(...values).changes);
   } catch (error) {
-    // Too little room is no reason to leave rows out.
+    // Only a damaged row may be skipped. On a full disk, the rescue must fail.
     if (!/constraint|cannot store/.test(String(error))) throw error;
     return 0;
   }
 }
 
-/** The rows in the order of their key, past those that cannot be read. */
+/** Yields the rows in the order of their key, and skips unreadable ones. */
 function* readableRows(
   database: DatabaseSync,
   { table, columns }: { readonly table: string; readonly columns: readonly string[] },
@@ -95,13 +106,13 @@ function* readableRows(
       `SELECT ${columns.join(", ")} FROM ${table} WHERE ${key} >= ? ORDER BY ${key} LIMIT ?`,
     );
   } catch {
-    return; // It is not known where the table is.
+    return; // The schema is damaged: SQLite does not know the table.
   }
   const read = (from: number, limit: number): Record<string, unknown>[] | undefined => {
     try {
       return select.all(from, limit);
     } catch {
-      return undefined; // Damaged there.
+      return undefined; // This part of the file is damaged.
     }
   };
   let from = 0;
@@ -114,7 +125,7 @@ function* readableRows(
       failures++;
       continue;
     }
-    // Back to the first row behind the damage.
+    // The row at `from` is readable: find the first readable row after `failed` by bisection.
     for (let low = failed; from - low > 1;) {
       const middle = Math.floor((low + from) / 2);
       if (read(middle, 1) === undefined) low = middle;
@@ -126,13 +137,13 @@ function* readableRows(
     const found = rows ?? read(from, 1) ?? [];
     yield* found;
     if (found.length < (rows === undefined ? 1 : CHUNK)) return;
-    // One key may be damaged: the middle one of the last three is not likely to lead astray.
+    // A damaged key could skip many rows. The median of the last three keys tolerates one.
     const keys = found.slice(-3).map((row) => Number(row[key])).sort((one, other) => one - other);
     from = failed = Math.max(from + 1, (keys[keys.length >> 1] as number) + 1);
   }
 }
 
-/** Replaces the first page of a database by that of an empty one with the same tables. */
+/** Overwrites the first page of a database with that of an empty one with the same tables. */
 function writeFirstPage(path: string, schema: string): void {
   const model = `${path}.model`;
   try {
@@ -142,7 +153,8 @@ function writeFirstPage(path: string, schema: string): void {
     const pageSize = Number(database.prepare("PRAGMA page_size").get()?.["page_size"]);
     database.close();
     const firstPage = Deno.readFileSync(model).subarray(0, pageSize);
-    // Pages in use and pages free: 0 makes SQLite go by the size of the file, and look for none.
+    // With 0 here, SQLite takes the number of pages from the size of the file, and finds no free
+    // pages.
     firstPage.fill(0, 28, 40);
     using file = Deno.openSync(path, { write: true });
     file.writeSync(firstPage);
@@ -151,7 +163,7 @@ function writeFirstPage(path: string, schema: string): void {
   }
 }
 
-/** Deletes a file. That there is none is no error. */
+/** Deletes a file if it exists. */
 export function removeIfThere(path: string): void {
   try {
     Deno.removeSync(path);

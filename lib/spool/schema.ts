@@ -1,28 +1,28 @@
 /**
- * The tables of the spool's file, and how it is opened.
+ * The tables of the spool file, and the settings to open it with.
  *
- * A transaction is on disk when it has committed (`synchronous = FULL`). The journal is a rollback
- * journal that keeps its space: where a disk is full, messages can still be taken out, which a
- * write-ahead log has no room for.
+ * A committed transaction is on disk (`synchronous = FULL`). The file has a rollback journal that
+ * keeps its size: on a full disk, messages can still be deleted. A write-ahead log would need
+ * additional space for that.
  */
 
 import { DatabaseSync } from "node:sqlite";
 import { systemReason } from "../config/environment.ts";
 
 /**
- * Time that a statement waits while another program reads or writes the file. A logger has other
- * things to do meanwhile, and tries again later.
+ * How long a statement waits while another process has the file locked. The wait blocks the event
+ * loop, so the logger waits only briefly and tries again later.
  */
 const LOGGER_BUSY_TIMEOUT_MS = 1_000;
 const BUSY_TIMEOUT_MS = 10_000;
 
 /**
- * Files up to this size are looked through for damage when they are opened; that of a larger one
- * takes long, and is found on the way.
+ * Files up to this size are checked for damage when they are opened. The check of a larger file
+ * takes too long; its damage is detected when the damaged part is read.
  */
 const MAX_CHECKED_BYTES = 64 * 2 ** 20;
 
-/** Messages get their ids from who inserts them; `time_ms` counts from 1970-01-01 00:00 UTC. */
+/** The tables. `Spool` assigns the ids of messages. `time_ms` counts from 1970-01-01 00:00 UTC. */
 export const SCHEMA = `
 CREATE TABLE IF NOT EXISTS message (
   id INTEGER PRIMARY KEY,
@@ -57,15 +57,15 @@ CREATE TABLE IF NOT EXISTS subscription (
 ) STRICT;`;
 
 /**
- * Writing this table over makes the journal large enough to take some hundred messages out of the
- * spool on a disk that is full: the journal keeps its size.
+ * Overwriting this row makes the journal large enough to delete some hundred messages on a full
+ * disk: the journal keeps its size.
  */
 export const RESERVE = `
 CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
 INSERT OR IGNORE INTO reserve VALUES (1, zeroblob(${2 ** 19}));
 UPDATE reserve SET content = randomblob(${2 ** 19});`;
 
-/** The columns of the tables, for the rescue. */
+/** The columns of each table that a rescue copies; the first one is the integer key. */
 export const TABLES = {
   message: ["id", "time_ms", "topic", "payload"],
   rejected: ["id", "time_ms", "topic", "reason", "payload"],
@@ -73,25 +73,32 @@ export const TABLES = {
   subscription: ["id", "client_id", "filter"],
 } as const;
 
-/** SQLite's own limit. */
+/** The limit of SQLite. */
 const MAX_PAGES = 2 ** 32 - 2;
 
 const DAMAGE = "database disk image is malformed";
 
-/** Whether the file is at fault. The driver has nothing but SQLite's words to tell by. */
+/** Whether the file is damaged. The text of SQLite is all that the driver reports. */
 export function isDamage(error: unknown): boolean {
   return new RegExp(`${DAMAGE}|file is not a database|malformed database schema`).test(
     systemReason(error),
   );
 }
 
-/** The journal's mode comes first: in the mode before, other settings would delete the journal. */
+/**
+ * Opens the file, or creates it. `maxBytes` limits its size; `isLogger` means that no other logger
+ * uses it: then a small file is checked for damage. The caller closes the database.
+ *
+ * @throws {Error} of the driver, when the file cannot be opened, is damaged (see `isDamage`), or is
+ * locked for too long.
+ */
 export function openDatabase(
   path: string,
   { maxBytes, isLogger }: { readonly maxBytes: number; readonly isLogger: boolean },
 ): DatabaseSync {
   const database = new DatabaseSync(path);
   try {
+    // The journal mode comes first: in the default mode, other settings would delete the journal.
     database.exec(`
       PRAGMA busy_timeout = ${isLogger ? LOGGER_BUSY_TIMEOUT_MS : BUSY_TIMEOUT_MS};
       PRAGMA journal_mode = PERSIST;
@@ -100,7 +107,7 @@ export function openDatabase(
     database.exec(SCHEMA);
     const pageSize = Number(database.prepare("PRAGMA page_size").get()?.["page_size"]);
     database.exec(`PRAGMA max_page_count = ${Math.min(Math.ceil(maxBytes / pageSize), MAX_PAGES)}`);
-    // It reads the whole file, and keeps the logger from writing meanwhile.
+    // The check reads the whole file, and a running logger could not write meanwhile.
     if (!isLogger || Deno.statSync(path).size > MAX_CHECKED_BYTES) return database;
     const [check] = database.prepare("PRAGMA quick_check(1)").all();
     const found = String(check?.["quick_check"]);

@@ -1,9 +1,9 @@
 /**
  * The spool: messages that wait on disk for the database.
  *
- * A message is in it from the commit of `append` to the deletion that follows the commit of the
- * database. Whatever ends the program in between, the message is found at the next start; at
- * worst it is then sent to the database a second time, where the unique key absorbs it.
+ * A message is in the spool from the commit of `append` until it is deleted, after the database has
+ * committed its reading. If the process ends in between, the next start finds the message. It may
+ * be sent to the database a second time; the unique key makes that harmless.
  */
 
 import { Buffer } from "node:buffer";
@@ -13,45 +13,45 @@ import { log } from "../common/log.ts";
 import { SpoolError } from "./errors.ts";
 import type { SpoolFile } from "./file.ts";
 
-/** Rows that are not needed any more are deleted when there are so many of them, … */
+/** Obsolete rows are deleted when there are this many of them, … */
 const MAX_OBSOLETE_ROWS = 20_000;
 
-/** … and otherwise after this time. Those that a crash keeps from it are duplicates afterwards. */
+/** … or after this time. Rows that a crash leaves behind are stored again, as duplicates. */
 const MAX_OBSOLETE_MS = 1_000;
 
-/** Rows deleted at a time where the disk is full, see `SpoolFile`. */
+/** Rows per deletion on a full disk: as many as fit into the reserved journal, see `RESERVE`. */
 const FULL_DISK_ROWS = 500;
 
-/** Bytes of payloads that are taken together, unless it is a single message. */
+/** Maximum bytes of payloads per `take`; a single larger message is taken alone. */
 const MAX_TAKEN_BYTES = 8 * 2 ** 20;
 
 /**
- * The part of the spool that messages may fill. The rest is for the records of those that are
- * rejected when they are taken out again: see `RejectedMessages`.
+ * The share of the spool that waiting messages may fill. The rest is for messages that are rejected
+ * when they leave the spool, see `RejectedMessages`.
  */
 const MAX_SHARE = 11 / 12;
 
-/** Bytes of a message on disk beside topic and payload. */
+/** Bytes of a row in addition to topic and payload. */
 const ROW_BYTES = 30;
 
-/** Messages that were taken from the spool, and which rows they are, in the same order. */
+/** Messages taken from the spool, and the ids of their rows in the same order. */
 export interface Spooled {
   readonly deliveries: readonly Delivery[];
   readonly ids: readonly number[];
 }
 
-/** Ids from `first` to `last`, of which some may not exist. */
+/** The ids from `first` to `last`, both included. Some of them may not exist. */
 interface IdRange {
   first: number;
   readonly last: number;
 }
 
-/** The messages of an open spool. */
+/** The messages in an open spool file. */
 export class Spool {
   readonly #file: SpoolFile;
-  /** Those that nobody has taken, in the order of their ids. */
+  /** Messages that were not taken, in the order of their ids. */
   readonly #waiting: IdRange[] = [];
-  /** Rows that are not needed any more and could not be deleted yet. */
+  /** Rows of removed messages that are not deleted yet. */
   readonly #obsolete: IdRange[] = [];
   #obsoleteCount = 0;
   #deletedMs = -Infinity;
@@ -59,12 +59,16 @@ export class Spool {
   #waitingCount = 0;
   #takenCount = 0;
   #unreadable = 0;
-  /** Whether there is space to be given back to the file system. */
+  /** Whether the file has free pages to return to the file system. */
   #shrinks = false;
   #removedCount = 0;
   #onRescued: () => void = () => {};
 
-  /** `file` stays the caller's own. */
+  /**
+   * Counts the messages of the file. The caller keeps ownership of `file` and closes it.
+   *
+   * @throws {SpoolError} when the file cannot be read.
+   */
   constructor(file: SpoolFile) {
     this.#file = file;
     const [row] = file.all("SELECT min(id) AS first, max(id) AS last FROM message");
@@ -75,32 +79,32 @@ export class Spool {
     file.onRescued = () => this.#recount();
   }
 
-  /** Called when a damaged file has been replaced: what was taken may not be on disk any more. */
+  /** Called after a damaged file was replaced: taken messages may be missing on disk. */
   set onRescued(callback: () => void) {
     this.#onRescued = callback;
   }
 
-  /** Messages in the spool, those that a worker is just storing among them. */
+  /** Messages in the spool, including taken ones. */
   get count(): number {
     return this.#waitingCount + this.#takenCount;
   }
 
-  /** Messages that have left the spool since the beginning. */
+  /** Messages removed from the spool since it was opened. */
   get removedCount(): number {
     return this.#removedCount;
   }
 
-  /** Messages that were in the spool when it was damaged, and could not be read any more. */
+  /** Messages that could not be read from a damaged file, since the spool was opened. */
   get unreadable(): number {
     return this.#unreadable;
   }
 
-  /** Bytes that the messages take on the disk, with what else is kept in the file. */
+  /** Bytes in use in the file, including its other tables. Throws a `SpoolError` if unreadable. */
   get usedBytes(): number {
     return this.#file.usedBytes;
   }
 
-  /** How long the oldest message has been in the spool, in ms; undefined where there is none. */
+  /** Age of the oldest message in ms; undefined if the spool is empty or cannot be read. */
   get oldestAgeMs(): number | undefined {
     if (this.count === 0) return undefined;
     try {
@@ -108,20 +112,20 @@ export class Spool {
       return row && Date.now() - Number(row["time_ms"]);
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
-      return undefined; // Only told of; what has to be read is tried again.
+      return undefined; // The age is only reported; reading the messages reports the error.
     }
   }
 
-  /** Whether there is something to take. */
+  /** Whether there are messages to take. */
   get hasWaiting(): boolean {
     return this.#waitingCount > 0;
   }
 
   /**
-   * Writes messages; when this returns, they are safe. They wait to be taken, unless `taken` says
-   * that the caller has them in hand already. Returns their ids.
+   * Writes messages. When this returns, they are on disk. They wait to be taken, unless `taken`
+   * marks them as taken by the caller already. Returns their ids.
    *
-   * @throws {SpoolError} when none of them was written, because disk or spool are full, say.
+   * @throws {SpoolError} when none of them was written, for example because disk or spool are full.
    */
   append(deliveries: readonly Delivery[], options: { readonly taken?: boolean } = {}): number[] {
     try {
@@ -165,10 +169,10 @@ export class Spool {
   }
 
   /**
-   * Takes up to `max` messages, oldest first, and fewer where they are long; undefined where none
-   * waits. They stay on disk until they are removed.
+   * Takes up to `max` messages, oldest first, and fewer if they are large. Returns undefined if
+   * none waits. They stay on disk until they are removed.
    *
-   * @throws {SpoolError} when they cannot be read at the moment.
+   * @throws {SpoolError} when they cannot be read at the moment; they keep waiting.
    */
   take(max: number): Spooled | undefined {
     for (let range; (range = this.#waiting[0]) !== undefined;) {
@@ -188,7 +192,7 @@ export class Spool {
     return undefined;
   }
 
-  /** The id of the last message that is taken together with the first one of a range. */
+  /** The last id of the range that is taken together with its first one. */
   #lastOf(range: IdRange, max: number): number {
     const [row] = this.#file.all(
       `SELECT max(id) AS last FROM (
@@ -204,7 +208,7 @@ export class Spool {
     return Number(row?.["last"] ?? range.last);
   }
 
-  /** Forgets messages that were taken and have their outcome now. */
+  /** Removes messages that were taken and have their outcome. Their rows are deleted later. */
   remove(ids: readonly number[]): void {
     this.#takenCount -= ids.length;
     this.#removedCount += ids.length;
@@ -213,14 +217,14 @@ export class Spool {
     this.tidy();
   }
 
-  /** Deletes what is not needed any more, many rows at a time. To be called now and then. */
+  /** Deletes obsolete rows when that is due. Call it a few times a second. */
   tidy(): void {
     const isDue = this.count === 0 || this.#obsoleteCount >= MAX_OBSOLETE_ROWS ||
       performance.now() - this.#deletedMs >= MAX_OBSOLETE_MS;
     if ((isDue && this.#obsoleteCount > 0) || this.#shrinks) this.deleteObsolete();
   }
 
-  /** As `tidy`, at once. Where the disk refuses, it is tried again at the next opportunity. */
+  /** Deletes obsolete rows now. If that fails, they stay obsolete until the next call. */
   deleteObsolete(): void {
     this.#deletedMs = performance.now();
     try {
@@ -241,7 +245,7 @@ export class Spool {
       this.#file.run(sql, first, last);
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
-      // Where the disk is full, there is room in the journal for so many at a time.
+      // On a full disk, the reserved journal has space for only this many rows at a time.
       for (let from = first; from <= last; from += FULL_DISK_ROWS) {
         this.#file.run(sql, from, Math.min(last, from + FULL_DISK_ROWS - 1));
       }
@@ -253,9 +257,9 @@ export class Spool {
     return Number(this.#file.all(sql, first, last)[0]?.["count"]);
   }
 
-  /** After a rescue: what is not there any more is lost to the spool, unless it is in hand. */
+  /** Counts again after a rescue. Missing messages are lost, unless they are taken (in memory). */
   #recount(): void {
-    // An id of a damaged row may be any.
+    // A damaged row may have been recovered with any id, also with one that was not assigned yet.
     const [row] = this.#file.all("SELECT max(id) AS last FROM message");
     const last = Number(row?.["last"] ?? 0);
     if (last >= this.#nextId) {
@@ -273,19 +277,20 @@ export class Spool {
   }
 }
 
+/** A row of the table `message`. */
 interface MessageRow {
   readonly id: number;
   readonly topic: string;
   readonly payload: Uint8Array;
 }
 
-/** Nobody waits for its acknowledgement. */
+/** QoS 0: the message was acknowledged when it was spooled. */
 function toDelivery({ topic, payload }: MessageRow): Delivery {
   const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
   return new Delivery(topic, bytes, { qos: 0 });
 }
 
-/** Adds a range behind the others. */
+/** Appends a range, and merges it with the last one if they are adjacent. */
 function addRange(ranges: IdRange[], { first, last }: IdRange): void {
   const previous = ranges.at(-1);
   if (previous?.last === first - 1) ranges[ranges.length - 1] = { first: previous.first, last };

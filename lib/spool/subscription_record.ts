@@ -1,6 +1,6 @@
 /**
- * The filters that the broker's session of this client id may be subscribed to, kept in the spool's
- * file: a broker does not list them, and filters that are no longer configured must be unsubscribed.
+ * The filters that the broker's session may be subscribed to, by client id, kept in the spool file.
+ * A broker does not list them, and filters that are no longer configured must be unsubscribed.
  */
 
 import { describeError } from "../common/error_text.ts";
@@ -8,18 +8,20 @@ import { log } from "../common/log.ts";
 import { SpoolError } from "./errors.ts";
 import type { SpoolFile } from "./file.ts";
 
-/** The record in an open spool. If it cannot be read or written, the logger runs without it. */
+/**
+ * The record in an open spool file. If it cannot be read or written, the logger runs without it.
+ */
 export class SubscriptionRecord {
   readonly #file: SpoolFile;
   readonly #clientId: string;
 
-  /** `file` stays the caller's own. */
+  /** The caller keeps ownership of `file` and closes it. */
   constructor(file: SpoolFile, clientId: string) {
     this.#file = file;
     this.#clientId = clientId;
   }
 
-  /** The filters of the session, in their `$share/GROUP/` form where they were shared. */
+  /** The recorded filters, shared ones with `$share/GROUP/`; none if the record is unreadable. */
   filters(): string[] {
     return this.#attempt(() => {
       const sql = "SELECT filter FROM subscription WHERE client_id = ? ORDER BY id";
@@ -27,14 +29,14 @@ export class SubscriptionRecord {
     }) ?? [];
   }
 
-  /** Call before subscribing to the filters. */
+  /** Adds filters. Call it before subscribing to them. */
   add(filters: readonly string[]): void {
     const before = this.filters();
     const added = filters.filter((filter) => !before.includes(filter));
     if (added.length > 0) this.#attempt(() => this.#insert(added));
   }
 
-  /** Call when all other filters have been unsubscribed. */
+  /** Deletes all other filters. Call it after unsubscribing them. */
   keepOnly(filters: readonly string[]): void {
     const others = this.filters().filter((filter) => !filters.includes(filter));
     if (others.length > 0) this.#attempt(() => this.#delete(others));
@@ -63,7 +65,8 @@ export class SubscriptionRecord {
       return work();
     } catch (error) {
       if (!(error instanceof SpoolError)) throw error;
-      // The messages of a forgotten filter reveal it, unless another filter matches them, too.
+      // Without the record, messages of an unrecorded filter still reveal it, unless another filter
+      // matches them, too.
       log.debug(`Cannot read or write the subscription record: ${describeError(error)}.`);
       return undefined;
     }

@@ -1,18 +1,18 @@
 /**
- * The sensors that publish and are not registered: collected in memory, and written to the spool's
- * file now and then, so that it is not written to for every reading that nobody wants.
+ * The sensors that publish but are not registered. They are collected in memory and written to the
+ * spool file at intervals, so that unwanted readings do not cause one write each.
  */
 
 import type { Buffer } from "node:buffer";
 import type { SpoolFile } from "./file.ts";
 
-/** Sensors remembered at most; those seen last stay. */
+/** Maximum number of sensors in the file; those seen last are kept. */
 const MAX_SENSORS = 10_000;
 
-/** Longest text of value or unit that is kept. */
+/** Maximum length of the kept value and unit. */
 const MAX_TEXT = 60;
 
-/** A sensor that is not registered, by its readings since it was first seen. */
+/** A sensor that is not registered, and its readings since it was first seen. */
 export interface UnknownSensor {
   /** With hyphens. */
   readonly uuid: string;
@@ -23,31 +23,31 @@ export interface UnknownSensor {
   readonly unit: string;
   /** Readings that were not stored. */
   readonly count: number;
-  /** When its readings came in, in ms since 1970-01-01 00:00 UTC. */
+  /** Arrival of its first and last reading, in ms since 1970-01-01 00:00 UTC. */
   readonly firstMs: number;
   readonly lastMs: number;
 }
 
-/** What a reading of an unknown sensor says of it. */
+/** A reading of an unknown sensor. */
 export interface Sighting {
   readonly uuid: string;
   readonly sid: number;
   readonly topic: string;
-  /** A valid one. */
+  /** A payload that was decoded to a reading. */
   readonly payload: Buffer;
 }
 
-/** The unknown sensors in an open spool. */
+/** The unknown sensors in an open spool file. */
 export class UnknownSensors {
   readonly #file: SpoolFile;
   readonly #collected = new Map<string, UnknownSensor>();
 
-  /** `file` stays the caller's own. */
+  /** The caller keeps ownership of `file` and closes it. */
   constructor(file: SpoolFile) {
     this.#file = file;
   }
 
-  /** Notes a reading; it is written with the next `flush`. */
+  /** Records a reading in memory; the next `flush` writes it. */
   add({ uuid, sid, topic, payload }: Sighting): void {
     const key = `${uuid} ${sid}`;
     const nowMs = Date.now();
@@ -65,9 +65,9 @@ export class UnknownSensors {
   }
 
   /**
-   * Writes what was noted since the last time.
+   * Writes the readings recorded since the last flush.
    *
-   * @throws {SpoolError} when nothing of it was written; it is kept for the next time.
+   * @throws {SpoolError} when none was written; they are kept for the next flush.
    */
   flush(): void {
     if (this.#collected.size === 0) return;
@@ -92,9 +92,9 @@ export class UnknownSensors {
   }
 
   /**
-   * All that are in the file, those seen last first.
+   * Returns all sensors in the file, those seen last first.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when the file cannot be read.
    */
   list(): UnknownSensor[] {
     const rows = this.#file.all(
@@ -105,9 +105,9 @@ export class UnknownSensors {
   }
 
   /**
-   * Forgets sensors, which are registered by now.
+   * Deletes sensors from the file, after they have been registered.
    *
-   * @throws {SpoolError}
+   * @throws {SpoolError} when none was deleted.
    */
   delete(sensors: readonly Pick<UnknownSensor, "uuid" | "sid">[]): void {
     this.#file.transaction(() => {
@@ -118,13 +118,13 @@ export class UnknownSensors {
   }
 }
 
-/** Value and unit as texts. What is not standard JSON, such as NaN, has been accepted all the same. */
+/** Value and unit as texts. `NaN` and infinities are valid in readings, but not standard JSON. */
 function describePayload(payload: Buffer): { value: string; unit: string } {
   let message: Record<string, unknown> = {};
   try {
     message = JSON.parse(payload.toString().replace(/(:\s*)(-?Infinity|NaN)\b/g, '$1"$2"'));
   } catch {
-    // The value is for a human to look at; without it the sensor is still told of.
+    // The value is only shown to the operator; the sensor is listed without it.
   }
   const toText = (value: unknown): string =>
     (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? ""))
