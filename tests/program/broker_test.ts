@@ -22,14 +22,14 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
 for (const qos of [1, 2] as const) {
   Deno.test(`run keeps every reading of QoS ${qos} when the broker restarts under load`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     const database = await postgres.createDatabase();
     await using broker = await startTellingMosquitto();
@@ -57,7 +57,7 @@ for (const qos of [1, 2] as const) {
 }
 
 Deno.test("run subscribes again when a restarted broker has forgotten it", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using broker = await startTellingMosquitto({ persistence: false });
@@ -138,7 +138,7 @@ Deno.test("run moves on to the next broker and back when one after the other die
 });
 
 Deno.test("run says in words that the broker refuses its password, and connects once it is right", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   const daemon = { username: "daemon", password: "d" };
@@ -214,7 +214,7 @@ Deno.test("run falls back to MQTT 3.1.1 where a broker refuses 5", async () => {
 });
 
 Deno.test("reconnections while the database is away do not pile up, and nothing is stored twice", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using broker = await startMosquitto({ maxInflightMessages: 1000 });

@@ -17,9 +17,9 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -187,7 +187,7 @@ Deno.test("check names each mistake at the database, and what to do", async (tes
 });
 
 Deno.test("check names each mistake at the broker, and what to do", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (test) => {
   const database = await postgres.createDatabase();
   const users = { kraken: "right" };
@@ -252,7 +252,7 @@ Deno.test("check names each mistake at the broker, and what to do", {
 });
 
 Deno.test("check takes nothing from a logger that runs, and stores nothing", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using broker = await startTellingMosquitto();
   const database = await postgres.createDatabase();

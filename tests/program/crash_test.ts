@@ -22,8 +22,8 @@ import {
   stopWhenDrained,
   usePostgres,
   waitForRows,
-  withoutMosquitto,
 } from "../support/harness.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 
@@ -36,7 +36,7 @@ for (
   ] as const
 ) {
   Deno.test(`run keeps ${backlog} readings of QoS ${qos} when it is killed ${kills} times`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async (t) => {
     printSeed(t, SEED);
     const random = createRandom(SEED + qos);

@@ -6,7 +6,7 @@ import { type LoggerEnv, startLogger } from "../support/logger_process.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks } from "../support/programs.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
@@ -15,7 +15,6 @@ import {
   stopCleanly,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
@@ -34,7 +33,7 @@ function writeProgram(path: string, script: string): void {
 }
 
 Deno.test("the commands under 'Start' make an installation that stores readings", {
-  ignore: withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true"),
+  ignore: lacks("mosquitto", "psql"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const { path } = directory;

@@ -1,4 +1,5 @@
 /** The status page in a browser: what it shows, and that it goes on showing it. */
+import { lacks } from "../support/programs.ts";
 import assert from "node:assert/strict";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import {
@@ -12,7 +13,6 @@ import {
   useBrowser,
   waitForText,
   WIDE,
-  withoutBrowser as ignore,
 } from "../support/browser.ts";
 import { startDaemon } from "../support/daemon.ts";
 import { type LoggerEnv, loggerEnv, startLogger } from "../support/logger_process.ts";
@@ -61,7 +61,7 @@ const LABELS = ["Oven", "Cryostat", "Laser", "Vacuum"];
 
 Deno.test(
   "the status page shows values, sorts, filters, and marks what is stale",
-  { ignore },
+  { ignore: lacks("chromium") },
   async () => {
     await using scene = await setScene();
     const { database, broker, env, url } = scene;
@@ -158,7 +158,7 @@ Deno.test(
 );
 
 Deno.test("the status page says what is away, and finds the logger again after its restart", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using scene = await setScene();
   const { broker, env, url } = scene;

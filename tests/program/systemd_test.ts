@@ -13,7 +13,7 @@ import { TestProcess } from "../support/process.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 
 const postgres = usePostgres();
@@ -96,8 +96,8 @@ Deno.test("systemd is told of the start, of what fails and is back, and of the e
 
 for (const hasSpool of [false, true]) {
   const name = `a logger that is stuck, ${hasSpool ? "with a spool" : "without a spool"}`;
-  Deno.test(`the watchdog of ${name}, gets nothing any more`, {
-    ignore: withoutSources,
+  Deno.test(`the watchdog of ${name}, gets nothing any more (patched sources)`, {
+    ignore: lacksSources(),
   }, () => getStuck(hasSpool));
 }
 

@@ -2,7 +2,7 @@
 import { type Certificate, CertificateAuthority, signItself } from "../support/certificates.ts";
 import type { LoggerEnv } from "../support/logger_process.ts";
 import { LOGGER_ROLE } from "../support/postgres_database.ts";
-import { withoutSources } from "../support/broken_sources.ts";
+import { hasSources } from "../support/broken_sources.ts";
 
 export const authority = new CertificateAuthority();
 export const stranger = new CertificateAuthority("Somebody else's CA");
@@ -25,9 +25,9 @@ export const SAYS_OTHER_HOST = /its certificate is for another host name/;
 export const SAYS_UNKNOWN =
   /its certificate is not signed by a certificate authority that is trusted here/;
 /** The fallback compiler's runtime does not get to see a certificate that it does not trust. */
-export const SAYS_ITSELF = withoutSources
-  ? SAYS_UNKNOWN
-  : /its certificate is signed by itself, which is not trusted here/;
+export const SAYS_ITSELF = hasSources
+  ? /its certificate is signed by itself, which is not trusted here/
+  : SAYS_UNKNOWN;
 
 /** A connection to a server with some certificate. */
 export interface Case {

@@ -11,8 +11,8 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { withoutSources } from "../support/broken_sources.ts";
-import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
+import { lacksSources } from "../support/broken_sources.ts";
+import { stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import {
   authority,
   type Case,
@@ -33,6 +33,7 @@ import {
   stranger,
   STRANGERS,
 } from "./tls_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -84,7 +85,7 @@ async function startTlsBroker(
 
 for (const { name, server, host = "127.0.0.1", files = {}, says } of BROKER_CASES) {
   Deno.test(`run and check ${says ? "refuse" : "accept"} a broker with ${name}`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();
@@ -109,7 +110,7 @@ for (const { name, server, host = "127.0.0.1", files = {}, says } of BROKER_CASE
 }
 
 Deno.test("readings arrive over TLS, and the logger goes on once a certificate is renewed", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -152,7 +153,7 @@ const CLIENT_CASES = [
 
 for (const { name, client, says } of CLIENT_CASES) {
   Deno.test(`a broker that wants a client certificate is shown ${name}`, {
-    ignore: withoutMosquitto || (withoutSources && says === undefined),
+    ignore: lacks("mosquitto") || (says === undefined && lacksSources()),
   }, async () => {
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();

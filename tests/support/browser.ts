@@ -3,11 +3,7 @@ import assert from "node:assert/strict";
 import axe from "axe-core";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { waitUntil } from "./poll.ts";
-
-const CHROMIUM = "/usr/bin/chromium";
-
-/** Where there is no browser, its tests are left out, except in CI: there they fail. */
-export const withoutBrowser: boolean = !existsSync(CHROMIUM) && Deno.env.get("CI") !== "true";
+import { findProgram } from "./programs.ts";
 
 /** Nothing that a browser does by itself: looking for updates, say. */
 const ARGS = [
@@ -32,8 +28,9 @@ export interface Tab extends AsyncDisposable {
 export function useBrowser(): { openTab(url: string): Promise<Tab> } {
   let browser: Browser | undefined;
   Deno.test.beforeAll(async () => {
-    if (withoutBrowser) return;
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
+    const executablePath = findProgram("chromium");
+    if (executablePath === null) return;
+    browser = await chromium.launch({ executablePath, args: ARGS });
     Deno.mkdirSync(OUTPUT, { recursive: true });
   });
   Deno.test.afterAll(async () => {
@@ -52,14 +49,6 @@ export function useBrowser(): { openTab(url: string): Promise<Tab> } {
       return { page, complaints, [Symbol.asyncDispose]: () => page.close() };
     },
   };
-}
-
-function existsSync(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
 }
 
 export async function text(page: Page, selector: string): Promise<string> {

@@ -4,12 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { LoggerProcess } from "./logger_process.ts";
-import {
-  findMosquitto,
-  type MosquittoBroker,
-  type MosquittoOptions,
-  startMosquitto,
-} from "./mosquitto.ts";
+import { type MosquittoBroker, type MosquittoOptions, startMosquitto } from "./mosquitto.ts";
 import type { BrokerAddress } from "./mqtt_client.ts";
 import { waitUntil } from "./poll.ts";
 import { type PostgresOptions, type PostgresServer, startPostgres } from "./postgres.ts";
@@ -17,9 +12,6 @@ import type { DatabaseOptions, TestDatabase } from "./postgres_database.ts";
 import { publishReadings } from "./publisher.ts";
 import { makeReadings, makeSensors } from "./readings.ts";
 import { subscribe } from "./subscriber.ts";
-
-/** Where Mosquitto is missing, its tests are left out, except in CI: there they fail. */
-export const withoutMosquitto: boolean = findMosquitto() === null && Deno.env.get("CI") !== "true";
 
 /** The client id of the logger in `loggerEnv`. */
 export const CLIENT_ID = "kraken-logger-test";

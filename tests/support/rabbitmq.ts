@@ -9,24 +9,10 @@ import { waitUntil } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
 import { TestProcess } from "./process.ts";
 import { type TemporaryDirectory, withTemporaryDirectory } from "./temporary_directory.ts";
-
-const ROOT = "/usr/lib/rabbitmq/lib";
+import { requireProgram } from "./programs.ts";
 
 /** Erlang and its applications take some seconds to start. */
 const TIMEOUT_MS = 60_000;
-
-/** The script that starts the installed RabbitMQ, or null. */
-export function findRabbitMq(): string | null {
-  try {
-    const [version] = [...Deno.readDirSync(ROOT)].map(({ name }) => name).sort();
-    return version === undefined ? null : `${ROOT}/${version}/sbin/rabbitmq-server`;
-  } catch {
-    return null; // Not installed.
-  }
-}
-
-/** Where it is missing, its tests are left out, except in CI: there they fail. */
-export const withoutRabbitMq: boolean = findRabbitMq() === null && Deno.env.get("CI") !== "true";
 
 /** Starts RabbitMQ and waits until it accepts connections. The caller disposes it. */
 export async function startRabbitMq(): Promise<RabbitMqBroker> {
@@ -54,8 +40,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
 
   /** Starts for the first time, or again after `stop` or `kill`, with all that it has kept. */
   async start(): Promise<void> {
-    const program = findRabbitMq();
-    if (program === null) throw new Error("Starting RabbitMQ: not installed");
+    const program = requireProgram("rabbitmq-server");
     const { path } = this.#directory;
     Deno.writeTextFileSync(`${path}/plugins`, "[rabbitmq_mqtt].\n");
     Deno.writeTextFileSync(
@@ -109,7 +94,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
     await this.stop();
     await this.#process?.[Symbol.asyncDispose]();
     // It outlives the broker otherwise.
-    const daemon = TestProcess.start("/usr/bin/epmd", {
+    const daemon = TestProcess.start(requireProgram("epmd"), {
       args: ["-kill"],
       env: { ERL_EPMD_PORT: String(this.#daemonPort) },
     });

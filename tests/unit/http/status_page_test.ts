@@ -1,4 +1,5 @@
 /** The status page in a browser, in front of a logger that tells what the test makes up. */
+import { lacks } from "../../support/programs.ts";
 import assert from "node:assert/strict";
 import { makeSensorStatuses, makeStatus, serve } from "../../fakes/fake_monitor.ts";
 import {
@@ -10,7 +11,6 @@ import {
   text,
   useBrowser,
   waitForText,
-  withoutBrowser as ignore,
 } from "../../support/browser.ts";
 import { EventReader } from "../../support/event_reader.ts";
 import { waitUntil } from "../../support/poll.ts";
@@ -21,7 +21,9 @@ const browser = useBrowser();
 const LONG_LABEL = "Cryostat 3, lower stage, thermometer behind the second radiation shield " +
   "(calibrated in 2024) with_a_name_that_has_no_place_where_it_could_be_broken_into_lines";
 
-Deno.test("on a phone every sensor has its mark, its value and its uuid", { ignore }, async () => {
+Deno.test("on a phone every sensor has its mark, its value and its uuid", {
+  ignore: lacks("chromium"),
+}, async () => {
   const sensors = makeSensorStatuses(12, (index) =>
     [
       { label: LONG_LABEL },
@@ -62,7 +64,7 @@ Deno.test("on a phone every sensor has its mark, its value and its uuid", { igno
 });
 
 Deno.test("the plots tell their last numbers, and are not told of as blanks", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve();
   await using tab = await browser.openTab(served.url);
@@ -76,7 +78,9 @@ Deno.test("the plots tell their last numbers, and are not told of as blanks", {
   await expectAccessible(page);
 });
 
-Deno.test("no sensor is blamed for being late while the logger is behind", { ignore }, async () => {
+Deno.test("no sensor is blamed for being late while the logger is behind", {
+  ignore: lacks("chromium"),
+}, async () => {
   const sensors = makeSensorStatuses(3, () => ({ timeMs: Date.now() - 60_000 }));
   const status = makeStatus({ sensors });
   await using served = serve({ ...status, counts: { ...status.counts, spooled: 7 } });
@@ -87,7 +91,9 @@ Deno.test("no sensor is blamed for being late while the logger is behind", { ign
   await waitForText(tab.page, "#sensor-counts", /^3, 3 stale$/);
 });
 
-Deno.test("a clock that is ahead does not make a sensor young for ever", { ignore }, async () => {
+Deno.test("a clock that is ahead does not make a sensor young for ever", {
+  ignore: lacks("chromium"),
+}, async () => {
   const sensors = makeSensorStatuses(1, () => ({
     timeMs: Date.now() + 1e9,
     seenMs: Date.now() - 60_000,
@@ -112,32 +118,36 @@ const COUNT_COMPARISONS = `
     },
   });`;
 
-Deno.test("two thousand sensors are shown a hundred at a time", { ignore }, async () => {
-  await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
-  await using tab = await browser.openTab(`${served.url}nothing`);
-  const { page } = tab;
-  await page.addInitScript(COUNT_COMPARISONS);
-  await page.goto(served.url);
-  await waitForText(page, "#sensor-counts", /^2,000$/);
-  assert.deepEqual((await names(page)).slice(0, 3), ["Sensor 1", "Sensor 2", "Sensor 3"]);
-  assert.equal((await names(page)).length, 100);
-  await page.locator("#next").click();
-  assert.equal((await names(page))[0], "Sensor 101");
-  assert.equal(await text(page, "#page-number"), "Page 2 of 20");
-  for (const key of ["value", "state", "name"]) {
-    await page.locator(`th[data-key="${key}"] button`).click();
-  }
-  await page.locator("#filter").fill("sensor 1999");
-  assert.deepEqual(await names(page), ["Sensor 1999"]);
-  assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison takes long");
-  await page.locator("#filter").fill("");
-  await takePictures(page, "status_many");
-  await expectAccessible(page);
-  assert.deepEqual(tab.complaints.filter((complaint) => !complaint.includes("404")), []);
-});
+Deno.test(
+  "two thousand sensors are shown a hundred at a time",
+  { ignore: lacks("chromium") },
+  async () => {
+    await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
+    await using tab = await browser.openTab(`${served.url}nothing`);
+    const { page } = tab;
+    await page.addInitScript(COUNT_COMPARISONS);
+    await page.goto(served.url);
+    await waitForText(page, "#sensor-counts", /^2,000$/);
+    assert.deepEqual((await names(page)).slice(0, 3), ["Sensor 1", "Sensor 2", "Sensor 3"]);
+    assert.equal((await names(page)).length, 100);
+    await page.locator("#next").click();
+    assert.equal((await names(page))[0], "Sensor 101");
+    assert.equal(await text(page, "#page-number"), "Page 2 of 20");
+    for (const key of ["value", "state", "name"]) {
+      await page.locator(`th[data-key="${key}"] button`).click();
+    }
+    await page.locator("#filter").fill("sensor 1999");
+    assert.deepEqual(await names(page), ["Sensor 1999"]);
+    assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison takes long");
+    await page.locator("#filter").fill("");
+    await takePictures(page, "status_many");
+    await expectAccessible(page);
+    assert.deepEqual(tab.complaints.filter((complaint) => !complaint.includes("404")), []);
+  },
+);
 
 Deno.test("over a slow line two thousand sensors come in the course of time", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
   await using tab = await browser.openTab(served.url);
@@ -173,27 +183,31 @@ async function setHidden(
     document.dispatchEvent(new Event("visibilitychange"));`);
 }
 
-Deno.test("a page that cannot be seen asks for nothing", { ignore }, async () => {
-  await using served = serve();
-  await using tab = await browser.openTab(served.url);
-  const { page } = tab;
-  await waitForText(page, "#verdict", /^Both connections work/);
-  assert.equal(served.viewers.size, 1);
-  await setHidden(page, true);
-  await waitUntil(() => {
-    // It goes although there is something to hear.
-    served.update();
-    return served.viewers.size === 0;
-  }, { what: "the page to leave", timeoutMs: 10_000 });
-  served.status = makeStatus({ version: "4.5.6" });
-  await setHidden(page, false);
-  await waitForText(page, "#about", /^Version 4\.5\.6/);
-  assert.equal(served.viewers.size, 1);
-  assert.deepEqual(tab.complaints, []);
-});
+Deno.test(
+  "a page that cannot be seen asks for nothing",
+  { ignore: lacks("chromium") },
+  async () => {
+    await using served = serve();
+    await using tab = await browser.openTab(served.url);
+    const { page } = tab;
+    await waitForText(page, "#verdict", /^Both connections work/);
+    assert.equal(served.viewers.size, 1);
+    await setHidden(page, true);
+    await waitUntil(() => {
+      // It goes although there is something to hear.
+      served.update();
+      return served.viewers.size === 0;
+    }, { what: "the page to leave", timeoutMs: 10_000 });
+    served.status = makeStatus({ version: "4.5.6" });
+    await setHidden(page, false);
+    await waitForText(page, "#about", /^Version 4\.5\.6/);
+    assert.equal(served.viewers.size, 1);
+    assert.deepEqual(tab.complaints, []);
+  },
+);
 
 Deno.test("the page says that there are too many viewers, and comes in when one leaves", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve();
   await using others = new AsyncDisposableStack();
@@ -207,24 +221,28 @@ Deno.test("the page says that there are too many viewers, and comes in when one 
   await waitForText(tab.page, "#verdict", /^Both connections work/);
 });
 
-Deno.test("the page works below a path of another server", { ignore }, async () => {
-  await using served = serve(makeStatus({ sensors: makeSensorStatuses(1) }));
-  const { promise: port, resolve } = Promise.withResolvers<number>();
-  await using _proxy = Deno.serve(
-    { hostname: LOOPBACK, port: 0, onListen: (address) => resolve(address.port) },
-    async ({ url, method }) => {
-      const [, path] = /^\/lab\/kraken\/(.*)$/.exec(new URL(url).pathname) ?? [];
-      if (path === undefined) return new Response("not found", { status: 404 });
-      return await fetch(`${served.url}${path}`, { method });
-    },
-  );
-  {
-    await using tab = await browser.openTab(`http://${LOOPBACK}:${await port}/lab/kraken/`);
-    await waitForText(tab.page, "#verdict", /^Both connections work/);
-    assert.deepEqual(await names(tab.page), ["Sensor 1"]);
-    assert.ok(await tab.page.locator("#rates canvas").isVisible());
-    assert.deepEqual(tab.complaints, []);
-  }
-  // Whoever has left is to be gone before the servers are.
-  await waitUntil(() => served.viewers.size === 0, { what: "the page to leave" });
-});
+Deno.test(
+  "the page works below a path of another server",
+  { ignore: lacks("chromium") },
+  async () => {
+    await using served = serve(makeStatus({ sensors: makeSensorStatuses(1) }));
+    const { promise: port, resolve } = Promise.withResolvers<number>();
+    await using _proxy = Deno.serve(
+      { hostname: LOOPBACK, port: 0, onListen: (address) => resolve(address.port) },
+      async ({ url, method }) => {
+        const [, path] = /^\/lab\/kraken\/(.*)$/.exec(new URL(url).pathname) ?? [];
+        if (path === undefined) return new Response("not found", { status: 404 });
+        return await fetch(`${served.url}${path}`, { method });
+      },
+    );
+    {
+      await using tab = await browser.openTab(`http://${LOOPBACK}:${await port}/lab/kraken/`);
+      await waitForText(tab.page, "#verdict", /^Both connections work/);
+      assert.deepEqual(await names(tab.page), ["Sensor 1"]);
+      assert.ok(await tab.page.locator("#rates canvas").isVisible());
+      assert.deepEqual(tab.complaints, []);
+    }
+    // Whoever has left is to be gone before the servers are.
+    await waitUntil(() => served.viewers.size === 0, { what: "the page to leave" });
+  },
+);
