@@ -10,6 +10,7 @@
  */
 import { LEFT_OUT_VARIABLE, summarizeLeftOut } from "./support/left_out.ts";
 import { print } from "./support/output.ts";
+import { TEMPLATES_VARIABLE } from "./support/postgres.ts";
 
 /**
  * The first tier: everything below the level of the whole program, one scenario of the whole program
@@ -23,6 +24,8 @@ const FIRST_TIER: readonly string[] = [
   "program/delivery_test.ts",
   // The database stops, crashes, refuses, lacks tables or rights.
   "program/database_test.ts",
+  // The broker restarts, is away, refuses, speaks an older version.
+  "program/broker_test.ts",
   // The program ends in time, and with the right status.
   "program/shutdown_test.ts",
   // Configuration, commands and their exit status.
@@ -43,7 +46,11 @@ async function runTests(args: readonly string[]): Promise<number> {
   const options = args.filter((arg) => arg.startsWith("-") && arg !== "--all");
   const named = args.filter((arg) => !arg.startsWith("-"));
   const tier = args.includes("--all") ? ["tests/"] : FIRST_TIER.map((path) => `tests/${path}`);
-  const leftOut = Deno.makeTempFileSync({ prefix: "kraken-test-" });
+  const directory = Deno.makeTempDirSync({ prefix: "kraken-test-" });
+  // PostgreSQL may run as another user.
+  Deno.chmodSync(directory, 0o777);
+  const leftOut = `${directory}/left_out`;
+  Deno.writeTextFileSync(leftOut, "");
   // Ctrl-C goes to the tests as well: this process ends after them.
   Deno.addSignalListener("SIGINT", () => {});
   try {
@@ -56,13 +63,14 @@ async function runTests(args: readonly string[]): Promise<number> {
         DENO_JOBS: Deno.env.get("DENO_JOBS") ??
           String(Math.ceil(navigator.hardwareConcurrency * JOBS_PER_CORE)),
         [LEFT_OUT_VARIABLE]: leftOut,
+        [TEMPLATES_VARIABLE]: directory,
       },
       cwd: ROOT,
     }).spawn().status;
     for (const line of summarizeLeftOut(Deno.readTextFileSync(leftOut))) print(`${line}\n`);
     return code;
   } finally {
-    Deno.removeSync(leftOut);
+    Deno.removeSync(directory, { recursive: true });
   }
 }
 

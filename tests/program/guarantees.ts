@@ -49,6 +49,8 @@ export interface Guarantee {
   readonly breakages: readonly Breakage[];
   /** What the check must say then. */
   readonly complaint: RegExp;
+  /** The test that checks the same on the program as it is, if it is another one. */
+  readonly checkedBy?: string;
 }
 
 /**
@@ -263,6 +265,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     complaint: /deep-equal/,
   }, {
     name: "leaves nothing unacknowledged when it is stopped after a backlog of 100,000 messages",
+    checkedBy: "delivery_test.ts: a backlog of 100,000 messages of QoS 2 drains",
     programs: ["mosquitto"],
     check: async ({ options }) => {
       const database = await postgres.createDatabase();

@@ -31,7 +31,8 @@ export function usePostgres(options: PostgresOptions = {}): SharedPostgres {
   let server: PostgresServer | undefined;
   let databases = 0;
   Deno.test.beforeAll(async () => {
-    server = await startPostgres(options);
+    // No test loses power: what is written survives a killed server without fsync, too.
+    server = await startPostgres({ ...options, settings: { fsync: "off", ...options.settings } });
   });
   Deno.test.afterAll(async () => {
     await server?.[Symbol.asyncDispose]();
@@ -78,7 +79,7 @@ export async function waitForSubscription(
   broker: MosquittoBroker,
   options: AwaitedSubscription = {},
 ): Promise<void> {
-  const { filter = "sensors/#", clientId = CLIENT_ID, times = 1, timeoutMs = 15_000 } = options;
+  const { filter = "sensors/#", clientId = CLIENT_ID, times = 1, timeoutMs = 60_000 } = options;
   const line = new RegExp(`^${clientId} [012] ${filter.replaceAll(/[$+]/g, "\\$&")}$`);
   await waitUntil(() => broker.logLines.filter((text) => line.test(text)).length >= times, {
     timeoutMs,
@@ -106,7 +107,7 @@ export function countConnections(broker: MosquittoBroker, clientId: string = CLI
 export async function waitForRows(
   database: TestDatabase,
   count: number,
-  { timeoutMs = 60_000 } = {},
+  { timeoutMs = 180_000 } = {},
 ): Promise<number> {
   return await waitUntil(async () => {
     const rows = await database.countReadings();
