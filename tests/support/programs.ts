@@ -3,10 +3,12 @@
  * the tests of CI may do without it. `.ci/run` installs what this module lists:
  *
  * ```sh
- * deno run --allow-read --allow-env tests/support/programs.ts
+ * deno run --allow-read --allow-env tests/support/programs.ts --missing-packages
+ * deno run --allow-read --allow-env tests/support/programs.ts --installed
  * ```
  *
- * prints the packages of the required programs that are missing.
+ * The first prints the packages of the required programs that are missing, the second the paths of
+ * all installed programs that a bare Debian does not have.
  */
 import { leaveOut } from "./left_out.ts";
 import { print } from "./output.ts";
@@ -17,8 +19,10 @@ interface Source {
   readonly package: string;
   /** Folders to search before `PATH`; a last part `*` stands for each folder there. */
   readonly folders?: readonly string[];
-  /** `true`: CI leaves the tests of a missing program out, as everybody else does. */
+  /** `true`: CI, too, leaves the tests of a missing program out. */
   readonly isOptional?: boolean;
+  /** `true`: every Debian has it. */
+  readonly isEssential?: boolean;
 }
 
 const POSTGRES_FOLDERS = ["/usr/lib/postgresql/*/bin"];
@@ -43,9 +47,9 @@ const SOURCES = {
   },
   // Examines the units; it starts none of them.
   "systemd-analyze": { package: "systemd" },
-  dpkg: { package: "dpkg" },
-  mount: { package: "mount" },
-  unshare: { package: "util-linux" },
+  dpkg: { package: "dpkg", isEssential: true },
+  mount: { package: "mount", isEssential: true },
+  unshare: { package: "util-linux", isEssential: true },
   docker: { package: "docker.io", isOptional: true },
 } satisfies Readonly<Record<string, Source>>;
 
@@ -60,7 +64,7 @@ const found = new Map<ProgramName, string | null>();
 export function findProgram(name: ProgramName): string | null {
   let path = found.get(name);
   if (path === undefined) {
-    path = searchProgram(name);
+    [path = null] = searchProgram(name);
     found.set(name, path);
   }
   return path;
@@ -102,13 +106,13 @@ function sourceOf(name: ProgramName): Source {
   return SOURCES[name];
 }
 
-function searchProgram(name: ProgramName): string | null {
+/** All places where a program is, the one to use first. */
+function searchProgram(name: ProgramName): string[] {
   const fromPath = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
   const special = (sourceOf(name).folders ?? []).flatMap(expandFolder);
   // Debian keeps services where an ordinary user's PATH does not lead.
-  const folder = [...special, ...fromPath, "/usr/sbin", "/usr/local/sbin"]
-    .find((candidate) => isFile(`${candidate}/${name}`));
-  return folder === undefined ? null : `${folder}/${name}`;
+  const folders = [...special, ...fromPath, "/usr/sbin", "/usr/local/sbin"];
+  return folders.map((folder) => `${folder}/${name}`).filter(isFile);
 }
 
 /** The folders that a pattern with one `*` stands for, the highest version first. */
@@ -132,7 +136,17 @@ function fail(name: ProgramName): never {
   throw new Error(`Starting a program of the tests: ${describeMissing(name)}`);
 }
 
-if (import.meta.main) {
+function listMissingPackages(): string[] {
   const missing = NAMES.filter((name) => !sourceOf(name).isOptional && findProgram(name) === null);
-  for (const name of new Set(missing.map((name) => sourceOf(name).package))) print(`${name}\n`);
+  return [...new Set(missing.map((name) => sourceOf(name).package))];
+}
+
+function listInstalled(): string[] {
+  const paths = NAMES.filter((name) => !sourceOf(name).isEssential).flatMap(searchProgram);
+  return [...new Set(paths.map((path) => Deno.realPathSync(path)))];
+}
+
+if (import.meta.main) {
+  const lines = Deno.args[0] === "--installed" ? listInstalled() : listMissingPackages();
+  print(lines.map((line) => `${line}\n`).join(""));
 }

@@ -13,10 +13,11 @@ const PROGRAMS = import.meta.resolve("./programs.ts");
 async function runWithoutPath(
   path: string,
   env: Readonly<Record<string, string>> = {},
+  args: readonly string[] = [],
 ): Promise<ProgramResult> {
   const config = fileURLToPath(new URL("../../deno.json", import.meta.url));
   return await runProgram(Deno.execPath(), {
-    args: ["run", "--allow-all", "--quiet", "--no-check", "--config", config, path],
+    args: ["run", "--allow-all", "--quiet", "--no-check", "--config", config, path, ...args],
     env: { PATH: "/nowhere", CI: "", ...env },
   });
 }
@@ -41,7 +42,9 @@ Deno.test("a test that lacks a program is left out, except in CI, where it is an
 });
 
 Deno.test("the list of packages to install has those of the missing programs", async () => {
-  const { code, stdout, stderr } = await runWithoutPath(fileURLToPath(PROGRAMS));
+  const { code, stdout, stderr } = await runWithoutPath(fileURLToPath(PROGRAMS), {}, [
+    "--missing-packages",
+  ]);
   assert.equal(code, 0, stderr);
   const packages = stdout.trimEnd().split("\n");
   assert.ok(packages.includes("postgresql-client"), stdout);
