@@ -68,7 +68,7 @@ async function waitForAttempt(
   from: number = logger.lines.length,
 ): Promise<void> {
   const pattern = new RegExp(`Cannot connect to MQTT broker at .*: .*(${reason.source})`);
-  await logger.waitForLine(pattern, { from, timeoutMs: 30_000 });
+  await logger.waitForLine(pattern, { from, timeoutMs: 180_000 });
 }
 
 Deno.test("run keeps every reading when the broker is stopped three times, once with PostgreSQL", {

@@ -128,7 +128,7 @@ for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
     const before = countTakeovers(broker);
     await waitUntil(() => countTakeovers(broker) >= count, {
       what: `${count} takeovers`,
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
     });
     const takeovers = countTakeovers(broker) - before;
     const elapsedMs = performance.now() - startMs;

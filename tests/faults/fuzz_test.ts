@@ -114,7 +114,7 @@ async function waitForReading(
       [reading.uuid, reading.timeUs],
     );
     return rows.length > 0;
-  }, { timeoutMs: 60_000, intervalMs: 50, what: "the last reading" });
+  }, { timeoutMs: 180_000, intervalMs: 50, what: "the last reading" });
 }
 
 Deno.test(

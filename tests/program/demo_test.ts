@@ -47,7 +47,7 @@ Deno.test("demo stores everything it publishes, prints plain text into a pipe an
 
 Deno.test("demo ends cleanly at SIGINT, even one that arrives twice", async () => {
   await using demo = TestProcess.start(Deno.execPath(), { args: demoArgs() });
-  await demo.waitForLine(/rows [1-9]/, { timeoutMs: 60_000 });
+  await demo.waitForLine(/rows [1-9]/, { timeoutMs: 180_000 });
   demo.kill("SIGINT");
   demo.kill("SIGINT");
   const { code } = await demo.finished();
@@ -57,7 +57,7 @@ Deno.test("demo ends cleanly at SIGINT, even one that arrives twice", async () =
 
 Deno.test("demo tells in its first lines where its status page is, and has something to show there", async () => {
   await using demo = TestProcess.start(Deno.execPath(), { args: demoArgs() });
-  const line = await demo.waitForLine(/^Status page +http:/, { timeoutMs: 60_000 });
+  const line = await demo.waitForLine(/^Status page +http:/, { timeoutMs: 180_000 });
   const address = /http:\S+/.exec(line)?.[0] ?? "";
   assert.ok(
     demo.stdoutLines.slice(0, 6).some((text) => text === line),
@@ -70,7 +70,7 @@ Deno.test("demo tells in its first lines where its status page is, and has somet
     const { sensors } = await response.json() as Status;
     const found = sensors.filter(({ state, label }) => state === "stored" && label !== null);
     return found.length >= 7 ? found : null;
-  }, { what: "the sensors with their labels", timeoutMs: 30_000 });
+  }, { what: "the sensors with their labels", timeoutMs: 180_000 });
   assert.ok(stored.every(({ unit }) => unit !== ""));
   demo.kill("SIGINT");
   assert.equal((await demo.finished()).code, 0);

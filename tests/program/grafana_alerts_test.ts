@@ -133,7 +133,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
       if ((await prometheus.ask({ model })).length === 0) return false;
     }
     return true;
-  }, { what: "an answer to every question of the dashboard", timeoutMs: 60_000, intervalMs: 500 });
+  }, { what: "an answer to every question of the dashboard", timeoutMs: 180_000, intervalMs: 500 });
   await waitForRows(database, 10);
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length > 0);
   assert.deepEqual(await findNames(), []);
@@ -141,7 +141,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
     await waitUntil(async () => {
       const firing = await findNames();
       return names.every((name) => firing.includes(name));
-    }, { what: `the rules ${names.join(" and ")}`, timeoutMs: 60_000, intervalMs: 200 });
+    }, { what: `the rules ${names.join(" and ")}`, timeoutMs: 180_000, intervalMs: 200 });
   };
   await publishPayloads(broker, ["garbage"]);
   await waitForNames(["messages-rejected"]);
@@ -162,7 +162,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   prometheus.setTargets({});
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length === 0, {
     what: "Prometheus to forget the logger",
-    timeoutMs: 30_000,
+    timeoutMs: 180_000,
   });
   assert.deepEqual(await findFiring(findRule("logger-down"), ask), [{
     instance: "logger",

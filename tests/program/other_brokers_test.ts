@@ -151,7 +151,7 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
       await waitUntil(() => countReceived(logger) >= readings.length, {
         what: "all readings to be handed over",
         intervalMs: 250,
-        timeoutMs: 60_000,
+        timeoutMs: 180_000,
       });
       const { received, spooled } = await stopCleanly(logger);
       assert.deepEqual([received, spooled], [readings.length, readings.length]);
@@ -268,7 +268,7 @@ Deno.test("run stores all that RabbitMQ has confirmed to the publishers when Rab
   await using load = startDaemons(broker, topic);
   await waitUntil(() => load.confirmed >= 2_500, {
     what: "RabbitMQ to confirm",
-    timeoutMs: 30_000,
+    timeoutMs: 180_000,
   });
   await broker.kill();
   const { confirmed } = load;
@@ -280,7 +280,7 @@ Deno.test("run stores all that RabbitMQ has confirmed to the publishers when Rab
   await waitForRows(database, received);
   assert.equal(await database.countReadings(), received);
   await broker.start();
-  await logger.waitForLine(/MQTT broker .* is available again/, { timeoutMs: 60_000 });
+  await logger.waitForLine(/MQTT broker .* is available again/, { timeoutMs: 180_000 });
   await waitForRows(database, confirmed + 100);
   const readings = await load.finish();
   await waitForRows(database, readings.length);
@@ -306,7 +306,7 @@ Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
   await broker.stop();
   await logger.waitForLine("is not available");
   await broker.start();
-  await logger.waitForLine("is available again", { timeoutMs: 60_000 });
+  await logger.waitForLine("is available again", { timeoutMs: 180_000 });
   await publishReadings(broker, readings.slice(100), { topic, qos: 1 });
   await waitForRows(database, readings.length);
   await expectStored(database, readings);

@@ -119,7 +119,7 @@ Deno.test(
 
     await waitUntil(async () => (await row(page, "Vacuum")).at(-1) === "stale", {
       what: "the silent sensor to be marked",
-      timeoutMs: 40_000,
+      timeoutMs: 180_000,
     });
     assert.equal((await row(page, "Oven")).at(-1), "stored");
     await waitForText(

@@ -43,7 +43,7 @@ class Manager implements AsyncDisposable {
   async waitFor(pattern: RegExp, what: string): Promise<void> {
     await waitUntil(() => this.told.some((line) => pattern.test(line)), {
       what,
-      timeoutMs: 30_000,
+      timeoutMs: 180_000,
     });
   }
 
@@ -145,7 +145,7 @@ async function getStuck(hasSpool: boolean): Promise<void> {
   await waitUntil(async () => {
     await publish();
     return manager.told.length > looks;
-  }, { what: "another status, ten seconds later", intervalMs: 500, timeoutMs: 30_000 });
+  }, { what: "another status, ten seconds later", intervalMs: 500, timeoutMs: 180_000 });
   assert.equal(manager.count("WATCHDOG=1"), fed);
   const [before = 0, after = 0] = manager.told.slice(-2)
     .map((line) => Number(/^STATUS=Stands still: .* for (\d+) s,/.exec(line)?.[1]));

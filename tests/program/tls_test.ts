@@ -128,7 +128,7 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
   await broker.stop();
   broker.writeFiles({ "cert.pem": GOOD.cert, "key.pem": GOOD.key });
   await broker.start();
-  await logger.waitForLine("Connected to MQTT broker", { timeoutMs: 40_000 });
+  await logger.waitForLine("Connected to MQTT broker", { timeoutMs: 180_000 });
   const readings = makeReadings({ count: 100 });
   await publishReadings({ ...plain, receiveMaximum: 20 }, readings, { qos: 1 });
   await waitForRows(database, readings.length);

@@ -60,7 +60,7 @@ export async function waitForText(page: Page, selector: string, pattern: RegExp)
   let last = "";
   await waitUntil(async () => pattern.test(last = await text(page, selector)), {
     what: `${pattern} in ${selector}`,
-    timeoutMs: 40_000,
+    timeoutMs: 60_000,
   }).catch((error) => {
     throw new Error(`${selector} says '${last}'`, { cause: error });
   });

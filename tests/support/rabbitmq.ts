@@ -12,7 +12,7 @@ import { type TemporaryDirectory, withTemporaryDirectory } from "./temporary_dir
 import { requireProgram } from "./programs.ts";
 
 /** Erlang and its applications take some seconds to start. */
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 
 /** Starts RabbitMQ and waits until it accepts connections. The caller disposes it. */
 export async function startRabbitMq(): Promise<RabbitMqBroker> {
