@@ -21,7 +21,8 @@ import {
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 import { lacks } from "../support/programs.ts";
 
-const postgres = usePostgres();
+// As `check` demands it.
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 interface CheckResult {
   readonly code: number;

@@ -27,7 +27,7 @@ import {
   waitForSubscription,
 } from "../support/harness.ts";
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
-import type { ProgramName } from "../support/programs.ts";
+import { lacks, type ProgramName } from "../support/programs.ts";
 
 /** The program to check: that of the project, or a broken one. */
 export interface Program {
@@ -49,8 +49,8 @@ export interface Guarantee {
   readonly breakages: readonly Breakage[];
   /** What the check must say then. */
   readonly complaint: RegExp;
-  /** The test that checks the same on the program as it is, if it is another one. */
-  readonly checkedBy?: string;
+  /** `true`: both its check and the counter-test are of the second tier. */
+  readonly isSlow?: boolean;
 }
 
 /**
@@ -90,6 +90,13 @@ function checkKill(
     await waitForRows(database, readings.length, { timeoutMs });
     await expectStored(database, readings);
   };
+}
+
+/** Registers the test that the program as it is has the guarantee. */
+export function checkGuarantee({ name, programs = [], check }: Guarantee): void {
+  Deno.test(`run ${name}`, { ignore: lacks(...programs) }, async () => {
+    await check({ options: {}, timeoutMs: 180_000 });
+  });
 }
 
 /** All guarantees, to be checked with this PostgreSQL. */
@@ -265,7 +272,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     complaint: /deep-equal/,
   }, {
     name: "leaves nothing unacknowledged when it is stopped after a backlog of 100,000 messages",
-    checkedBy: "delivery_test.ts: a backlog of 100,000 messages of QoS 2 drains",
+    isSlow: true,
     programs: ["mosquitto"],
     check: async ({ options }) => {
       const database = await postgres.createDatabase();

@@ -11,6 +11,8 @@ const ARGS = [
   ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
 ];
 
+const TIMEOUT_MS = 180_000;
+
 export const WIDE = { width: 1280, height: 800 };
 export const NARROW = { width: 390, height: 844 };
 
@@ -40,6 +42,8 @@ export function useBrowser(): { openTab(url: string): Promise<Tab> } {
     async openTab(url): Promise<Tab> {
       assert.ok(browser);
       const page = await browser.newPage({ viewport: WIDE, colorScheme: "light" });
+      // A busy machine takes longer than the 30 s that are the default.
+      page.setDefaultTimeout(TIMEOUT_MS);
       const complaints: string[] = [];
       page.on("console", (message) => {
         if (["error", "warning"].includes(message.type())) complaints.push(message.text());
@@ -60,7 +64,7 @@ export async function waitForText(page: Page, selector: string, pattern: RegExp)
   let last = "";
   await waitUntil(async () => pattern.test(last = await text(page, selector)), {
     what: `${pattern} in ${selector}`,
-    timeoutMs: 60_000,
+    timeoutMs: TIMEOUT_MS,
   }).catch((error) => {
     throw new Error(`${selector} says '${last}'`, { cause: error });
   });
@@ -96,12 +100,17 @@ export async function expectAccessible(page: Page): Promise<void> {
   await page.evaluate(axe.source);
   for (const colorScheme of ["dark", "light"] as const) {
     await page.emulateMedia({ colorScheme });
-    const violations = await page.evaluate(async () => {
-      // deno-lint-ignore no-explicit-any
-      const { violations } = await (globalThis as any).axe.run();
-      // deno-lint-ignore no-explicit-any
-      return violations.map(({ id, nodes }: any) => `${id}: ${nodes[0].html}`);
-    });
+    let violations: unknown;
+    // The browser applies the colors a moment after it was told.
+    await waitUntil(async () => {
+      violations = await page.evaluate(async () => {
+        // deno-lint-ignore no-explicit-any
+        const { violations } = await (globalThis as any).axe.run();
+        // deno-lint-ignore no-explicit-any
+        return violations.map(({ id, nodes }: any) => `${id}: ${nodes[0].html}`);
+      });
+      return (violations as string[]).length === 0;
+    }, { timeoutMs: 20_000 }).catch(() => {});
     assert.deepEqual(violations, [], colorScheme);
   }
 }
