@@ -1,7 +1,7 @@
 /**
  * `deno task bench`: measures the logger against services of its own and prints one table.
  */
-import { findMosquitto } from "../tests/support/mosquitto.ts";
+import { findProgram } from "../tests/support/programs.ts";
 import { runSuccessfully } from "../tests/support/process.ts";
 import { measureCopy } from "./copy.ts";
 import { measureDrains } from "./drain.ts";
@@ -137,7 +137,7 @@ async function main(args: readonly string[]): Promise<number> {
       print(HELP);
       return 0;
     }
-    const mosquitto = findMosquitto();
+    const mosquitto = findProgram("mosquitto");
     if (mosquitto === null) {
       throw new Error("Mosquitto is not installed, and the figures of another broker say nothing");
     }

@@ -229,7 +229,7 @@ export class Load implements AsyncDisposable {
     await begin();
     await this.logger.waitForLine(/INFO +MQTT broker .* is available again/, {
       from,
-      timeoutMs: 30_000,
+      timeoutMs: 180_000,
     });
   }
 
@@ -283,7 +283,7 @@ export function countRecoveries(logger: LoggerProcess): number {
 /** Waits until every outage of the broker is over in the log, too. */
 export async function waitForOutageEnds(logger: LoggerProcess): Promise<void> {
   await waitUntil(() => countRecoveries(logger) === outagesOf(logger).length, {
-    timeoutMs: 30_000,
+    timeoutMs: 180_000,
     what: "the end of the outage in the log",
   });
 }

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
-import { withoutSources } from "../support/broken_sources.ts";
+import { lacksSources } from "../support/broken_sources.ts";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { delay, waitUntil } from "../support/poll.ts";
 import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
@@ -22,7 +22,6 @@ import {
   usePostgres,
   waitForBlockedInsert,
   waitForRows,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import {
   countDrops,
@@ -32,7 +31,8 @@ import {
   startLoad,
   waitForTimeouts,
 } from "./database_load.ts";
-import { mountSmallDisk, withoutMount } from "./small_disk.ts";
+import { lacksMount, mountSmallDisk } from "./small_disk.ts";
+import { lacks } from "../support/programs.ts";
 
 // Few connections, so that all of them are soon taken.
 const postgres = usePostgres({ settings: { max_connections: "12" } });
@@ -61,7 +61,7 @@ for (const spool of [true, false]) {
     ? "run keeps more than it and the broker can hold while PostgreSQL is stopped"
     // What shows that the other one tests what it says.
     : "run without a spool leaves to the broker, and to its limits, what it cannot hold";
-  Deno.test(name, { ignore: withoutMosquitto }, async () => {
+  Deno.test(name, { ignore: lacks("mosquitto") }, async () => {
     const database = await postgres.createDatabase();
     await using broker = await startTellingMosquitto({ maxQueuedMessages: 1000 });
     await createSession(broker);
@@ -91,7 +91,7 @@ for (const spool of [true, false]) {
 }
 
 Deno.test("run keeps every reading when PostgreSQL is killed in the middle of inserts", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await slowInserts(database, 0.1);
@@ -110,7 +110,7 @@ Deno.test("run keeps every reading when PostgreSQL is killed in the middle of in
 for (const spool of [true, false]) {
   const variant = spool ? "" : " without a spool";
   Deno.test(`run${variant} keeps every reading when its connections are terminated repeatedly`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     const database = await postgres.createDatabase();
     await slowInserts(database, 0.02);
@@ -129,7 +129,7 @@ for (const spool of [true, false]) {
 }
 
 Deno.test("run keeps every reading when PostgreSQL is restarted three times in a row", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using load = await startLoad(database);
@@ -143,31 +143,35 @@ Deno.test("run keeps every reading when PostgreSQL is restarted three times in a
   );
 });
 
-Deno.test("run keeps every reading while PostgreSQL is frozen for longer than its timeouts", {
-  ignore: withoutMosquitto || withoutSources,
-}, async () => {
-  const database = await postgres.createDatabase();
-  using sources = shortenTimeouts();
-  await using load = await startLoad(database, {
-    ...NARROW,
-    env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
-    sources: sources.path,
-  });
-  await postgres.server.kill("SIGSTOP");
-  try {
-    await Promise.all([
-      waitForTimeouts(load.logger),
-      load.waitForPublished(MORE_THAN_NARROW_HOLDS),
-    ]);
-  } finally {
-    await postgres.server.kill("SIGCONT");
-  }
-  await load.finish();
-  load.expectOutages(/timeout/);
-});
+Deno.test(
+  "run keeps every reading while PostgreSQL is frozen for longer than its timeouts (patched sources)",
+  {
+    ignore: lacks("mosquitto") || lacksSources(),
+  },
+  async () => {
+    const database = await postgres.createDatabase();
+    using sources = shortenTimeouts();
+    await using load = await startLoad(database, {
+      ...NARROW,
+      env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
+      sources: sources.path,
+    });
+    await postgres.server.kill("SIGSTOP");
+    try {
+      await Promise.all([
+        waitForTimeouts(load.logger),
+        load.waitForPublished(MORE_THAN_NARROW_HOLDS),
+      ]);
+    } finally {
+      await postgres.server.kill("SIGCONT");
+    }
+    await load.finish();
+    load.expectOutages(/timeout/);
+  },
+);
 
 Deno.test("run keeps every reading while a table is locked", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using load = await startLoad(database, NARROW);
@@ -227,7 +231,7 @@ const REFUSALS: readonly Refusal[] = [{
 
 for (const { name, reason, begin } of REFUSALS) {
   Deno.test(`run keeps every reading while ${name}, under load`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     const database = await postgres.createDatabase();
     const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
@@ -247,7 +251,7 @@ for (const { name, reason, begin } of REFUSALS) {
 }
 
 Deno.test("run keeps every reading while the disk of the database is full", {
-  ignore: withoutMosquitto || withoutMount,
+  ignore: lacks("mosquitto") || lacksMount(),
 }, async () => {
   const database = await postgres.createDatabase();
   await using disk = await mountSmallDisk({ ownerOf: postgres.server.dataDirectory });

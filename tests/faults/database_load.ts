@@ -128,7 +128,7 @@ export class Load implements AsyncDisposable {
     const { publisher } = this.#parts;
     const target = publisher.readings.length + count;
     await waitUntil(() => publisher.published >= target, {
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
       what: `${count} readings more to be published`,
     });
   }
@@ -138,7 +138,7 @@ export class Load implements AsyncDisposable {
     const { spoolDirectory } = this.#parts;
     assert.ok(spoolDirectory !== undefined, "a load without a spool");
     await waitUntil(() => countSpooled(spoolDirectory) >= count, {
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
       what: `${count} readings in the spool`,
     });
   }
@@ -162,7 +162,7 @@ export class Load implements AsyncDisposable {
     await expectStored(database, readings);
     // A connection that has failed may be the last to notice that the database is back.
     await waitUntil(() => this.#outageEnds.length === linesOf(logger, "ERROR").length, {
-      timeoutMs: 30_000,
+      timeoutMs: 180_000,
       what: "the end of the outage in the log",
     });
     const counts = await stopCleanly(logger);

@@ -6,10 +6,10 @@
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
-import { withoutSources } from "../support/broken_sources.ts";
+import { lacksSources } from "../support/broken_sources.ts";
 import { startProxy } from "../support/proxy.ts";
 import { createRandom, printSeed, readSeed } from "../support/readings.ts";
-import { slowInserts, usePostgres, withoutMosquitto } from "../support/harness.ts";
+import { slowInserts, usePostgres } from "../support/harness.ts";
 import {
   MORE_THAN_NARROW_HOLDS,
   NARROW,
@@ -17,6 +17,7 @@ import {
   startLoad,
   waitForTimeouts,
 } from "./database_load.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 
@@ -26,7 +27,7 @@ for (const spool of [true, false]) {
   const variant = spool ? "" : " without a spool";
 
   Deno.test(`run${variant} keeps every reading when its connections are reset repeatedly`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     const database = await postgres.createDatabase();
     await slowInserts(database, 0.02);
@@ -44,7 +45,7 @@ for (const spool of [true, false]) {
   });
 
   Deno.test(`run${variant} stores every reading once when its connections are cut anywhere`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async (t) => {
     printSeed(t, SEED);
     const random = createRandom(SEED);
@@ -74,7 +75,7 @@ for (const spool of [true, false]) {
 }
 
 Deno.test("run keeps every reading when the network stalls in either direction", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using proxy = await startProxy(postgres.server);
@@ -92,25 +93,29 @@ Deno.test("run keeps every reading when the network stalls in either direction",
   await load.finish();
 });
 
-Deno.test("run keeps every reading when answers stall for longer than its timeouts", {
-  ignore: withoutMosquitto || withoutSources,
-}, async () => {
-  const database = await postgres.createDatabase();
-  using sources = shortenTimeouts();
-  await using proxy = await startProxy(postgres.server);
-  await using load = await startLoad(database, {
-    ...NARROW,
-    through: proxy,
-    env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
-    sources: sources.path,
-  });
-  proxy.pause("toClient");
-  await Promise.all([
-    waitForTimeouts(load.logger),
-    load.waitForPublished(MORE_THAN_NARROW_HOLDS),
-  ]);
-  proxy.resume();
-  const { duplicates } = await load.finish();
-  assert.ok(duplicates > 0, "nothing was committed whose answer stalled");
-  load.expectOutages(/timeout/);
-});
+Deno.test(
+  "run keeps every reading when answers stall for longer than its timeouts (patched sources)",
+  {
+    ignore: lacks("mosquitto") || lacksSources(),
+  },
+  async () => {
+    const database = await postgres.createDatabase();
+    using sources = shortenTimeouts();
+    await using proxy = await startProxy(postgres.server);
+    await using load = await startLoad(database, {
+      ...NARROW,
+      through: proxy,
+      env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
+      sources: sources.path,
+    });
+    proxy.pause("toClient");
+    await Promise.all([
+      waitForTimeouts(load.logger),
+      load.waitForPublished(MORE_THAN_NARROW_HOLDS),
+    ]);
+    proxy.resume();
+    const { duplicates } = await load.finish();
+    assert.ok(duplicates > 0, "nothing was committed whose answer stalled");
+    load.expectOutages(/timeout/);
+  },
+);

@@ -19,11 +19,11 @@ import {
   SENSORS,
   stopCleanly,
   usePostgres,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { peakMemoryBytes } from "../../bench/usage.ts";
 import { judge, type Verdict } from "./fuzz_oracle.ts";
 import { type FuzzMessage, makeFuzz, makeTargets } from "./fuzz_payloads.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 const MESSAGES = 100_000;
@@ -114,12 +114,12 @@ async function waitForReading(
       [reading.uuid, reading.timeUs],
     );
     return rows.length > 0;
-  }, { timeoutMs: 60_000, intervalMs: 50, what: "the last reading" });
+  }, { timeoutMs: 180_000, intervalMs: 50, what: "the last reading" });
 }
 
 Deno.test(
   `run stores every reading among ${MESSAGES} messages of all kinds, and outlives the others`,
-  { ignore: withoutMosquitto },
+  { ignore: lacks("mosquitto") },
   async (t) => {
     printSeed(t, SEED);
     const startMs = performance.now();

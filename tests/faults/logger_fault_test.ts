@@ -14,25 +14,20 @@ import {
   printSeed,
   readSeed,
 } from "../support/readings.ts";
-import {
-  type Counts,
-  stopCleanly,
-  usePostgres,
-  waitForRows,
-  withoutMosquitto,
-} from "../support/harness.ts";
-import { createFakeClock, withoutFakeClock } from "../support/fake_clock.ts";
+import { type Counts, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { createFakeClock } from "../support/fake_clock.ts";
 import { expectNothingBroken } from "./killing.ts";
 import { countSpooled, waitForSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
 import { Storm } from "./storm.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 
 const postgres = usePostgres();
 
 Deno.test("run accounts for every reading when it is stopped while the database comes and goes", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (t) => {
   printSeed(t, SEED);
   const random = createRandom(SEED);
@@ -61,7 +56,7 @@ Deno.test("run accounts for every reading when it is stopped while the database 
 });
 
 Deno.test("run goes on when the clock is set back and forward", {
-  ignore: withoutMosquitto || withoutFakeClock,
+  ignore: lacks("mosquitto", "libfaketime.so.1"),
 }, async () => {
   using clock = createFakeClock();
   await using scene = await setScene(postgres, { env: clock.env });

@@ -10,10 +10,11 @@ import {
   ACKNOWLEDGED_BEFORE_COMMIT,
   ACKNOWLEDGED_BEFORE_DISK,
   breakSources,
-  withoutSources,
+  lacksSources,
 } from "../support/broken_sources.ts";
-import { usePostgres, withoutMosquitto } from "../support/harness.ts";
+import { usePostgres } from "../support/harness.ts";
 import { killUnderLoad, sumRuns } from "./killing.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 const KILLS = 100;
@@ -23,7 +24,7 @@ const postgres = usePostgres();
 Deno.test(
   `run keeps every reading when it is killed ${KILLS} times while the database comes and goes`,
   {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   },
   async (t) => {
     printSeed(t, SEED);
@@ -60,15 +61,15 @@ for (
   const kills = 10;
   const name = `keeps every reading when it is killed ${kills} times while the database ${weather}`;
 
-  Deno.test(`run ${name}`, { ignore: withoutMosquitto }, async (t) => {
+  Deno.test(`run ${name}`, { ignore: lacks("mosquitto") }, async (t) => {
     printSeed(t, SEED);
     const runs = await killUnderLoad(postgres, { kills, seed: SEED, weather });
     assert.equal(runs.kills, kills);
   });
 
-  // Broken are the sources: once is enough, when they are what is tested.
-  const ignore = withoutMosquitto || withoutSources;
-  Deno.test(`${breakage} is noticed: run no longer ${name}`, { ignore }, async (t) => {
+  Deno.test(`${breakage} is noticed: run no longer ${name}`, {
+    ignore: lacks("mosquitto") || lacksSources(),
+  }, async (t) => {
     printSeed(t, SEED);
     using sources = breakSources(breakages);
     await assert.rejects(

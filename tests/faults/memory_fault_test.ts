@@ -9,16 +9,11 @@ import type { LoggerProcess } from "../support/logger_process.ts";
 import { waitUntil } from "../support/poll.ts";
 import { publishReadingsFast } from "../support/publisher_process.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
-import {
-  createSession,
-  stopCleanly,
-  usePostgres,
-  waitForRows,
-  withoutMosquitto,
-} from "../support/harness.ts";
+import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import { limitMemory, readPeakBytes } from "./memory_limit.ts";
 import { countSpooled, SPOOL_FILE } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const BACKLOG = Number(Deno.env.get("KRAKEN_TEST_BACKLOG") ?? 300_000);
 
@@ -62,7 +57,7 @@ async function unlessEnded(logger: LoggerProcess, work: Promise<unknown>): Promi
 }
 
 Deno.test(`run takes a backlog of ${BACKLOG} messages in 256 MB of memory`, {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (t) => {
   const limitBytes = 256 * 2 ** 20;
   await using scene = await setScene(postgres, { broker: { maxInflightMessages: 0 } });

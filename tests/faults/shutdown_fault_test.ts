@@ -13,10 +13,10 @@ import {
   usePostgres,
   waitForBlockedInsert,
   waitForRows,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { countSpooled, expectSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -30,7 +30,7 @@ for (const spool of [true, false]) {
   const name = spool
     ? "what is in hand at a signal goes to the spool while the database hangs, before the deadline"
     : "what is in hand at a signal stays with the broker without a spool, and the deadline is kept";
-  Deno.test(name, { ignore: withoutMosquitto }, async () => {
+  Deno.test(name, { ignore: lacks("mosquitto") }, async () => {
     const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
     await using scene = await setScene(postgres, { spool, env });
     const { database, broker, directory } = scene;

@@ -2,13 +2,25 @@
  * A file system so small that a test can fill it, for a disk that is full. It needs the right to
  * mount, which root has, in a container only where it was given.
  */
+import { leaveOut } from "../support/left_out.ts";
 import { runSuccessfully } from "../support/process.ts";
 
 /** CAP_SYS_ADMIN, see capabilities(7). */
 const MOUNT_CAPABILITY = 1n << 21n;
 
-/** Where the tests may not mount, those of a full disk are left out, except in CI: there they fail. */
-export const withoutMount: boolean = !hasMountCapability() && Deno.env.get("CI") !== "true";
+/** Says whether the tests may mount a file system. */
+export function canMount(): boolean {
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(
+    Deno.readTextFileSync("/proc/self/status"),
+  ) ?? [];
+  return (BigInt(`0x${effective ?? 0}`) & MOUNT_CAPABILITY) !== 0n;
+}
+
+/** Says whether a test must be left out because it may not mount, for `ignore`; in CI it may not. */
+export function lacksMount(): boolean {
+  return !canMount() && Deno.env.get("CI") !== "true" &&
+    leaveOut("this user may not mount a file system");
+}
 
 const SIZE_BYTES = 4 * 1024 * 1024;
 
@@ -55,11 +67,4 @@ export async function mountSmallDisk(options: { readonly ownerOf: string }): Pro
       Deno.removeSync(mountPoint);
     },
   };
-}
-
-function hasMountCapability(): boolean {
-  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(
-    Deno.readTextFileSync("/proc/self/status"),
-  ) ?? [];
-  return (BigInt(`0x${effective ?? 0}`) & MOUNT_CAPABILITY) !== 0n;
 }

@@ -5,13 +5,13 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { withoutMosquitto } from "../support/harness.ts";
 import { TestProcess } from "../support/process.ts";
 import { printSeed, readSeed } from "../support/readings.ts";
 import { FAULTS, KINDS } from "../soak/faults.ts";
 import { findComplaints } from "../soak/logger_keeper.ts";
 import { HELP, parseOptions } from "../soak/options.ts";
 import { formatSummary, isClean, type Summary } from "../soak/summary.ts";
+import { lacks } from "../support/programs.ts";
 
 const SEED = readSeed();
 
@@ -113,7 +113,7 @@ Deno.test("soak notices what a logger must not say, whatever is done to it", () 
 });
 
 Deno.test("soak injects every fault at least once, and loses nothing", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (t) => {
   printSeed(t, SEED);
   const args = ["--minutes", "0.05", "--rate", "300", "--seed", String(SEED)];
@@ -128,7 +128,7 @@ Deno.test("soak injects every fault at least once, and loses nothing", {
 });
 
 Deno.test("soak ends early on Ctrl-C, with the comparison", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using process = startSoak(["--minutes", "30", "--rate", "300"]);
   await process.waitForLine("Publishing, and injecting faults");

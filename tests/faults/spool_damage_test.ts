@@ -14,18 +14,12 @@ import {
   toPayload,
 } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
-import {
-  linesOf,
-  onlyLine,
-  stopCleanly,
-  usePostgres,
-  waitForRows,
-  withoutMosquitto,
-} from "../support/harness.ts";
-import { mountSmallDisk, withoutMount } from "./small_disk.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
+import { linesOf, onlyLine, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { lacksMount, mountSmallDisk } from "./small_disk.ts";
 import { expectSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -40,7 +34,7 @@ interface DamageCase {
 }
 
 Deno.test("run moves a damaged spool aside, stores what can be read of it and runs on", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (t) => {
   await using scene = await setScene(postgres);
   const { database, broker } = scene;
@@ -118,7 +112,7 @@ Deno.test("run moves a damaged spool aside, stores what can be read of it and ru
 Deno.test(
   "run notices that its spool is damaged while it runs, and goes on with what can be read",
   {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   },
   async () => {
     await using scene = await setScene(postgres);
@@ -149,7 +143,7 @@ Deno.test(
 );
 
 Deno.test("run writes down again what it has in hand when its spool is damaged", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
   const { database, broker, directory } = scene;
@@ -186,83 +180,88 @@ Deno.test("run writes down again what it has in hand when its spool is damaged",
   assert.deepEqual([found, stored], [kept.length, kept.length]);
 });
 
-Deno.test("run loses nothing of a damaged spool for want of room for another one", {
-  ignore: withoutMosquitto || withoutMount || withoutSources,
-}, async (t) => {
-  using sources = breakSources([{
-    file: "lib/spool/file.ts",
-    find: "RESCUE_RETRY_MS = 60_000;",
-    replace: "RESCUE_RETRY_MS = 500;",
-  }]);
-  await using disk = await mountSmallDisk({ ownerOf: "/" });
-  await using scene = await setScene(postgres, { directory: disk.path });
-  const { database, broker, directory } = scene;
-  const file = `${directory}/${SPOOL_FILE}`;
-  const readings = makeReadings({ count: 3000 });
-  await scene.takeDatabaseAway();
+Deno.test(
+  "run loses nothing of a damaged spool for want of room for another one (patched sources)",
+  {
+    ignore: lacks("mosquitto") || lacksMount() || lacksSources(),
+  },
+  async (t) => {
+    using sources = breakSources([{
+      file: "lib/spool/file.ts",
+      find: "RESCUE_RETRY_MS = 60_000;",
+      replace: "RESCUE_RETRY_MS = 500;",
+    }]);
+    await using disk = await mountSmallDisk({ ownerOf: "/" });
+    await using scene = await setScene(postgres, { directory: disk.path });
+    const { database, broker, directory } = scene;
+    const file = `${directory}/${SPOOL_FILE}`;
+    const readings = makeReadings({ count: 3000 });
+    await scene.takeDatabaseAway();
 
-  await t.step("that it finds at the start", async () => {
-    {
+    await t.step("that it finds at the start", async () => {
+      {
+        await using logger = scene.startLogger();
+        await logger.waitForLine("Connected to MQTT broker");
+        await publishReadings(broker, readings, { qos: 1 });
+        await waitForSpooled(directory, readings.length);
+        await stopCleanly(logger);
+      }
+      const { size } = Deno.statSync(file);
+      overwrite(file, { at: size - 40 * PAGE, pages: 3 });
+      const survivors = readingsIn(Deno.readFileSync(file), readings);
+      assert.ok(survivors.length < readings.length);
+      disk.fill();
+      {
+        await using logger = scene.startLogger();
+        // It may end, or go on without a spool; either way it has to tell.
+        await waitUntil(() =>
+          !logger.isRunning ||
+          logger.lines.some((line) => line.includes("Connected to MQTT broker"))
+        );
+        await logger.kill();
+        assert.match(logger.lines.join("\n"), /(ERROR {3}|CRITICAL) .* is full/);
+      }
+      disk.empty();
+      await scene.bringDatabaseBack();
       await using logger = scene.startLogger();
+      await waitForRows(database, survivors.length, { timeoutMs: 15_000 });
+      await expectStored(database, survivors);
+      await stopCleanly(logger);
+      onlyLine(logger, "ERROR", /^The spool '.*' is damaged .* is kept as '/);
+    });
+
+    await t.step("that it comes upon while it runs", async () => {
+      await database.query("TRUNCATE sensor_data");
+      for (const { name } of Deno.readDirSync(directory)) Deno.removeSync(`${directory}/${name}`);
+      await scene.takeDatabaseAway();
+      const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
+      await using logger = scene.startLogger(env, { sources: sources.path });
       await logger.waitForLine("Connected to MQTT broker");
       await publishReadings(broker, readings, { qos: 1 });
       await waitForSpooled(directory, readings.length);
-      await stopCleanly(logger);
-    }
-    const { size } = Deno.statSync(file);
-    overwrite(file, { at: size - 40 * PAGE, pages: 3 });
-    const survivors = readingsIn(Deno.readFileSync(file), readings);
-    assert.ok(survivors.length < readings.length);
-    disk.fill();
-    {
-      await using logger = scene.startLogger();
-      // It may end, or go on without a spool; either way it has to tell.
-      await waitUntil(() =>
-        !logger.isRunning || logger.lines.some((line) => line.includes("Connected to MQTT broker"))
-      );
-      await logger.kill();
-      assert.match(logger.lines.join("\n"), /(ERROR {3}|CRITICAL) .* is full/);
-    }
-    disk.empty();
-    await scene.bringDatabaseBack();
-    await using logger = scene.startLogger();
-    await waitForRows(database, survivors.length, { timeoutMs: 15_000 });
-    await expectStored(database, survivors);
-    await stopCleanly(logger);
-    onlyLine(logger, "ERROR", /^The spool '.*' is damaged .* is kept as '/);
-  });
-
-  await t.step("that it comes upon while it runs", async () => {
-    await database.query("TRUNCATE sensor_data");
-    for (const { name } of Deno.readDirSync(directory)) Deno.removeSync(`${directory}/${name}`);
-    await scene.takeDatabaseAway();
-    const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
-    await using logger = scene.startLogger(env, { sources: sources.path });
-    await logger.waitForLine("Connected to MQTT broker");
-    await publishReadings(broker, readings, { qos: 1 });
-    await waitForSpooled(directory, readings.length);
-    Deno.truncateSync(file, Deno.statSync(file).size - 40 * PAGE);
-    const survivors = readingsIn(Deno.readFileSync(file), readings);
-    disk.fill();
-    const others = makeReadings({ count: 100, startTimeUs: 0n });
-    await publishReadings(broker, others, { qos: 1 });
-    await logger.waitForLine(SPOOL_DISK_FULL);
-    await scene.bringDatabaseBack();
-    await waitForRows(database, others.length);
-    // It has come upon the damage, for it reads the file, but has no room for another one.
-    await logger.waitForLine(/DEBUG {4}Cannot read the spool: .*\bdisk is full/);
-    const damaged = /^The spool '.*' is damaged .* is kept as '/;
-    assert.deepEqual(linesOf(logger, "ERROR").filter((line) => damaged.test(line)), []);
-    disk.empty();
-    await waitForRows(database, survivors.length + others.length, { timeoutMs: 15_000 });
-    await expectStored(database, [...survivors, ...others]);
-    const { stored, unreadable, spooled } = await stopCleanly(logger);
-    const lost = readings.length - survivors.length;
-    assert.ok(lost > 0);
-    assert.deepEqual([stored, unreadable, spooled], [survivors.length + 100, lost, 0]);
-    onlyLine(logger, "ERROR", damaged);
-  });
-});
+      Deno.truncateSync(file, Deno.statSync(file).size - 40 * PAGE);
+      const survivors = readingsIn(Deno.readFileSync(file), readings);
+      disk.fill();
+      const others = makeReadings({ count: 100, startTimeUs: 0n });
+      await publishReadings(broker, others, { qos: 1 });
+      await logger.waitForLine(SPOOL_DISK_FULL);
+      await scene.bringDatabaseBack();
+      await waitForRows(database, others.length);
+      // It has come upon the damage, for it reads the file, but has no room for another one.
+      await logger.waitForLine(/DEBUG {4}Cannot read the spool: .*\bdisk is full/);
+      const damaged = /^The spool '.*' is damaged .* is kept as '/;
+      assert.deepEqual(linesOf(logger, "ERROR").filter((line) => damaged.test(line)), []);
+      disk.empty();
+      await waitForRows(database, survivors.length + others.length, { timeoutMs: 15_000 });
+      await expectStored(database, [...survivors, ...others]);
+      const { stored, unreadable, spooled } = await stopCleanly(logger);
+      const lost = readings.length - survivors.length;
+      assert.ok(lost > 0);
+      assert.deepEqual([stored, unreadable, spooled], [survivors.length + 100, lost, 0]);
+      onlyLine(logger, "ERROR", damaged);
+    });
+  },
+);
 
 /** Those readings whose payload is in the bytes, wherever that is. */
 function readingsIn(bytes: Uint8Array, readings: readonly Reading[]): Reading[] {

@@ -9,17 +9,11 @@ import { publishReadings } from "../support/publisher.ts";
 import { publishReadingsFast } from "../support/publisher_process.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import {
-  CLIENT_ID,
-  onlyLine,
-  stopCleanly,
-  usePostgres,
-  waitForRows,
-  withoutMosquitto,
-} from "../support/harness.ts";
-import { mountSmallDisk, withoutMount } from "./small_disk.ts";
+import { CLIENT_ID, onlyLine, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { lacksMount, mountSmallDisk } from "./small_disk.ts";
 import { countSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -27,7 +21,7 @@ const SPOOL_FULL = /ERROR {4}The spool is not accepting messages: .* SPOOL_MAX_B
 const SPOOL_RECOVERED = /INFO {5}The spool is accepting messages again/;
 
 Deno.test("run leaves with the broker what a full spool does not take", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres, {
     env: { SPOOL_MAX_BYTES: "1M" },
@@ -68,7 +62,7 @@ Deno.test("run leaves with the broker what a full spool does not take", {
 });
 
 Deno.test("run fills a disk, goes on without, and empties the spool while the disk is full", {
-  ignore: withoutMosquitto || withoutMount,
+  ignore: lacks("mosquitto") || lacksMount(),
 }, async () => {
   await using disk = await mountSmallDisk({ ownerOf: "/" });
   await using scene = await setScene(postgres, { directory: disk.path });
@@ -103,7 +97,7 @@ Deno.test("run fills a disk, goes on without, and empties the spool while the di
 });
 
 Deno.test("run does not start with a spool directory that cannot be used", {
-  ignore: withoutMosquitto || withoutMount,
+  ignore: lacks("mosquitto") || lacksMount(),
 }, async (t) => {
   using directory = withTemporaryDirectory();
   const { path } = directory;
@@ -128,7 +122,7 @@ Deno.test("run does not start with a spool directory that cannot be used", {
 });
 
 Deno.test("run goes on when its spool becomes read-only", {
-  ignore: withoutMosquitto || withoutMount,
+  ignore: lacks("mosquitto") || lacksMount(),
 }, async () => {
   await using scene = await setScene(postgres);
   const { database, broker, directory } = scene;

@@ -8,7 +8,7 @@ import type { TestDatabase } from "../support/postgres_database.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { publishReadingsFast } from "../support/publisher_process.ts";
 import { expectStored, makeReadings, type Reading } from "../support/readings.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   linesOf,
   onlyLine,
@@ -16,17 +16,17 @@ import {
   stopCleanly,
   usePostgres,
   waitForRows,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { countFreePages, countSpooled, expectSpooled, waitForSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
 Deno.test(
   "run keeps in the spool what comes while the database is away, whatever ends it, and drains it oldest first",
   {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   },
   async (t) => {
     await using scene = await setScene(postgres, { broker: { maxQueuedMessages: 1000 } });
@@ -78,41 +78,45 @@ Deno.test(
   },
 );
 
-Deno.test("run without a spool drops what it cannot hold of QoS 0, and says how many", {
-  ignore: withoutMosquitto || withoutSources,
-}, async () => {
-  using sources = breakSources([
-    {
-      file: "lib/pipeline/inbox.ts",
-      find: "_UNACKNOWLEDGED = 100_000;",
-      replace: "_UNACKNOWLEDGED = 1000;",
-    },
-  ]);
-  await using scene = await setScene(postgres, { spool: false });
-  const { database, broker } = scene;
-  const readings = makeReadings({ count: 1500 });
-  await scene.takeDatabaseAway();
-  await using logger = scene.startLogger({}, { sources: sources.path });
-  await logger.waitForLine("Connected to MQTT broker");
-  await publishReadings(broker, readings, { qos: 0 });
-  await logger.waitForLine(/WARNING {2}Dropped a QoS 0 message on 'sensors\/test\/.*: neither/);
-  // Those of QoS 1 wait behind them.
-  const others = makeReadings({ count: 10, seed: 2, startTimeUs: 0n });
-  await publishReadings(broker, others, { qos: 1 });
-  await scene.bringDatabaseBack();
-  await waitForRows(database, 1010);
-  await expectStored(database, [...readings.slice(0, 1000), ...others]);
-  const { received, stored, dropped } = await stopCleanly(logger);
-  assert.deepEqual([received, stored, dropped], [1510, 1010, 500]);
-  onlyLine(
-    logger,
-    "WARNING",
-    /^490 more QoS 0 messages that were dropped were left out of the log/,
-  );
-});
+Deno.test(
+  "run without a spool drops what it cannot hold of QoS 0, and says how many (patched sources)",
+  {
+    ignore: lacks("mosquitto") || lacksSources(),
+  },
+  async () => {
+    using sources = breakSources([
+      {
+        file: "lib/pipeline/inbox.ts",
+        find: "_UNACKNOWLEDGED = 100_000;",
+        replace: "_UNACKNOWLEDGED = 1000;",
+      },
+    ]);
+    await using scene = await setScene(postgres, { spool: false });
+    const { database, broker } = scene;
+    const readings = makeReadings({ count: 1500 });
+    await scene.takeDatabaseAway();
+    await using logger = scene.startLogger({}, { sources: sources.path });
+    await logger.waitForLine("Connected to MQTT broker");
+    await publishReadings(broker, readings, { qos: 0 });
+    await logger.waitForLine(/WARNING {2}Dropped a QoS 0 message on 'sensors\/test\/.*: neither/);
+    // Those of QoS 1 wait behind them.
+    const others = makeReadings({ count: 10, seed: 2, startTimeUs: 0n });
+    await publishReadings(broker, others, { qos: 1 });
+    await scene.bringDatabaseBack();
+    await waitForRows(database, 1010);
+    await expectStored(database, [...readings.slice(0, 1000), ...others]);
+    const { received, stored, dropped } = await stopCleanly(logger);
+    assert.deepEqual([received, stored, dropped], [1510, 1010, 500]);
+    onlyLine(
+      logger,
+      "WARNING",
+      /^490 more QoS 0 messages that were dropped were left out of the log/,
+    );
+  },
+);
 
 Deno.test("run writes to the spool only what a slow database does not take in time", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
   const { database, broker, directory } = scene;
@@ -149,7 +153,7 @@ Deno.test("run writes to the spool only what a slow database does not take in ti
 });
 
 Deno.test("a second logger does not use the spool of another one, until that one is gone", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
   const { database, broker, directory } = scene;
@@ -183,8 +187,8 @@ Deno.test("a second logger does not use the spool of another one, until that one
   assert.deepEqual([found, stored], [100, 200]);
 });
 
-Deno.test("run tells how the spool empties, where that takes long", {
-  ignore: withoutMosquitto || withoutSources,
+Deno.test("run tells how the spool empties, where that takes long (patched sources)", {
+  ignore: lacks("mosquitto") || lacksSources(),
 }, async () => {
   const file = "lib/spool/progress.ts";
   using sources = breakSources([

@@ -6,13 +6,14 @@ import assert from "node:assert/strict";
 import { runLogger } from "../support/logger_process.ts";
 import { publishPayloads } from "../support/publisher.ts";
 import { expectStored, makeReadings, toPayload } from "../support/readings.ts";
-import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
+import { stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import { setScene } from "./spool_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
 Deno.test("run records all that is rejected while it empties a full spool", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres, { env: { SPOOL_MAX_BYTES: "2M" } });
   const { database, broker, env } = scene;
@@ -39,7 +40,7 @@ Deno.test("run records all that is rejected while it empties a full spool", {
 });
 
 Deno.test("a retry tells of a reading that is there already, and keeps it in the record", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
   const { database, broker, env } = scene;

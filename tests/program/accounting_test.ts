@@ -6,7 +6,7 @@ import { startBroker } from "../support/broker.ts";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -18,8 +18,8 @@ import {
 
 const postgres = usePostgres();
 
-Deno.test("run tells every hour, while it runs, what became of all messages", {
-  ignore: withoutSources,
+Deno.test("run tells every hour, while it runs, what became of all messages (patched sources)", {
+  ignore: lacksSources(),
 }, async () => {
   // For hours to pass within the test.
   using sources = breakSources([{

@@ -17,11 +17,12 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
+import { lacks } from "../support/programs.ts";
 
-const postgres = usePostgres();
+// As `check` demands it.
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 interface CheckResult {
   readonly code: number;
@@ -189,7 +190,7 @@ Deno.test("check names each mistake at the database, and its remedy", async (tes
 });
 
 Deno.test("check names each mistake at the broker, and its remedy", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async (test) => {
   const database = await postgres.createDatabase();
   const users = { kraken: "right" };
@@ -256,7 +257,7 @@ Deno.test("check names each mistake at the broker, and its remedy", {
 });
 
 Deno.test("check takes no message from a running logger, and stores nothing", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using broker = await startTellingMosquitto();
   const database = await postgres.createDatabase();

@@ -92,11 +92,10 @@ Deno.test("init creates the tables, can be run again, and needs no broker settin
     const { code, stdout, stderr } = await runLogger(["init"], databaseEnv(owner));
     assert.deepEqual([code, stderr], [0, ""]);
     const where = `database '${name}' at '${owner.host}:${owner.port}'`;
-    assert.equal(
-      stdout,
-      `ok       The tables sensors and sensor_data exist in ${where}.\n` +
-        "ok       The table sensor_data is an ordinary table.\n",
-    );
+    // What follows depends on whether the server has TimescaleDB.
+    const [first, ...others] = stdout.trimEnd().split("\n");
+    assert.equal(first, `ok       The tables sensors and sensor_data exist in ${where}.`);
+    for (const line of others) assert.match(line, /^(ok|note) +/);
     const insert = "INSERT INTO sensors (uuid) VALUES (gen_random_uuid())";
     await runSql(owner, insert);
   }

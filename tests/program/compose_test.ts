@@ -13,7 +13,7 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully, TestProcess } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks } from "../support/programs.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import {
@@ -24,7 +24,7 @@ import {
 } from "../support/service_user.ts";
 import { runSql, type SqlTarget } from "../support/sql.ts";
 import { subscribe } from "../support/subscriber.ts";
-import { SENSORS, withoutMosquitto } from "../support/harness.ts";
+import { SENSORS } from "../support/harness.ts";
 
 const COMPOSE = fileURLToPath(new URL("../../deploy/compose", import.meta.url));
 const PAGE = readDocument("docs/container.md");
@@ -110,11 +110,8 @@ async function runScript(
   });
 }
 
-const isCi = Deno.env.get("CI") === "true";
-const withoutPsql = findProgram("psql") === null && !isCi;
-
 Deno.test("the files of deploy/compose make a broker, a database and a logger that work together", {
-  ignore: withoutMosquitto || withoutPsql,
+  ignore: lacks("mosquitto", "psql"),
 }, async () => {
   using place = new Place();
   const port = findFreePort();
@@ -168,7 +165,7 @@ Deno.test("the files of deploy/compose make a broker, a database and a logger th
 });
 
 Deno.test("the role of Grafana can be made in a database that is in use, and made again", {
-  ignore: withoutPsql,
+  ignore: lacks("psql"),
 }, async () => {
   using place = new Place();
   await using postgres = await startPostgres();
@@ -194,7 +191,7 @@ Deno.test("the role of Grafana can be made in a database that is in use, and mad
 Deno.test(
   "the second logger's session is ended by the documented command, as the access file has it",
   {
-    ignore: withoutMosquitto || (findProgram("mosquitto_sub") === null && !isCi),
+    ignore: lacks("mosquitto", "mosquitto_sub"),
   },
   async () => {
     using place = new Place();

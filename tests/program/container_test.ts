@@ -7,7 +7,9 @@ import { fileURLToPath } from "node:url";
 import { loggerEnv } from "../support/logger_process.ts";
 import { LOGGER_PASSWORD } from "../support/postgres_database.ts";
 import { type ProcessEnd, runProgram, runSuccessfully, TestProcess } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacksMount } from "../faults/small_disk.ts";
+import { leaveOut } from "../support/left_out.ts";
+import { lacks } from "../support/programs.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import { findFreePort } from "../support/ports.ts";
 import { publishReadings } from "../support/publisher.ts";
@@ -17,11 +19,9 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 
 const BINARY = Deno.env.get("KRAKEN_LOGGER_BINARY");
-const isCi = Deno.env.get("CI") === "true";
 const postgres = usePostgres();
 
 /** What distroless/cc is made of, as far as a program can tell. */
@@ -29,9 +29,6 @@ const PACKAGES = ["libc6", "libgcc-s1", "libstdc++6", "tzdata", "ca-certificates
 
 /** `nonroot` in distroless. */
 const NONROOT = "65532:65532";
-
-/** Packages of Debian are needed, and the rights to mount and to change the root directory. */
-const canContain = findProgram("dpkg") !== null && Deno.uid() === 0;
 
 /** A directory with the files of distroless/cc and the binary. The caller disposes it. */
 class Container implements Disposable {
@@ -110,13 +107,19 @@ function childOf(pid: number): number {
   return Number(Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`));
 }
 
+/** Says whether a test must be left out because it is about the binary, for `ignore`. */
+function lacksBinary(): boolean {
+  return !BINARY &&
+    leaveOut("KRAKEN_LOGGER_BINARY is not set, and only the binary has this behavior");
+}
+
 async function runToEnd(process: TestProcess): Promise<ProcessEnd> {
   await using running = process;
   return await running.finished();
 }
 
 Deno.test("the binary runs in a read-only distroless container without rights", {
-  ignore: !BINARY || (!canContain && !isCi) || withoutMosquitto,
+  ignore: lacksBinary() || lacksMount() || lacks("mosquitto", "dpkg", "unshare", "mount"),
 }, async () => {
   using container = await Container.create(Deno.realPathSync(BINARY ?? ""));
   const version = container.start(["--version"]);

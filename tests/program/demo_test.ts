@@ -19,7 +19,7 @@ import { listen } from "../../demo/listen.ts";
 import { waitUntil } from "../support/poll.ts";
 import { LOOPBACK } from "../support/ports.ts";
 import { type ProgramResult, runProgram, TestProcess } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks, requireProgram } from "../support/programs.ts";
 
 const DEMO = fileURLToPath(new URL("../../demo/main.ts", import.meta.url));
 const SUMMARY =
@@ -57,7 +57,7 @@ Deno.test("demo stores all that it publishes and prints plain text into a pipe, 
 
 Deno.test("demo prints its addresses first, its status page works, and SIGINT ends it, even when it arrives twice", async () => {
   await using demo = TestProcess.start(Deno.execPath(), { args: demoArgs() });
-  const line = await demo.waitForLine(/^Status page +http:/, { timeoutMs: 60_000 });
+  const line = await demo.waitForLine(/^Status page +http:/, { timeoutMs: 180_000 });
   const address = /http:\S+/.exec(line)?.[0] ?? "";
   const ports = [...demo.stdoutLines.join("\n").matchAll(/127\.0\.0\.1:(\d+)/g)]
     .map(([, port]) => Number(port));
@@ -69,7 +69,7 @@ Deno.test("demo prints its addresses first, its status page works, and SIGINT en
     const { sensors } = await response.json() as Status;
     const found = sensors.filter(({ state, label }) => state === "stored" && label !== null);
     return found.length >= 7 ? found : null;
-  }, { what: "the sensors with their labels", timeoutMs: 60_000 });
+  }, { what: "the sensors with their labels", timeoutMs: 180_000 });
   assert.ok(stored.every(({ unit }) => unit !== ""));
   demo.kill("SIGINT");
   demo.kill("SIGINT");
@@ -90,9 +90,6 @@ Deno.test("demo ends at SIGINT while it starts", async () => {
   assert.equal(code, 0);
 });
 
-/** Gives a program a pseudo-terminal; Debian's package bsdutils has it. */
-const SCRIPT = findProgram("script");
-
 /** Runs the demo for some seconds on a terminal and returns all that it has written. */
 async function runOnTerminal(
   { columns, rows }: { readonly columns: number; readonly rows: number },
@@ -101,14 +98,14 @@ async function runOnTerminal(
   const demo = [Deno.execPath(), ...demoArgs("--seconds", "4")].join(" ");
   const command = `stty cols ${columns} rows ${rows} && exec ${demo}`;
   const args = ["--quiet", "--return", "--flush", "--command", command, "/dev/null"];
-  return await runProgram(SCRIPT ?? "", { args, env });
+  return await runProgram(requireProgram("script"), { args, env });
 }
 
 const CLOSE = "\x1b[?1049l";
 
 Deno.test({
   name: "demo shows all sensors on a terminal of 40 by 24, and restores it at the end",
-  ignore: SCRIPT === null,
+  ignore: lacks("script"),
 }, async () => {
   const size = { columns: 40, rows: 24 };
   const { code, stdout } = await runOnTerminal(size, { TERM: "xterm" });
@@ -130,7 +127,7 @@ Deno.test({
 
 Deno.test({
   name: "demo writes lines without control sequences to a dumb terminal, and none is too wide",
-  ignore: SCRIPT === null,
+  ignore: lacks("script"),
 }, async () => {
   const { code, stdout } = await runOnTerminal({ columns: 40, rows: 24 }, { TERM: "dumb" });
   assert.equal(code, 0, stdout);

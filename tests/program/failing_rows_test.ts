@@ -8,7 +8,7 @@ import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -33,8 +33,8 @@ const REFUSE_OLD = `
 const OLD = makeReadings({ count: 3, startTimeUs: 1_500_000_000_000_000n });
 const RECENT = makeReadings({ count: 300 });
 
-Deno.test("a row that fails keeps nobody waiting, and is stored when it can be", {
-  ignore: withoutSources,
+Deno.test("a row that fails keeps nobody waiting, and is stored when it can be (patched sources)", {
+  ignore: lacksSources(),
 }, async () => {
   const database = await postgres.createDatabase();
   await database.query(REFUSE_OLD);

@@ -11,7 +11,7 @@ import { waitUntil } from "../support/poll.ts";
 import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully, TestProcess } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks, requireProgram } from "../support/programs.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
@@ -35,18 +35,16 @@ import {
 } from "../support/harness.ts";
 
 const postgres = usePostgres();
-const isCi = Deno.env.get("CI") === "true";
-const withoutPrometheus = findProgram("prometheus") === null && !isCi;
 
 function findRule(name: string): Document {
   return rules.find(({ uid }) => uid === name) ?? assert.fail(name);
 }
 
 Deno.test("Prometheus finds its configuration valid", {
-  ignore: findProgram("promtool") === null && !isCi,
+  ignore: lacks("promtool"),
 }, async () => {
   const { pathname } = new URL("prometheus/prometheus.yml", DEPLOY);
-  await runSuccessfully("promtool", { args: ["check", "config", pathname] });
+  await runSuccessfully(requireProgram("promtool"), { args: ["check", "config", pathname] });
 });
 
 /** A Prometheus that reads what a file names, since Docker's names lead nowhere here. */
@@ -64,7 +62,7 @@ class Prometheus implements AsyncDisposable {
     delete job.dns_sd_configs;
     job.file_sd_configs = [{ files: [`${path}/targets.json`], refresh_interval: "1s" }];
     Deno.writeTextFileSync(`${path}/prometheus.yml`, stringify(config));
-    this.#process = TestProcess.start("prometheus", {
+    this.#process = TestProcess.start(requireProgram("prometheus"), {
       args: [
         `--config.file=${path}/prometheus.yml`,
         `--storage.tsdb.path=${path}/data`,
@@ -102,7 +100,7 @@ class Prometheus implements AsyncDisposable {
 }
 
 Deno.test("the rules about the logger are quiet when all is well, and fire when it is not", {
-  ignore: withoutPrometheus,
+  ignore: lacks("prometheus"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -135,7 +133,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
       if ((await prometheus.ask({ model })).length === 0) return false;
     }
     return true;
-  }, { what: "an answer to every question of the dashboard", timeoutMs: 60_000, intervalMs: 500 });
+  }, { what: "an answer to every question of the dashboard", timeoutMs: 180_000, intervalMs: 500 });
   await waitForRows(database, 10);
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length > 0);
   assert.deepEqual(await findNames(), []);
@@ -143,7 +141,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
     await waitUntil(async () => {
       const firing = await findNames();
       return names.every((name) => firing.includes(name));
-    }, { what: `the rules ${names.join(" and ")}`, timeoutMs: 60_000, intervalMs: 200 });
+    }, { what: `the rules ${names.join(" and ")}`, timeoutMs: 180_000, intervalMs: 200 });
   };
   await publishPayloads(broker, ["garbage"]);
   await waitForNames(["messages-rejected"]);
@@ -164,7 +162,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   prometheus.setTargets({});
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length === 0, {
     what: "Prometheus to forget the logger",
-    timeoutMs: 30_000,
+    timeoutMs: 180_000,
   });
   assert.deepEqual(await findFiring(findRule("logger-down"), ask), [{
     instance: "logger",

@@ -167,7 +167,7 @@ Deno.test("readiness depends on broker and database, health does not", async () 
   const waitForReadiness = async (code: number, what: string): Promise<void> => {
     await waitUntil(async () => await statusCode(`${address}/readyz`) === code, {
       what,
-      timeoutMs: 30_000,
+      timeoutMs: 180_000,
     });
     assert.equal(await getText(`${address}/healthz`), "ok\n");
   };

@@ -7,7 +7,7 @@ import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
@@ -48,8 +48,8 @@ Deno.test("run stores in parts what exceeds a limit of the database", async () =
   assert.deepEqual(linesOf(logger, "ERROR"), []);
 });
 
-Deno.test("run stores in parts what takes the database too long", {
-  ignore: withoutSources,
+Deno.test("run stores in parts what takes the database too long (patched sources)", {
+  ignore: lacksSources(),
 }, async () => {
   const database = await postgres.createDatabase();
   await afterInserts(database, "PERFORM pg_sleep(rows * 0.005);");
@@ -97,8 +97,8 @@ Deno.test("run stores once what comes of a sensor that is registered twice", asy
   assert.equal(rows[0]?.sensors, 1);
 });
 
-Deno.test("run tells of every unknown sensor once, some at a time", {
-  ignore: withoutSources,
+Deno.test("run tells of every unknown sensor once, some at a time (patched sources)", {
+  ignore: lacksSources(),
 }, async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();

@@ -5,7 +5,7 @@ import { readDocument } from "../support/documents.ts";
 import { waitUntil } from "../support/poll.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks, requireProgram } from "../support/programs.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { compareStored, expectStored, makeReadings, type Reading } from "../support/readings.ts";
 import type { MosquittoBroker } from "../support/mosquitto.ts";
@@ -17,7 +17,6 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 
 const postgres = usePostgres();
@@ -53,7 +52,7 @@ function nameOf(number: number): string {
 
 for (const count of [2, 4]) {
   Deno.test(`${count} loggers share a stream, and one that is killed loses nothing of it`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     using spool = withTemporaryDirectory();
     const database = await postgres.createDatabase();
@@ -105,7 +104,7 @@ async function waitForSettled(database: TestDatabase): Promise<void> {
 }
 
 Deno.test("what is assigned to a member of the group that has ended waits for it", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   using spool = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -136,7 +135,9 @@ async function endSession(broker: MosquittoBroker, clientId: string): Promise<vo
     /^ *mosquitto_sub (.*-h BROKER .*)$/m.exec(readDocument("docs/scaling.md")) ?? [];
   const words = line.replace("BROKER", broker.host).replace("CLIENT_ID", clientId).split(" ");
   assert.ok(words.includes(clientId), "docs/scaling.md does not say how a session is ended");
-  await runSuccessfully("mosquitto_sub", { args: [...words, "-p", String(broker.port)] });
+  await runSuccessfully(requireProgram("mosquitto_sub"), {
+    args: [...words, "-p", String(broker.port)],
+  });
 }
 
 /**
@@ -192,14 +193,11 @@ async function takeOut(
   return await compareStored(database, readings.slice(0, published));
 }
 
-const withoutClient = withoutMosquitto ||
-  (findProgram("mosquitto_sub") === null && Deno.env.get("CI") !== "true");
-
 for (const members of [2, 3]) {
   Deno.test(
     `one of ${members} loggers is taken out as docs/scaling.md says it, and nothing is lost`,
     {
-      ignore: withoutClient,
+      ignore: lacks("mosquitto", "mosquitto_sub"),
     },
     async () => {
       const { total, missing } = await takeOut(members, { withStep: true });
@@ -209,7 +207,7 @@ for (const members of [2, 3]) {
 }
 
 Deno.test("a session that is ended without that loses what was assigned to it", {
-  ignore: withoutClient,
+  ignore: lacks("mosquitto", "mosquitto_sub"),
 }, async () => {
   const { missing, extra, changed } = await takeOut(2, { withStep: false });
   assert.ok(missing.length > 50, `${missing.length} are missing`);

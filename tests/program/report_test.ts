@@ -4,7 +4,7 @@ import { runLogger, startLogger } from "../support/logger_process.ts";
 import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";
 import { waitUntil } from "../support/poll.ts";
 import { createRandom, makeSensors, printSeed, readSeed } from "../support/readings.ts";
-import { breakSources, withoutSources } from "../support/broken_sources.ts";
+import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import { usePostgres } from "../support/harness.ts";
 import {
   databaseEnv,
@@ -175,8 +175,8 @@ Deno.test("report splits many bins into statements that the server does not canc
 });
 
 Deno.test({
-  name: "the test of many bins fails where a statement goes through all of them",
-  ignore: withoutSources,
+  name: "the test of many bins fails where a statement goes through all of them (patched sources)",
+  ignore: lacksSources(),
 }, async () => {
   const { database, args } = await createFineDatabase();
   using sources = breakSources([
@@ -196,8 +196,9 @@ Deno.test({
 });
 
 Deno.test({
-  name: "report tells on standard error how far it is, beside a result that is the same",
-  ignore: withoutSources,
+  name:
+    "report tells on standard error how far it is, beside a result that is the same (patched sources)",
+  ignore: lacksSources(),
 }, async () => {
   const { database, args } = await createFineDatabase();
   using sources = breakSources([

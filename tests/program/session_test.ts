@@ -19,9 +19,9 @@ import {
   usePostgres,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -41,7 +41,7 @@ for (const protocol of ["5", "4"]) {
   Deno.test(
     `run warns once of each session that the broker has forgotten (protocol level ${protocol})`,
     {
-      ignore: withoutMosquitto,
+      ignore: lacks("mosquitto"),
     },
     async () => {
       const database = await postgres.createDatabase();
@@ -70,7 +70,7 @@ for (const protocol of ["5", "4"]) {
 }
 
 Deno.test("run with a spool warns of a session that was forgotten while no logger ran", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -107,7 +107,7 @@ Deno.test("run with a spool warns of a session that was forgotten while no logge
 });
 
 Deno.test("run without MQTT_CLIENT_ID does not speak of a session that was lost", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -162,7 +162,7 @@ for (const isGranted of [false, true]) {
 }
 
 Deno.test("run warns once of a broker that is down, however often it connects to the next one", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
   await using broker = await startTellingMosquitto();

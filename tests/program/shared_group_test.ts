@@ -9,23 +9,25 @@ import { startMosquitto } from "../support/mosquitto.ts";
 import type { BrokerAddress } from "../support/mqtt_client.ts";
 import { startProxy } from "../support/proxy.ts";
 import { publishReadings } from "../support/publisher.ts";
-import { startRabbitMq, withoutRabbitMq } from "../support/rabbitmq.ts";
+import { startRabbitMq } from "../support/rabbitmq.ts";
 import { makeReadings } from "../support/readings.ts";
-import { linesOf, stopCleanly, usePostgres, withoutMosquitto } from "../support/harness.ts";
+import { linesOf, stopCleanly, usePostgres } from "../support/harness.ts";
+import { lacks, type ProgramName } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
 interface Kind {
   readonly name: string;
-  readonly ignore: boolean;
+  /** The programs that it needs. */
+  readonly programs: readonly ProgramName[];
   readonly knowsSharing: boolean;
   readonly start: () => Promise<BrokerAddress & AsyncDisposable>;
 }
 
 const KINDS: readonly Kind[] = [
-  { name: "Mosquitto", ignore: withoutMosquitto, knowsSharing: true, start: startMosquitto },
-  { name: "RabbitMQ", ignore: withoutRabbitMq, knowsSharing: false, start: startRabbitMq },
-  { name: "Aedes", ignore: false, knowsSharing: false, start: startAedes },
+  { name: "Mosquitto", programs: ["mosquitto"], knowsSharing: true, start: startMosquitto },
+  { name: "RabbitMQ", programs: ["rabbitmq-server"], knowsSharing: false, start: startRabbitMq },
+  { name: "Aedes", programs: [], knowsSharing: false, start: startAedes },
 ];
 
 /** What `check` finds about the group, with its exit status, while readings are published or not. */
@@ -55,11 +57,11 @@ async function check(
   }
 }
 
-for (const { name, ignore, knowsSharing, start } of KINDS) {
+for (const { name, programs, knowsSharing, start } of KINDS) {
   const finds = knowsSharing ? "knows" : "does not know";
 
   Deno.test(`check finds that ${name} ${finds} shared subscriptions, and run tells`, {
-    ignore,
+    ignore: lacks(...programs),
   }, async () => {
     const database = await postgres.createDatabase();
     await using broker = await start();

@@ -19,8 +19,8 @@ import {
   usePostgres,
   waitForBlockedInsert,
   waitForRows,
-  withoutMosquitto,
 } from "../support/harness.ts";
+import { lacks } from "../support/programs.ts";
 
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
 
@@ -29,7 +29,7 @@ const postgres = usePostgres();
 Deno.test(
   "a signal under load ends the run with 0 and leaves nothing unacknowledged that was committed",
   {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   },
   async (t) => {
     await using broker = await startTellingMosquitto();

@@ -6,7 +6,7 @@ import { type LoggerEnv, startLogger } from "../support/logger_process.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { TestDatabase } from "../support/postgres_database.ts";
 import { runSuccessfully } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks } from "../support/programs.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
@@ -15,7 +15,6 @@ import {
   stopCleanly,
   waitForRows,
   waitForSubscription,
-  withoutMosquitto,
 } from "../support/harness.ts";
 
 /** Writes a program into a directory of the search path. */
@@ -100,18 +99,16 @@ async function install(
   await stopCleanly(logger);
 }
 
-const ignore = withoutMosquitto || (findProgram("psql") === null && Deno.env.get("CI") !== "true");
-
 Deno.test(
   "the README's commands make an installation that stores readings",
-  { ignore },
+  { ignore: lacks("mosquitto", "psql") },
   async () => {
     await install(readSection("README.md", "Install"));
   },
 );
 
 Deno.test("the commands of docs/install.md make an installation, and those of other pages use it", {
-  ignore,
+  ignore: lacks("mosquitto", "psql"),
 }, async () => {
   const uses = ["docs/commands.md", "docs/spool.md"].flatMap(readUses);
   assert.ok(uses.length >= 5);

@@ -1,4 +1,5 @@
 /** The status page in a browser: what it shows, during outages and restarts too. */
+import { lacks } from "../support/programs.ts";
 import assert from "node:assert/strict";
 import { startBroker, type TestBroker } from "../support/broker.ts";
 import {
@@ -12,7 +13,6 @@ import {
   useBrowser,
   waitForText,
   WIDE,
-  withoutBrowser as ignore,
 } from "../support/browser.ts";
 import { startDaemon } from "../support/daemon.ts";
 import { type LoggerEnv, loggerEnv, startLogger } from "../support/logger_process.ts";
@@ -61,7 +61,7 @@ const LABELS = ["Oven", "Cryostat", "Laser", "Vacuum"];
 
 Deno.test(
   "the status page shows values, sorts, filters, and marks stale sensors",
-  { ignore },
+  { ignore: lacks("chromium") },
   async () => {
     await using scene = await setScene();
     const { database, broker, env, url } = scene;
@@ -166,7 +166,7 @@ Deno.test(
 );
 
 Deno.test("the status page reports outages, and reconnects after a restart of the logger", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using scene = await setScene();
   const { broker, env, url } = scene;

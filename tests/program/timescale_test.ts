@@ -222,7 +222,7 @@ async function waitForRows(database: TimescaleDatabase, count: number): Promise<
       "SELECT count(*)::int AS rows FROM sensor_data",
     );
     return Number(row?.rows) >= count;
-  }, { what: `${count} rows in the table`, timeoutMs: 60_000, intervalMs: 250 });
+  }, { what: `${count} rows in the table`, timeoutMs: 180_000, intervalMs: 250 });
 }
 
 Deno.test("report prints the same for compressed chunks as for others", async () => {

@@ -2,7 +2,7 @@
 import { type Certificate, CertificateAuthority, signItself } from "../support/certificates.ts";
 import type { LoggerEnv } from "../support/logger_process.ts";
 import { LOGGER_ROLE } from "../support/postgres_database.ts";
-import { withoutSources } from "../support/broken_sources.ts";
+import { hasSources } from "../support/broken_sources.ts";
 
 export const authority = new CertificateAuthority();
 export const stranger = new CertificateAuthority("Somebody else's CA");
@@ -26,9 +26,9 @@ export const SAYS_UNKNOWN =
   /its certificate is not signed by a certificate authority that is trusted here/;
 const ITSELF = /its certificate is self-signed and not trusted here/;
 /** In a binary of the fallback compiler, Deno 2.6 does not let the logger examine the certificate. */
-export const SAYS_ITSELF = withoutSources
-  ? new RegExp(`${ITSELF.source}|${SAYS_UNKNOWN.source}`)
-  : ITSELF;
+export const SAYS_ITSELF = hasSources
+  ? ITSELF
+  : new RegExp(`${ITSELF.source}|${SAYS_UNKNOWN.source}`);
 
 /** A connection to a server with some certificate. */
 export interface Case {

@@ -11,7 +11,7 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { stopCleanly, usePostgres, waitForRows, withoutMosquitto } from "../support/harness.ts";
+import { stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import {
   authority,
   type Case,
@@ -32,6 +32,7 @@ import {
   stranger,
   STRANGERS,
 } from "./tls_scene.ts";
+import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
@@ -83,7 +84,7 @@ async function startTlsBroker(
 
 for (const { name, server, host = "127.0.0.1", files = {}, says } of BROKER_CASES) {
   Deno.test(`run and check ${says ? "refuse" : "accept"} a broker with ${name}`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();
@@ -108,7 +109,7 @@ for (const { name, server, host = "127.0.0.1", files = {}, says } of BROKER_CASE
 }
 
 Deno.test("readings arrive over TLS, and the logger goes on once a certificate is renewed", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
@@ -126,7 +127,7 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
   await broker.stop();
   broker.writeFiles({ "cert.pem": GOOD.cert, "key.pem": GOOD.key });
   await broker.start();
-  await logger.waitForLine("Connected to MQTT broker", { timeoutMs: 40_000 });
+  await logger.waitForLine("Connected to MQTT broker", { timeoutMs: 180_000 });
   const readings = makeReadings({ count: 100 });
   await publishReadings({ ...plain, receiveMaximum: 20 }, readings, { qos: 1 });
   await waitForRows(database, readings.length);
@@ -150,7 +151,7 @@ const CLIENT_CASES = [
 
 for (const { name, client, says } of CLIENT_CASES) {
   Deno.test(`a broker that wants a client certificate is shown ${name}`, {
-    ignore: withoutMosquitto,
+    ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
     const database = await postgres.createDatabase();

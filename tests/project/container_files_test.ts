@@ -6,7 +6,8 @@ import { parse as parseYaml } from "yaml";
 import { type Config, parseConfig } from "../../lib/config/config.ts";
 import type { Environment } from "../../lib/config/settings.ts";
 import { runProgram } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { leaveOut } from "../support/left_out.ts";
+import { lacks } from "../support/programs.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const PAGE = read("docs/container.md");
@@ -206,6 +207,7 @@ Deno.test("docker finds the compositions valid that docs/container.md names", {
 });
 
 async function hasDockerCompose(): Promise<boolean> {
-  if (findProgram("docker") === null) return false;
-  return (await runProgram("docker", { args: ["compose", "version"] })).code === 0;
+  if (lacks("docker")) return false;
+  const { code } = await runProgram("docker", { args: ["compose", "version"] });
+  return code === 0 || !leaveOut("Docker has no plugin 'compose' (docker-compose-v2)");
 }

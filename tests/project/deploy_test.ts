@@ -8,7 +8,7 @@ import { parse as parseEnv } from "dotenv";
 import metadata from "../../deno.json" with { type: "json" };
 import { type Config, parseConfig } from "../../lib/config/config.ts";
 import { runProgram } from "../support/process.ts";
-import { findProgram, isFile } from "../support/programs.ts";
+import { isFile, lacks } from "../support/programs.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const UNIT = "deploy/systemd/kraken-logger.service";
@@ -60,11 +60,9 @@ Deno.test("the unit waits for the logger's end and leaves configuration errors a
   assert.equal(unit.has("MemoryDenyWriteExecute"), false, "the JavaScript engine would not start");
 });
 
-const withoutSystemd = findProgram("systemd-analyze") === null && Deno.env.get("CI") !== "true";
-
 for (const unit of [UNIT, INSTANCE_UNIT]) {
   Deno.test(`systemd finds ${unit} valid and well protected`, {
-    ignore: withoutSystemd,
+    ignore: lacks("systemd-analyze"),
   }, async () => {
     const folder = Deno.makeTempDirSync({ prefix: "kraken-test-" });
     try {

@@ -7,10 +7,8 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { dirname } from "node:path";
 import { readCodeBlocks, readDocument, readSection, ROOT } from "../support/documents.ts";
 import { runSuccessfully } from "../support/process.ts";
-import { findProgram } from "../support/programs.ts";
+import { lacks } from "../support/programs.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-
-const isCi = Deno.env.get("CI") === "true";
 
 /** Runs shell commands in a directory, with programs of the test's first in the search path. */
 async function runScript(
@@ -37,7 +35,7 @@ async function runScript(
 Deno.test(
   "the commands of docs/tls.md make a certificate for all its names, signed by the authority",
   {
-    ignore: findProgram("openssl") === null && !isCi,
+    ignore: lacks("openssl"),
   },
   async () => {
     using directory = withTemporaryDirectory();

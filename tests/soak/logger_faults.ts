@@ -1,7 +1,7 @@
 /**
  * Faults of the logger itself.
  */
-import { type FakeClock, withoutFakeClock } from "../support/fake_clock.ts";
+import { type FakeClock, hasFakeClock } from "../support/fake_clock.ts";
 import { type Fault, waitFor } from "./fault.ts";
 import type { LoggerKeeper } from "./logger_keeper.ts";
 
@@ -30,7 +30,7 @@ export const LOGGER_FAULTS: readonly Fault[] = [
   },
   {
     kind: "clock set forward or back, and right again",
-    lacks: withoutFakeClock ? "libfaketime" : undefined,
+    lacks: hasFakeClock() ? undefined : "libfaketime",
     begin: async (stage, random) => {
       const { logger, databaseLink } = stage;
       const clock = stage.clock as FakeClock;

@@ -2,7 +2,7 @@
  * `deno task soak`: the logger under a steady load and random faults, for as long as one likes, and
  * the comparison of the table with what was published.
  */
-import { findMosquitto } from "../support/mosquitto.ts";
+import { requireProgram } from "../support/programs.ts";
 import { within } from "../support/poll.ts";
 import { drainAndCompare } from "./comparison.ts";
 import { LEFT_OUT } from "./faults.ts";
@@ -112,7 +112,7 @@ async function main(args: readonly string[]): Promise<number> {
       print(HELP);
       return 0;
     }
-    if (findMosquitto() === null) throw new Error("Mosquitto is not installed");
+    requireProgram("mosquitto");
     return await soak(options) ? 0 : 1;
   } catch (error) {
     printError(`soak: ${error instanceof Error ? error.message : error}\n`);

@@ -2,7 +2,7 @@
  * Faults of the disk that the spool is on. They show only while the database does not take what
  * comes, so that this is taken away, too.
  */
-import { withoutMount } from "../faults/small_disk.ts";
+import { canMount } from "../faults/small_disk.ts";
 import { countSpooled } from "../faults/spool_file.ts";
 import { type Fault, waitFor, waitForDue } from "./fault.ts";
 import { takeDown } from "./link_faults.ts";
@@ -20,7 +20,7 @@ const LAST_REJECTED = 1000;
 function spoolFault(kind: string, harm: (disk: SpoolDisk) => Promise<void> | void): Fault {
   return {
     kind: `${kind}, while the database is away`,
-    lacks: withoutMount ? "the right to mount" : undefined,
+    lacks: canMount() ? undefined : "the right to mount",
     // What neither takes stays with the broker: a logger that is stopped reports that as a failure.
     isAlone: true,
     begin: async (stage) => {

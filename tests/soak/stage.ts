@@ -2,8 +2,8 @@
  * What the soak runs on: real services, a proxy in front of each of the two that the logger talks
  * to, the logger, and the load.
  */
-import { createFakeClock, type FakeClock, withoutFakeClock } from "../support/fake_clock.ts";
-import { withoutMount } from "../faults/small_disk.ts";
+import { createFakeClock, type FakeClock, hasFakeClock } from "../support/fake_clock.ts";
+import { canMount } from "../faults/small_disk.ts";
 import { createSession, startTellingMosquitto, waitForSubscription } from "../support/harness.ts";
 import { loggerEnv } from "../support/logger_process.ts";
 import type { MosquittoBroker } from "../support/mosquitto.ts";
@@ -59,9 +59,9 @@ export async function openStage(
   resources: AsyncDisposableStack,
   { signal, ...options }: StageOptions,
 ): Promise<Stage> {
-  const spoolDisk = withoutMount ? undefined : resources.use(await mountSpoolDisk());
+  const spoolDisk = canMount() ? resources.use(await mountSpoolDisk()) : undefined;
   const directory = spoolDisk ?? resources.use(withTemporaryDirectory());
-  const clock = withoutFakeClock ? undefined : resources.use(createFakeClock());
+  const clock = hasFakeClock() ? resources.use(createFakeClock()) : undefined;
   const postgres = resources.use(
     await startPostgres({ settings: { max_connections: MAX_CONNECTIONS } }),
   );

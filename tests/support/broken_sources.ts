@@ -3,9 +3,15 @@
  */
 import { cpSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { leaveOut } from "./left_out.ts";
 
-/** Whether a compiled binary is tested, in which nothing can be broken or patched. */
-export const withoutSources: boolean = Boolean(Deno.env.get("KRAKEN_LOGGER_BINARY"));
+/** Whether the sources are tested, rather than a compiled binary, in which nothing can be patched. */
+export const hasSources: boolean = !Deno.env.get("KRAKEN_LOGGER_BINARY");
+
+/** Says whether a test must be left out because it patches the sources, for `ignore`. */
+export function lacksSources(): boolean {
+  return !hasSources && leaveOut("KRAKEN_LOGGER_BINARY is set, and a binary cannot be patched");
+}
 
 /** One replacement in one file of the sources. */
 export interface Breakage {

@@ -4,7 +4,8 @@
  */
 import { startAedes } from "./aedes_broker.ts";
 import type { BrokerOptions, TestBroker } from "./broker_types.ts";
-import { findMosquitto, startMosquitto } from "./mosquitto.ts";
+import { startMosquitto } from "./mosquitto.ts";
+import { findProgram } from "./programs.ts";
 
 export type { BrokerOptions, TestBroker } from "./broker_types.ts";
 
@@ -17,7 +18,7 @@ export type { BrokerOptions, TestBroker } from "./broker_types.ts";
  */
 export async function startBroker(options: BrokerOptions = {}): Promise<TestBroker> {
   const isForced = Deno.env.get("KRAKEN_TEST_BROKER") === "aedes";
-  if (!isForced && findMosquitto() !== null) {
+  if (!isForced && findProgram("mosquitto") !== null) {
     return await startMosquitto(options);
   }
   if (!isForced && Deno.env.get("CI") === "true") {

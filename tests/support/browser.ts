@@ -3,17 +3,15 @@ import assert from "node:assert/strict";
 import axe from "axe-core";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { waitUntil } from "./poll.ts";
-
-const CHROMIUM = "/usr/bin/chromium";
-
-/** Without a browser, its tests are skipped, except in CI, where they fail. */
-export const withoutBrowser: boolean = !existsSync(CHROMIUM) && Deno.env.get("CI") !== "true";
+import { findProgram } from "./programs.ts";
 
 /** Disables what a browser does by itself, such as checking for updates. */
 const ARGS = [
   ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
   ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
 ];
+
+const TIMEOUT_MS = 180_000;
 
 export const WIDE = { width: 1280, height: 800 };
 export const NARROW = { width: 390, height: 844 };
@@ -32,8 +30,9 @@ export interface Tab extends AsyncDisposable {
 export function useBrowser(): { openTab(url: string): Promise<Tab> } {
   let browser: Browser | undefined;
   Deno.test.beforeAll(async () => {
-    if (withoutBrowser) return;
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
+    const executablePath = findProgram("chromium");
+    if (executablePath === null) return;
+    browser = await chromium.launch({ executablePath, args: ARGS });
     Deno.mkdirSync(OUTPUT, { recursive: true });
   });
   Deno.test.afterAll(async () => {
@@ -43,6 +42,8 @@ export function useBrowser(): { openTab(url: string): Promise<Tab> } {
     async openTab(url): Promise<Tab> {
       assert.ok(browser);
       const page = await browser.newPage({ viewport: WIDE, colorScheme: "light" });
+      // A busy machine takes longer than the 30 s that are the default.
+      page.setDefaultTimeout(TIMEOUT_MS);
       const complaints: string[] = [];
       page.on("console", (message) => {
         if (["error", "warning"].includes(message.type())) complaints.push(message.text());
@@ -54,14 +55,6 @@ export function useBrowser(): { openTab(url: string): Promise<Tab> } {
   };
 }
 
-function existsSync(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-}
-
 export async function text(page: Page, selector: string): Promise<string> {
   return await page.locator(selector).innerText();
 }
@@ -71,7 +64,7 @@ export async function waitForText(page: Page, selector: string, pattern: RegExp)
   let last = "";
   await waitUntil(async () => pattern.test(last = await text(page, selector)), {
     what: `${pattern} in ${selector}`,
-    timeoutMs: 40_000,
+    timeoutMs: TIMEOUT_MS,
   }).catch((error) => {
     throw new Error(`${selector} says '${last}'`, { cause: error });
   });
@@ -107,12 +100,17 @@ export async function expectAccessible(page: Page): Promise<void> {
   await page.evaluate(axe.source);
   for (const colorScheme of ["dark", "light"] as const) {
     await page.emulateMedia({ colorScheme });
-    const violations = await page.evaluate(async () => {
-      // deno-lint-ignore no-explicit-any
-      const { violations } = await (globalThis as any).axe.run();
-      // deno-lint-ignore no-explicit-any
-      return violations.map(({ id, nodes }: any) => `${id}: ${nodes[0].html}`);
-    });
+    let violations: unknown;
+    // The browser applies the colors a moment after it was told.
+    await waitUntil(async () => {
+      violations = await page.evaluate(async () => {
+        // deno-lint-ignore no-explicit-any
+        const { violations } = await (globalThis as any).axe.run();
+        // deno-lint-ignore no-explicit-any
+        return violations.map(({ id, nodes }: any) => `${id}: ${nodes[0].html}`);
+      });
+      return (violations as string[]).length === 0;
+    }, { timeoutMs: 20_000 }).catch(() => {});
     assert.deepEqual(violations, [], colorScheme);
   }
 }

@@ -108,7 +108,7 @@ export class Daemon implements AsyncDisposable {
    * Ends the measuring after so many messages, or with those that are due now, and waits until the
    * broker has taken all of them over; returns how many there were.
    */
-  async finish(count: number = this.due, { timeoutMs = 60_000 } = {}): Promise<number> {
+  async finish(count: number = this.due, { timeoutMs = 180_000 } = {}): Promise<number> {
     this.#limit = Math.max(count, this.#next);
     await waitUntil(() => this.acknowledged >= this.#limit, {
       timeoutMs,

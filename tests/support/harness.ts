@@ -4,12 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { LoggerProcess } from "./logger_process.ts";
-import {
-  findMosquitto,
-  type MosquittoBroker,
-  type MosquittoOptions,
-  startMosquitto,
-} from "./mosquitto.ts";
+import { type MosquittoBroker, type MosquittoOptions, startMosquitto } from "./mosquitto.ts";
 import type { BrokerAddress } from "./mqtt_client.ts";
 import { waitUntil } from "./poll.ts";
 import { type PostgresOptions, type PostgresServer, startPostgres } from "./postgres.ts";
@@ -17,9 +12,6 @@ import type { DatabaseOptions, TestDatabase } from "./postgres_database.ts";
 import { publishReadings } from "./publisher.ts";
 import { makeReadings, makeSensors } from "./readings.ts";
 import { subscribe } from "./subscriber.ts";
-
-/** Where Mosquitto is missing, its tests are left out, except in CI: there they fail. */
-export const withoutMosquitto: boolean = findMosquitto() === null && Deno.env.get("CI") !== "true";
 
 /** The client id of the logger in `loggerEnv`. */
 export const CLIENT_ID = "kraken-logger-test";
@@ -39,7 +31,8 @@ export function usePostgres(options: PostgresOptions = {}): SharedPostgres {
   let server: PostgresServer | undefined;
   let databases = 0;
   Deno.test.beforeAll(async () => {
-    server = await startPostgres(options);
+    // No test loses power: what is written survives a killed server without fsync, too.
+    server = await startPostgres({ ...options, settings: { fsync: "off", ...options.settings } });
   });
   Deno.test.afterAll(async () => {
     await server?.[Symbol.asyncDispose]();
@@ -86,7 +79,7 @@ export async function waitForSubscription(
   broker: MosquittoBroker,
   options: AwaitedSubscription = {},
 ): Promise<void> {
-  const { filter = "sensors/#", clientId = CLIENT_ID, times = 1, timeoutMs = 15_000 } = options;
+  const { filter = "sensors/#", clientId = CLIENT_ID, times = 1, timeoutMs = 60_000 } = options;
   const line = new RegExp(`^${clientId} [012] ${filter.replaceAll(/[$+]/g, "\\$&")}$`);
   await waitUntil(() => broker.logLines.filter((text) => line.test(text)).length >= times, {
     timeoutMs,
@@ -114,7 +107,7 @@ export function countConnections(broker: MosquittoBroker, clientId: string = CLI
 export async function waitForRows(
   database: TestDatabase,
   count: number,
-  { timeoutMs = 60_000 } = {},
+  { timeoutMs = 180_000 } = {},
 ): Promise<number> {
   return await waitUntil(async () => {
     const rows = await database.countReadings();

@@ -6,7 +6,7 @@ import type { BrokerOptions, RestartOptions, TestBroker } from "./broker_types.t
 import { waitUntil } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
 import { runSuccessfully, TestProcess } from "./process.ts";
-import { findProgram, isFile } from "./programs.ts";
+import { isFile, requireProgram } from "./programs.ts";
 import {
   findServiceUser,
   makeServiceDirectory,
@@ -32,21 +32,13 @@ export interface MosquittoOptions extends BrokerOptions {
   readonly files?: Readonly<Record<string, string>>;
 }
 
-/** The installed Mosquitto, or null. */
-export function findMosquitto(): string | null {
-  return findProgram("mosquitto");
-}
-
 /**
  * Starts Mosquitto and waits until it accepts connections. The caller disposes it.
  *
  * @throws {Error} when it is not installed, or with its output when it does not start.
  */
 export async function startMosquitto(options: MosquittoOptions = {}): Promise<MosquittoBroker> {
-  const program = findMosquitto();
-  if (program === null) {
-    throw new Error("Starting Mosquitto: not installed");
-  }
+  const program = requireProgram("mosquitto");
   const user = findServiceUser(["mosquitto"]);
   const directory = makeServiceDirectory(user);
   const broker = new MosquittoBroker({ options, program, user, directory });
@@ -226,10 +218,7 @@ export class MosquittoBroker implements TestBroker {
     if (users === undefined) {
       return;
     }
-    const program = findProgram("mosquitto_passwd");
-    if (program === null) {
-      throw new Error("Setting passwords of Mosquitto: 'mosquitto_passwd' is not installed");
-    }
+    const program = requireProgram("mosquitto_passwd");
     const path = `${directory}/passwords`;
     writePrivateFile(user, path, "");
     for (const [name, password] of Object.entries(users)) {

@@ -5,7 +5,7 @@
 
 /** How {@linkcode waitUntil} asks. */
 export interface WaitOptions {
-  /** Gives up after this time; 15,000 by default. */
+  /** Gives up after this time; 60,000 by default. */
   readonly timeoutMs?: number;
   /** Pause between two questions; 20 by default. */
   readonly intervalMs?: number;
@@ -25,7 +25,7 @@ export async function waitUntil<T>(
   condition: () => T | Promise<T>,
   options: WaitOptions = {},
 ): Promise<Exclude<T, false | null | undefined>> {
-  const { timeoutMs = 15_000, intervalMs = 20, what = "the condition" } = options;
+  const { timeoutMs = 60_000, intervalMs = 20, what = "the condition" } = options;
   const deadline = performance.now() + timeoutMs;
   let cause: unknown;
   while (true) {

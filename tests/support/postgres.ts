@@ -42,6 +42,10 @@ export interface PostgresOptions {
 
 const SUPERUSER = "postgres";
 const SUPERUSER_PASSWORD = "test superuser";
+
+/** Names a directory, writable for all, for data directories that servers copy: initdb is slow. */
+export const TEMPLATES_VARIABLE = "KRAKEN_TEST_POSTGRES_TEMPLATES";
+
 const STOP_SIGNALS = { fast: "SIGINT", immediate: "SIGQUIT" } as const;
 
 /**
@@ -117,16 +121,17 @@ export class PostgresServer implements AsyncDisposable {
 
   /** Creates the data directory and starts for the first time; {@linkcode startPostgres} does. */
   async initialize(): Promise<void> {
-    const { programs, directory, user, options } = this.#parts;
-    const passwordFile = `${directory}/password`;
-    writePrivateFile(user, passwordFile, SUPERUSER_PASSWORD);
-    await runSuccessfully(programs.initdb, {
-      ...this.#environment(),
-      args: [
-        ...["-D", this.dataDirectory, "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"],
-        ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`],
-      ],
-    });
+    const { programs, user, options } = this.#parts;
+    const templates = Deno.env.get(TEMPLATES_VARIABLE);
+    if (templates) {
+      const template = await this.#provideTemplate(`${templates}/${programs.variant}`);
+      await runSuccessfully("cp", {
+        ...this.#environment(),
+        args: ["-a", template, this.dataDirectory],
+      });
+    } else {
+      await this.#createData(this.dataDirectory);
+    }
     for (const [name, content] of Object.entries(options.files ?? {})) {
       writePrivateFile(user, `${this.dataDirectory}/${name}`, content);
     }
@@ -205,6 +210,34 @@ export class PostgresServer implements AsyncDisposable {
     Deno.removeSync(this.#parts.directory, { recursive: true });
   }
 
+  /** Returns the data directory to copy, which the first server that needs it creates. */
+  async #provideTemplate(path: string): Promise<string> {
+    if (!isDirectory(path)) {
+      const created = `${this.#parts.directory}/template`;
+      await this.#createData(created);
+      try {
+        Deno.renameSync(created, path);
+      } catch (error) {
+        // Another server has been faster: then this one is removed with the server's directory.
+        if (!isDirectory(path)) throw error;
+      }
+    }
+    return path;
+  }
+
+  async #createData(path: string): Promise<void> {
+    const { programs, directory, user } = this.#parts;
+    const passwordFile = `${directory}/password`;
+    writePrivateFile(user, passwordFile, SUPERUSER_PASSWORD);
+    await runSuccessfully(programs.initdb, {
+      ...this.#environment(),
+      args: [
+        ...["-D", path, "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"],
+        ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`],
+      ],
+    });
+  }
+
   async #startOnFreePort(): Promise<void> {
     for (let attempt = 1;; attempt++) {
       this.#port = findFreePort();
@@ -244,6 +277,15 @@ export class PostgresServer implements AsyncDisposable {
     // A fixed environment: variables such as PGPORT or LC_MESSAGES must not reach the server.
     const env = { PATH: "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" };
     return { ...user, env, clearEnv: true, cwd: directory };
+  }
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
   }
 }
 

@@ -2,7 +2,7 @@
  * The programs of PostgreSQL: the installed ones, or a complete PostgreSQL of another major
  * version from npm, which needs no installation and no root.
  */
-import { findProgram } from "./programs.ts";
+import { findProgram, requireProgram } from "./programs.ts";
 
 /** Which PostgreSQL: the highest version installed on the machine, or the one from npm. */
 export type PostgresVariant = "installed" | "npm";
@@ -14,13 +14,10 @@ export interface PostgresPrograms {
   readonly postgres: string;
 }
 
-const DEBIAN_ROOT = "/usr/lib/postgresql";
-
 /** The installed programs of the highest version, or null where there are none. */
 export function findInstalledPostgres(): PostgresPrograms | null {
-  const folders = listVersions().map((version) => `${DEBIAN_ROOT}/${version}/bin`);
-  const initdb = findProgram("initdb", folders);
-  const postgres = findProgram("postgres", folders);
+  const initdb = findProgram("initdb");
+  const postgres = findProgram("postgres");
   return initdb === null || postgres === null ? null : { variant: "installed", initdb, postgres };
 }
 
@@ -41,7 +38,8 @@ export async function providePostgres(
     return installed;
   }
   if (variant === "installed") {
-    throw new Error(`Looking for PostgreSQL: not installed in ${DEBIAN_ROOT} nor in PATH`);
+    requireProgram("postgres");
+    requireProgram("initdb");
   }
   return await copyPackage(folder);
 }
@@ -52,16 +50,6 @@ function readVariant(): PostgresVariant | undefined {
     throw new Error(`KRAKEN_TEST_POSTGRES: '${value}' is neither 'npm' nor 'installed'`);
   }
   return value;
-}
-
-function listVersions(): number[] {
-  try {
-    const names = [...Deno.readDirSync(DEBIAN_ROOT)].map((entry) => Number(entry.name));
-    return names.filter(Number.isFinite).sort((a, b) => b - a);
-  } catch {
-    // No such directory: not Debian, or PostgreSQL was never installed.
-    return [];
-  }
 }
 
 /** A link that the package's installation script, which Deno does not run, would have made. */

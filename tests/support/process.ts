@@ -26,7 +26,7 @@ export interface ProcessEnd {
 
 /** How {@linkcode TestProcess.waitForLine} waits. */
 export interface LineOptions {
-  /** Gives up after this time; 15,000 by default. */
+  /** Gives up after this time; 60,000 by default. */
   readonly timeoutMs?: number;
   /** Index into `lines` of the first line that counts; 0 by default. */
   readonly from?: number;
@@ -137,7 +137,7 @@ export class TestProcess implements AsyncDisposable {
    * message carries the last lines of output.
    */
   async waitForLine(pattern: string | RegExp, options: LineOptions = {}): Promise<string> {
-    const { timeoutMs = 15_000, from = 0 } = options;
+    const { timeoutMs = 60_000, from = 0 } = options;
     const matches = (line: string): boolean =>
       typeof pattern === "string" ? line.includes(pattern) : line.search(pattern) >= 0;
     const earlier = this.#lines.slice(from).find(matches);

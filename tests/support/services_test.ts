@@ -5,10 +5,10 @@ import assert from "node:assert/strict";
 import { type AedesBroker, startAedes } from "./aedes_broker.ts";
 import { startBroker } from "./broker.ts";
 import type { TestBroker } from "./broker_types.ts";
-import { findMosquitto, type MosquittoBroker, startMosquitto } from "./mosquitto.ts";
+import { type MosquittoBroker, startMosquitto } from "./mosquitto.ts";
 import { waitUntil } from "./poll.ts";
 import { isListening } from "./ports.ts";
-import { findInstalledPostgres, startPostgres } from "./postgres.ts";
+import { startPostgres } from "./postgres.ts";
 import { LOGGER_ROLE } from "./postgres_database.ts";
 import { isAlive, runProgram, TestProcess } from "./process.ts";
 import { startProxy } from "./proxy.ts";
@@ -16,13 +16,13 @@ import { publishPayloads, publishReadings } from "./publisher.ts";
 import { expectStored, makeReadings, makeSensors, type Reading } from "./readings.ts";
 import { runSql } from "./sql.ts";
 import { subscribe } from "./subscriber.ts";
+import { lacks } from "./programs.ts";
 
-const withoutMosquitto = findMosquitto() === null;
 const SENSORS = makeSensors(3);
 
 for (const variant of ["installed", "npm"] as const) {
   Deno.test(`PostgreSQL (${variant}) keeps committed rows across stop, SIGKILL and suspension`, {
-    ignore: variant === "installed" && findInstalledPostgres() === null,
+    ignore: variant === "installed" && lacks("postgres", "initdb"),
   }, async () => {
     await using postgres = await startPostgres({ variant });
     assert.equal(postgres.variant, variant);
@@ -115,7 +115,7 @@ Deno.test("expectStored accepts what was sent and names what is missing, extra o
 
 for (const kind of ["mosquitto", "aedes"] as const) {
   Deno.test(`${kind} delivers 1000 messages and keeps those for a session that is away`, {
-    ignore: kind === "mosquitto" && withoutMosquitto,
+    ignore: kind === "mosquitto" && lacks("mosquitto"),
   }, async () => {
     await using broker: TestBroker = kind === "aedes" ? await startAedes() : await startMosquitto();
     assert.equal(broker.kind, kind);
@@ -147,7 +147,7 @@ for (const kind of ["mosquitto", "aedes"] as const) {
   });
 
   Deno.test(`${kind} refuses users with a wrong password`, {
-    ignore: kind === "mosquitto" && withoutMosquitto,
+    ignore: kind === "mosquitto" && lacks("mosquitto"),
   }, async () => {
     const users = { alice: "se cret", bob: "b" };
     await using broker: TestBroker = kind === "aedes"
@@ -175,7 +175,7 @@ Deno.test("Aedes refuses MQTT 5 and forgets its sessions when killed", async () 
 });
 
 Deno.test("Mosquitto keeps after SIGKILL what it had saved, and loses the rest", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using broker: MosquittoBroker = await startMosquitto();
   await (await subscribe(broker, { clientId: "away" }))[Symbol.asyncDispose]();
@@ -192,7 +192,7 @@ Deno.test("Mosquitto keeps after SIGKILL what it had saved, and loses the rest",
 });
 
 Deno.test("publishReadings sends again what a broker that went away had not acknowledged", {
-  ignore: withoutMosquitto,
+  ignore: lacks("mosquitto"),
 }, async () => {
   await using broker = await startMosquitto();
   await using subscriber = await subscribe(broker, { clientId: "here", reconnectMs: 50 });

@@ -50,7 +50,7 @@ export class TestSubscriber implements AsyncDisposable {
   }
 
   /** Waits until so many messages have been received. */
-  async waitForCount(count: number, timeoutMs: number = 15_000): Promise<void> {
+  async waitForCount(count: number, timeoutMs: number = 60_000): Promise<void> {
     const what = `${count} messages`;
     await waitUntil(() => this.messages.length >= count, { timeoutMs, what });
   }

@@ -1,4 +1,5 @@
 /** The status page in a browser, with a status that the test makes up. */
+import { lacks } from "../../support/programs.ts";
 import assert from "node:assert/strict";
 import { makeSensorStatuses, makeStatus, serve } from "../../fakes/fake_monitor.ts";
 import {
@@ -10,7 +11,6 @@ import {
   text,
   useBrowser,
   waitForText,
-  withoutBrowser as ignore,
 } from "../../support/browser.ts";
 import { EventReader } from "../../support/event_reader.ts";
 import { waitUntil } from "../../support/poll.ts";
@@ -21,7 +21,9 @@ const browser = useBrowser();
 const LONG_LABEL = "Cryostat 3, lower stage, thermometer behind the second radiation shield " +
   "(calibrated in 2024) with_a_name_that_has_no_place_where_it_could_be_broken_into_lines";
 
-Deno.test("on a phone every sensor has its mark, its value and its uuid", { ignore }, async () => {
+Deno.test("on a phone every sensor has its mark, its value and its uuid", {
+  ignore: lacks("chromium"),
+}, async () => {
   const sensors = makeSensorStatuses(12, (index) =>
     [
       { label: LONG_LABEL },
@@ -64,7 +66,7 @@ Deno.test("on a phone every sensor has its mark, its value and its uuid", { igno
 });
 
 Deno.test("the plots show their last values, and have a text for screen readers", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve(makeStatus(), { isAlive: true });
   await using tab = await browser.openTab(served.url);
@@ -78,26 +80,34 @@ Deno.test("the plots show their last values, and have a text for screen readers"
   await expectAccessible(page);
 });
 
-Deno.test("no sensor is stale while the logger is behind", { ignore }, async () => {
-  const sensors = makeSensorStatuses(3, () => ({ timeMs: Date.now() - 60_000 }));
-  const status = makeStatus({ sensors });
-  await using served = serve({ ...status, counts: { ...status.counts, spooled: 7 } });
-  await using tab = await browser.openTab(served.url);
-  await waitForText(tab.page, "#sensor-counts", /^3$/);
-  served.status = makeStatus({ sensors });
-  served.update();
-  await waitForText(tab.page, "#sensor-counts", /^3, 3 stale$/);
-});
+Deno.test(
+  "no sensor is stale while the logger is behind",
+  { ignore: lacks("chromium") },
+  async () => {
+    const sensors = makeSensorStatuses(3, () => ({ timeMs: Date.now() - 60_000 }));
+    const status = makeStatus({ sensors });
+    await using served = serve({ ...status, counts: { ...status.counts, spooled: 7 } });
+    await using tab = await browser.openTab(served.url);
+    await waitForText(tab.page, "#sensor-counts", /^3$/);
+    served.status = makeStatus({ sensors });
+    served.update();
+    await waitForText(tab.page, "#sensor-counts", /^3, 3 stale$/);
+  },
+);
 
-Deno.test("a sensor with a clock ahead becomes stale as well", { ignore }, async () => {
-  const sensors = makeSensorStatuses(1, () => ({
-    timeMs: Date.now() + 1e9,
-    seenMs: Date.now() - 60_000,
-  }));
-  await using served = serve(makeStatus({ sensors }));
-  await using tab = await browser.openTab(served.url);
-  await waitForText(tab.page, "#sensor-counts", /^1, 1 stale$/);
-});
+Deno.test(
+  "a sensor with a clock ahead becomes stale as well",
+  { ignore: lacks("chromium") },
+  async () => {
+    const sensors = makeSensorStatuses(1, () => ({
+      timeMs: Date.now() + 1e9,
+      seenMs: Date.now() - 60_000,
+    }));
+    await using served = serve(makeStatus({ sensors }));
+    await using tab = await browser.openTab(served.url);
+    await waitForText(tab.page, "#sensor-counts", /^1, 1 stale$/);
+  },
+);
 
 /** Counts slow calls, which must not happen for each comparison of a sort. */
 const COUNT_COMPARISONS = `
@@ -114,33 +124,37 @@ const COUNT_COMPARISONS = `
     },
   });`;
 
-Deno.test("two thousand sensors are shown in pages of a hundred", { ignore }, async () => {
-  const status = makeStatus({ sensors: makeSensorStatuses(2_000) });
-  await using served = serve(status, { isAlive: true });
-  await using tab = await browser.openTab(`${served.url}nothing`);
-  const { page } = tab;
-  await page.addInitScript(COUNT_COMPARISONS);
-  await page.goto(served.url);
-  await waitForText(page, "#sensor-counts", /^2,000$/);
-  assert.deepEqual((await names(page)).slice(0, 3), ["Sensor 1", "Sensor 2", "Sensor 3"]);
-  assert.equal((await names(page)).length, 100);
-  await page.locator("#next").click();
-  assert.equal((await names(page))[0], "Sensor 101");
-  assert.equal(await text(page, "#page-number"), "Page 2 of 20");
-  for (const key of ["value", "state", "name"]) {
-    await page.locator(`th[data-key="${key}"] button`).click();
-  }
-  await page.locator("#filter").fill("sensor 1999");
-  assert.deepEqual(await names(page), ["Sensor 1999"]);
-  assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison is slow");
-  await page.locator("#filter").fill("");
-  await takePictures(page, "status_many");
-  await expectAccessible(page);
-  assert.deepEqual(tab.complaints.filter((complaint) => !complaint.includes("404")), []);
-});
+Deno.test(
+  "two thousand sensors are shown in pages of a hundred",
+  { ignore: lacks("chromium") },
+  async () => {
+    const status = makeStatus({ sensors: makeSensorStatuses(2_000) });
+    await using served = serve(status, { isAlive: true });
+    await using tab = await browser.openTab(`${served.url}nothing`);
+    const { page } = tab;
+    await page.addInitScript(COUNT_COMPARISONS);
+    await page.goto(served.url);
+    await waitForText(page, "#sensor-counts", /^2,000$/);
+    assert.deepEqual((await names(page)).slice(0, 3), ["Sensor 1", "Sensor 2", "Sensor 3"]);
+    assert.equal((await names(page)).length, 100);
+    await page.locator("#next").click();
+    assert.equal((await names(page))[0], "Sensor 101");
+    assert.equal(await text(page, "#page-number"), "Page 2 of 20");
+    for (const key of ["value", "state", "name"]) {
+      await page.locator(`th[data-key="${key}"] button`).click();
+    }
+    await page.locator("#filter").fill("sensor 1999");
+    assert.deepEqual(await names(page), ["Sensor 1999"]);
+    assert.ok(Number(await page.evaluate("slow")) <= 1, "each comparison is slow");
+    await page.locator("#filter").fill("");
+    await takePictures(page, "status_many");
+    await expectAccessible(page);
+    assert.deepEqual(tab.complaints.filter((complaint) => !complaint.includes("404")), []);
+  },
+);
 
 Deno.test("two thousand sensors arrive over a slow line", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve(makeStatus({ sensors: makeSensorStatuses(2_000) }));
   await using tab = await browser.openTab(served.url);
@@ -176,7 +190,7 @@ async function setHidden(
     document.dispatchEvent(new Event("visibilitychange"));`);
 }
 
-Deno.test("a hidden page requests nothing", { ignore }, async () => {
+Deno.test("a hidden page requests nothing", { ignore: lacks("chromium") }, async () => {
   await using served = serve();
   await using tab = await browser.openTab(served.url);
   const { page } = tab;
@@ -196,7 +210,7 @@ Deno.test("a hidden page requests nothing", { ignore }, async () => {
 });
 
 Deno.test("the page reports too many viewers, and connects when one disconnects", {
-  ignore,
+  ignore: lacks("chromium"),
 }, async () => {
   await using served = serve();
   await using others = new AsyncDisposableStack();
@@ -210,24 +224,28 @@ Deno.test("the page reports too many viewers, and connects when one disconnects"
   await waitForText(tab.page, "#verdict", /^Both connections work/);
 });
 
-Deno.test("the page works below a path of a reverse proxy", { ignore }, async () => {
-  await using served = serve(makeStatus({ sensors: makeSensorStatuses(1) }));
-  const { promise: port, resolve } = Promise.withResolvers<number>();
-  await using _proxy = Deno.serve(
-    { hostname: LOOPBACK, port: 0, onListen: (address) => resolve(address.port) },
-    async ({ url, method }) => {
-      const [, path] = /^\/lab\/kraken\/(.*)$/.exec(new URL(url).pathname) ?? [];
-      if (path === undefined) return new Response("not found", { status: 404 });
-      return await fetch(`${served.url}${path}`, { method });
-    },
-  );
-  {
-    await using tab = await browser.openTab(`http://${LOOPBACK}:${await port}/lab/kraken/`);
-    await waitForText(tab.page, "#verdict", /^Both connections work/);
-    assert.deepEqual(await names(tab.page), ["Sensor 1"]);
-    assert.ok(await tab.page.locator("#rates canvas").isVisible());
-    assert.deepEqual(tab.complaints, []);
-  }
-  // The page must have disconnected before the servers stop.
-  await waitUntil(() => served.viewers.size === 0, { what: "the page to disconnect" });
-});
+Deno.test(
+  "the page works below a path of a reverse proxy",
+  { ignore: lacks("chromium") },
+  async () => {
+    await using served = serve(makeStatus({ sensors: makeSensorStatuses(1) }));
+    const { promise: port, resolve } = Promise.withResolvers<number>();
+    await using _proxy = Deno.serve(
+      { hostname: LOOPBACK, port: 0, onListen: (address) => resolve(address.port) },
+      async ({ url, method }) => {
+        const [, path] = /^\/lab\/kraken\/(.*)$/.exec(new URL(url).pathname) ?? [];
+        if (path === undefined) return new Response("not found", { status: 404 });
+        return await fetch(`${served.url}${path}`, { method });
+      },
+    );
+    {
+      await using tab = await browser.openTab(`http://${LOOPBACK}:${await port}/lab/kraken/`);
+      await waitForText(tab.page, "#verdict", /^Both connections work/);
+      assert.deepEqual(await names(tab.page), ["Sensor 1"]);
+      assert.ok(await tab.page.locator("#rates canvas").isVisible());
+      assert.deepEqual(tab.complaints, []);
+    }
+    // The page must have disconnected before the servers stop.
+    await waitUntil(() => served.viewers.size === 0, { what: "the page to disconnect" });
+  },
+);
