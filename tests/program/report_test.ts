@@ -175,7 +175,7 @@ Deno.test("report splits many bins into statements that the server does not canc
 });
 
 Deno.test({
-  name: "the test of many bins fails where a statement goes through all of them (patched sources)",
+  name: "the test of many bins fails if one statement covers all of them (patched sources)",
   ignore: lacksSources(),
 }, async () => {
   const { database, args } = await createFineDatabase();
@@ -196,8 +196,7 @@ Deno.test({
 });
 
 Deno.test({
-  name:
-    "report tells on standard error how far it is, beside a result that is the same (patched sources)",
+  name: "report prints its progress on standard error, and the same result",
   ignore: lacksSources(),
 }, async () => {
   const { database, args } = await createFineDatabase();
@@ -216,7 +215,7 @@ Deno.test({
   const { stdout, stderr } = await runLogger(["report", ...args], databaseEnv(database));
   assert.equal(withoutProgress(stderr), "");
   const lines = stdout.trimEnd().split("\n");
-  // The last ones on standard error and on standard output.
+  // The last lines on standard error and on standard output.
   await process.waitForLine("sensor 1 of 1 at 2026-01-03 18:53:20 UTC.");
   await process.waitForLine(lines.at(-1) as string);
   assert.equal((await process.exited).code, 0);
@@ -224,7 +223,7 @@ Deno.test({
   assert.deepEqual(process.lines.filter((line) => !isProgress(line)), lines);
 });
 
-Deno.test("report takes sensors whose numbers are beyond 32 bits", async () => {
+Deno.test("report accepts sensors whose id and sid exceed 32 bits", async () => {
   const database = await postgres.createDatabase();
   const [sensor] = makeSensors(1);
   assert.ok(sensor);
@@ -246,7 +245,7 @@ Deno.test("report takes sensors whose numbers are beyond 32 bits", async () => {
   assert.deepEqual(other.sensorsWithoutReadings.map(({ sid }) => sid), [-1]);
 });
 
-Deno.test("report reads nothing of the table but what the index leads to", async () => {
+Deno.test("report reads only the rows that the index leads to", async () => {
   const database = await postgres.createDatabase();
   const sensors = makeSensors(10);
   // A week of ten sensors with a reading every six seconds: a million rows.
@@ -270,7 +269,7 @@ Deno.test("report reads nothing of the table but what the index leads to", async
 
 type TableStatistics = Record<"seq_scan" | "idx_scan" | "idx_tup_read", string>;
 
-/** What has been read of `sensor_data` since the beginning. */
+/** Statistics of all reads of `sensor_data` so far. */
 async function statistics(database: TestDatabase): Promise<TableStatistics[]> {
   return await database.query<TableStatistics>(
     `SELECT seq_scan, t.idx_scan, i.idx_tup_read
@@ -279,7 +278,7 @@ async function statistics(database: TestDatabase): Promise<TableStatistics[]> {
   );
 }
 
-/** A session hands its numbers in when it ends, a little later. */
+/** A session reports its statistics a little after its end. */
 async function waitForStatistics(
   database: TestDatabase,
   scans: number,

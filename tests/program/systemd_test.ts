@@ -115,15 +115,11 @@ async function getStuck(hasSpool: boolean): Promise<void> {
       replace: "outcome = await this.#process(batch, { connection, columns }); " +
         "await new Promise(() => {});",
     },
-    {
-      file: "lib/monitoring/health.ts",
-      find: "MAX_STUCK_MS = 90_000;",
-      replace: "MAX_STUCK_MS = 3_000;",
-    },
   ]);
   await using logger = startLogger({
     ...loggerEnv({ database, broker }, hasSpool ? { SPOOL_DIRECTORY: spool.path } : {}),
     ...manager.env(2_000),
+    KRAKEN_TEST_TUNING: '{"stuckAfterMs": 3000}',
   }, { sources: sources.path });
   await logger.waitForLine("Connected to database");
   await waitUntil(() => manager.count("WATCHDOG=1") >= 2, { what: "the watchdog to be fed" });

@@ -13,7 +13,7 @@ const CHECKED: readonly string[] = [
   ...["tests/unit/commands/", "tests/unit/config/", "tests/unit/http/", "tests/unit/monitoring/"],
   ...["check", "report", "report_words", "command_line", "configuration", "http", "status_page"]
     .map((name) => `tests/program/${name}_test.ts`),
-  ...["start", "viewers", "sensors", "records", "hypertable", "timescale"]
+  ...["start", "viewers", "sensors", "records", "systemd", "hypertable", "timescale"]
     .map((name) => `tests/program/${name}_test.ts`),
   "deploy/grafana/",
 ];
