@@ -201,11 +201,11 @@ function introduction(
   ];
 }
 
-/** Shows the view every second until the end is requested. */
+/** Shows the view at once and then every second, until the end is requested. */
 async function watch(readView: () => Promise<View>, { screen, stop }: Context): Promise<void> {
   while (!stop.signal.aborted) {
+    screen.show(await readView());
     await sleep(REFRESH_MS, stop.signal);
-    if (!stop.signal.aborted) screen.show(await readView());
   }
 }
 
