@@ -26,7 +26,7 @@ import {
   expectOutages,
   findMissing,
   outagesOf,
-  shortenTimeouts,
+  SHORT_TIMEOUTS,
   startLoad,
   waitForOutageEnds,
 } from "./broker_load.ts";
@@ -188,11 +188,10 @@ for (const spool of [true, false]) {
 }
 
 Deno.test("run keeps every reading when the broker is frozen for longer than the keepalive", {
-  ignore: lacks("mosquitto") || lacksSources(),
+  ignore: lacks("mosquitto"),
 }, async () => {
-  using sources = shortenTimeouts();
   const database = await postgres.createDatabase();
-  await using load = await startLoad(database, { env: DEBUG, sources: sources.path });
+  await using load = await startLoad(database, { env: { ...DEBUG, ...SHORT_TIMEOUTS } });
   const silent = /DEBUG .*Cannot connect to MQTT broker .*: no answer in time/;
   const attempts = (): number => load.logger.lines.filter((line) => silent.test(line)).length;
   try {
@@ -244,17 +243,15 @@ Deno.test("run reports one outage when the broker refuses it for one reason afte
 });
 
 Deno.test(
-  "run survives whatever answers in the place of its broker, and finds back to it (patched sources)",
+  "run survives whatever answers in the place of its broker, and finds back to it",
   {
-    ignore: lacks("mosquitto") || lacksSources(),
+    ignore: lacks("mosquitto"),
   },
   async () => {
-    using sources = shortenTimeouts();
     const database = await postgres.createDatabase();
     await using load = await startLoad(database, {
-      env: DEBUG,
+      env: { ...DEBUG, ...SHORT_TIMEOUTS },
       proxied: true,
-      sources: sources.path,
     });
     const { logger, proxy } = load;
     await load.outage(() => cutOff(proxy));

@@ -5,7 +5,12 @@
  */
 import assert from "node:assert/strict";
 import { type Daemon, startDaemon } from "../support/daemon.ts";
-import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
+import {
+  type LoggerEnv,
+  loggerEnv,
+  type LoggerProcess,
+  startLogger,
+} from "../support/logger_process.ts";
 import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
 import type { BrokerAddress } from "../support/mqtt_client.ts";
 import { waitUntil } from "../support/poll.ts";
@@ -14,7 +19,6 @@ import { type ProxyTarget, startProxy, type TcpProxy } from "../support/proxy.ts
 import { expectStored, makeReadings, type Reading, toPayload } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import { startTakeoverTeller } from "./takeover_teller.ts";
-import { breakSources, type BrokenSources } from "../support/broken_sources.ts";
 import {
   type Counts,
   createSession,
@@ -23,6 +27,7 @@ import {
   stopCleanly,
   waitForRows,
 } from "../support/harness.ts";
+import { tune } from "../support/tuning.ts";
 
 /** Readings that a daemon has at most: more than any of these tests takes. */
 const MAX_READINGS = 20_000;
@@ -37,20 +42,15 @@ const RECOVERY = /^MQTT broker '127\.0\.0\.1:\d+' is available again after \d+\.
 export const ENDED = /shutting down|closed|reset|aborted/;
 
 /**
- * The sources with keepalive, timeouts and delays divided by 10 or more, since with the real ones
- * it takes the logger three quarters of a minute to notice that the broker has fallen silent.
- * Mosquitto could ask for a shorter keepalive by itself, but for no shorter one than ten seconds.
- * Two seconds of silence are still more than a busy machine brings about.
+ * Keepalive, timeouts and delays, divided by 10 or more: with the defaults, it takes the logger
+ * three quarters of a minute to notice a silent broker. Mosquitto could demand a shorter keepalive,
+ * but none below ten seconds. Even a busy machine is not silent for two seconds.
  */
-export function shortenTimeouts(): BrokenSources {
-  const file = "lib/mqtt/connection.ts";
-  return breakSources([
-    { file, find: "KEEPALIVE_SECONDS = 30;", replace: "KEEPALIVE_SECONDS = 2;" },
-    { file, find: "KEEPALIVE_SECONDS) * 500;", replace: "KEEPALIVE_SECONDS) * 375;" },
-    { file, find: "CONNECT_TIMEOUT_MS = 10_000;", replace: "CONNECT_TIMEOUT_MS = 1_000;" },
-    { file: "lib/common/retry.ts", find: "MAX_DELAY_MS = 15_000;", replace: "MAX_DELAY_MS = 400;" },
-  ]);
-}
+export const SHORT_TIMEOUTS: LoggerEnv = tune({
+  mqttKeepaliveSeconds: 2,
+  mqttConnectTimeoutMs: 1_000,
+  maxReconnectDelayMs: 400,
+});
 
 /** A publisher of readings that notes what it has sent. */
 export class NotingDaemon implements AsyncDisposable {
@@ -127,13 +127,11 @@ export interface LoadOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Further settings of the broker. */
   readonly broker?: MosquittoOptions;
-  /** Directory of other sources to run; see `startLogger`. */
-  readonly sources?: string;
 }
 
 /** Starts broker, logger and daemons, and waits until readings arrive in the table. */
 export async function startLoad(database: TestDatabase, options: LoadOptions = {}): Promise<Load> {
-  const { spool = true, proxied = false, tellsTakeovers = false, sources } = options;
+  const { spool = true, proxied = false, tellsTakeovers = false } = options;
   const resources = new AsyncDisposableStack();
   try {
     const broker = resources.use(
@@ -148,7 +146,7 @@ export async function startLoad(database: TestDatabase, options: LoadOptions = {
       ...(spool && { SPOOL_DIRECTORY: directory.path }),
       ...options.env,
     });
-    const logger = resources.use(startLogger(env, sources === undefined ? {} : { sources }));
+    const logger = resources.use(startLogger(env));
     await logger.waitForLine("Connected to MQTT broker");
     const load = new Load({ database, broker, proxy, address, logger, resources });
     load.startDaemons();

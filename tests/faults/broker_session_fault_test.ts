@@ -28,6 +28,7 @@ import {
   waitForOutageEnds,
 } from "./broker_load.ts";
 import { lacks } from "../support/programs.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -82,14 +83,8 @@ function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained:
   assert.equal(countRecoveries(logger), remained ? 1 : 0);
 }
 
-/** The sources with the time shortened after which a connection is taken for the last one. */
-function shortenDoubt(): BrokenSources {
-  return breakSources([{
-    file: "lib/mqtt/reconnect_policy.ts",
-    find: "TAKEOVER_DOUBT_MS = 2 * TAKEOVER_DELAYS.maxDelayMs;",
-    replace: "TAKEOVER_DOUBT_MS = 2_000;",
-  }]);
-}
+/** How long a connection must last until it counts as the last one. */
+const SHORT_DOUBT = tune({ takeoverDoubtMs: 2_000 });
 
 /** Asserts that the log names the suspicion once, and tells of no connection after that. */
 function expectOneSuspicion(logger: LoggerProcess): void {
@@ -152,12 +147,10 @@ for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
   Deno.test(`run keeps what another client does not take along with its session ${name}`, {
     ignore: lacks("mosquitto"),
   }, async () => {
-    using sources = hasSources ? shortenDoubt() : undefined;
     const database = await postgres.createDatabase();
     await using load = await startLoad(database, {
-      env,
+      env: { ...env, ...SHORT_DOUBT },
       tellsTakeovers: told,
-      ...(sources && { sources: sources.path }),
     });
     const { broker, logger } = load;
     // What it acknowledges is not the logger's any more.

@@ -27,7 +27,7 @@ import {
   countDrops,
   MORE_THAN_NARROW_HOLDS,
   NARROW,
-  shortenTimeouts,
+  SHORT_TIMEOUTS,
   startLoad,
   waitForTimeouts,
 } from "./database_load.ts";
@@ -144,17 +144,15 @@ Deno.test("run keeps every reading when PostgreSQL is restarted three times in a
 });
 
 Deno.test(
-  "run keeps every reading while PostgreSQL is frozen for longer than its timeouts (patched sources)",
+  "run keeps every reading while PostgreSQL is frozen for longer than its timeouts",
   {
-    ignore: lacks("mosquitto") || lacksSources(),
+    ignore: lacks("mosquitto"),
   },
   async () => {
     const database = await postgres.createDatabase();
-    using sources = shortenTimeouts();
     await using load = await startLoad(database, {
       ...NARROW,
-      env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
-      sources: sources.path,
+      env: { ...NARROW.env, ...SHORT_TIMEOUTS, APPLICATION_LOG_LEVEL: "DEBUG" },
     });
     await postgres.server.kill("SIGSTOP");
     try {

@@ -4,8 +4,12 @@
  * each of them.
  */
 import assert from "node:assert/strict";
-import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
-import { breakSources, type BrokenSources } from "../support/broken_sources.ts";
+import {
+  type LoggerEnv,
+  loggerEnv,
+  type LoggerProcess,
+  startLogger,
+} from "../support/logger_process.ts";
 import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
 import { waitUntil } from "../support/poll.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
@@ -20,6 +24,7 @@ import {
   stopCleanly,
   waitForRows,
 } from "../support/harness.ts";
+import { tune } from "../support/tuning.ts";
 import { countSpooled } from "./spool_file.ts";
 
 /** How {@linkcode startLoad} sets the scene. */
@@ -37,8 +42,6 @@ export interface LoadOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Further settings of the broker. */
   readonly broker?: MosquittoOptions;
-  /** Directory of other sources to run; see `startLogger`. */
-  readonly sources?: string | undefined;
 }
 
 /**
@@ -54,17 +57,14 @@ export const NARROW: LoadOptions = {
 export const MORE_THAN_NARROW_HOLDS = 1800;
 
 /**
- * The sources with the timeouts of the database connection divided by 15, for what happens when
- * all of them have passed takes the real ones three quarters of a minute.
+ * The timeouts of the database connection, divided by 15: with the defaults, it takes three quarters
+ * of a minute until all of them have passed.
  */
-export function shortenTimeouts(): BrokenSources {
-  const file = "lib/database/connection.ts";
-  return breakSources([
-    { file, find: "CONNECT_TIMEOUT_MS = 10_000;", replace: "CONNECT_TIMEOUT_MS = 700;" },
-    { file, find: "STATEMENT_TIMEOUT_MS = 30_000;", replace: "STATEMENT_TIMEOUT_MS = 2_000;" },
-    { file, find: "QUERY_TIMEOUT_MS = 35_000;", replace: "QUERY_TIMEOUT_MS = 2_300;" },
-  ]);
-}
+export const SHORT_TIMEOUTS: LoggerEnv = tune({
+  databaseConnectTimeoutMs: 700,
+  statementTimeoutMs: 2_000,
+  queryTimeoutMs: 2_300,
+});
 
 /** Waits until a statement and an attempt to connect have timed out. The level must be DEBUG. */
 export async function waitForTimeouts(logger: LoggerProcess): Promise<void> {
@@ -74,7 +74,7 @@ export async function waitForTimeouts(logger: LoggerProcess): Promise<void> {
 
 /** Starts broker, logger and publisher, and waits until readings arrive in the table. */
 export async function startLoad(database: TestDatabase, options: LoadOptions = {}): Promise<Load> {
-  const { spool = true, through, sources, rate = 500 } = options;
+  const { spool = true, through, rate = 500 } = options;
   const resources = new AsyncDisposableStack();
   try {
     const broker = resources.use(
@@ -91,7 +91,7 @@ export async function startLoad(database: TestDatabase, options: LoadOptions = {
       ...(through && { DATABASE_HOST: through.host, DATABASE_PORT: String(through.port) }),
       ...options.env,
     });
-    const logger = resources.use(startLogger(env, sources === undefined ? {} : { sources }));
+    const logger = resources.use(startLogger(env));
     await logger.waitForLine("Connected to MQTT broker");
     const publisher = resources.use(new EndlessPublisher(broker, rate));
     await waitForRows(database, 1);

@@ -13,7 +13,7 @@ import { slowInserts, usePostgres } from "../support/harness.ts";
 import {
   MORE_THAN_NARROW_HOLDS,
   NARROW,
-  shortenTimeouts,
+  SHORT_TIMEOUTS,
   startLoad,
   waitForTimeouts,
 } from "./database_load.ts";
@@ -94,19 +94,17 @@ Deno.test("run keeps every reading when the network stalls in either direction",
 });
 
 Deno.test(
-  "run keeps every reading when answers stall for longer than its timeouts (patched sources)",
+  "run keeps every reading when answers stall for longer than its timeouts",
   {
-    ignore: lacks("mosquitto") || lacksSources(),
+    ignore: lacks("mosquitto"),
   },
   async () => {
     const database = await postgres.createDatabase();
-    using sources = shortenTimeouts();
     await using proxy = await startProxy(postgres.server);
     await using load = await startLoad(database, {
       ...NARROW,
       through: proxy,
-      env: { ...NARROW.env, APPLICATION_LOG_LEVEL: "DEBUG" },
-      sources: sources.path,
+      env: { ...NARROW.env, ...SHORT_TIMEOUTS, APPLICATION_LOG_LEVEL: "DEBUG" },
     });
     proxy.pause("toClient");
     await Promise.all([

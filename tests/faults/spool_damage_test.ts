@@ -20,6 +20,7 @@ import { lacksMount, mountSmallDisk } from "./small_disk.ts";
 import { expectSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { setScene, SPOOL_DISK_FULL } from "./spool_scene.ts";
 import { lacks } from "../support/programs.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -181,16 +182,11 @@ Deno.test("run writes down again what it has in hand when its spool is damaged",
 });
 
 Deno.test(
-  "run loses nothing of a damaged spool for want of room for another one (patched sources)",
+  "run loses nothing of a damaged spool for want of room for another one",
   {
-    ignore: lacks("mosquitto") || lacksMount() || lacksSources(),
+    ignore: lacks("mosquitto") || lacksMount(),
   },
   async (t) => {
-    using sources = breakSources([{
-      file: "lib/spool/file.ts",
-      find: "RESCUE_RETRY_MS = 60_000;",
-      replace: "RESCUE_RETRY_MS = 500;",
-    }]);
     await using disk = await mountSmallDisk({ ownerOf: "/" });
     await using scene = await setScene(postgres, { directory: disk.path });
     const { database, broker, directory } = scene;
@@ -234,8 +230,8 @@ Deno.test(
       await database.query("TRUNCATE sensor_data");
       for (const { name } of Deno.readDirSync(directory)) Deno.removeSync(`${directory}/${name}`);
       await scene.takeDatabaseAway();
-      const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
-      await using logger = scene.startLogger(env, { sources: sources.path });
+      const env = { APPLICATION_LOG_LEVEL: "DEBUG", ...tune({ rescueRetryMs: 500 }) };
+      await using logger = scene.startLogger(env);
       await logger.waitForLine("Connected to MQTT broker");
       await publishReadings(broker, readings, { qos: 1 });
       await waitForSpooled(directory, readings.length);

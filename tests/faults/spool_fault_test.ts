@@ -20,6 +20,7 @@ import {
 import { countFreePages, countSpooled, expectSpooled, waitForSpooled } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
 import { lacks } from "../support/programs.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -79,23 +80,16 @@ Deno.test(
 );
 
 Deno.test(
-  "run without a spool drops what it cannot hold of QoS 0, and says how many (patched sources)",
+  "run without a spool drops what it cannot hold of QoS 0, and says how many",
   {
-    ignore: lacks("mosquitto") || lacksSources(),
+    ignore: lacks("mosquitto"),
   },
   async () => {
-    using sources = breakSources([
-      {
-        file: "lib/pipeline/inbox.ts",
-        find: "_UNACKNOWLEDGED = 100_000;",
-        replace: "_UNACKNOWLEDGED = 1000;",
-      },
-    ]);
     await using scene = await setScene(postgres, { spool: false });
     const { database, broker } = scene;
     const readings = makeReadings({ count: 1500 });
     await scene.takeDatabaseAway();
-    await using logger = scene.startLogger({}, { sources: sources.path });
+    await using logger = scene.startLogger(tune({ maxQos0Messages: 1_000 }));
     await logger.waitForLine("Connected to MQTT broker");
     await publishReadings(broker, readings, { qos: 0 });
     await logger.waitForLine(/WARNING {2}Dropped a QoS 0 message on 'sensors\/test\/.*: neither/);
@@ -187,20 +181,18 @@ Deno.test("a second logger does not use the spool of another one, until that one
   assert.deepEqual([found, stored], [100, 200]);
 });
 
-Deno.test("run tells how the spool empties, where that takes long (patched sources)", {
-  ignore: lacks("mosquitto") || lacksSources(),
+Deno.test("run logs the progress of a spool that is drained for long", {
+  ignore: lacks("mosquitto"),
 }, async () => {
-  const file = "lib/spool/progress.ts";
-  using sources = breakSources([
-    { file, find: "QUIET_MS = 5_000;", replace: "QUIET_MS = 300;" },
-    { file, find: "REPORT_MS = 10_000;", replace: "REPORT_MS = 600;" },
-  ]);
   await using scene = await setScene(postgres);
   const { database, broker, directory } = scene;
   const readings = makeReadings({ count: 8000 });
   await slowInserts(database, 0.4);
   await scene.takeDatabaseAway();
-  await using logger = scene.startLogger({ DATABASE_CONNECTIONS: "1" }, { sources: sources.path });
+  await using logger = scene.startLogger({
+    DATABASE_CONNECTIONS: "1",
+    ...tune({ spoolQuietMs: 300, spoolReportMs: 600 }),
+  });
   await logger.waitForLine("Connected to MQTT broker");
   await publishReadingsFast(broker, readings, { qos: 1 });
   await waitForSpooled(directory, readings.length);

@@ -17,6 +17,7 @@ import {
   usePostgres,
   waitForRows,
 } from "../support/harness.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -33,20 +34,15 @@ const REFUSE_OLD = `
 const OLD = makeReadings({ count: 3, startTimeUs: 1_500_000_000_000_000n });
 const RECENT = makeReadings({ count: 300 });
 
-Deno.test("a row that fails keeps nobody waiting, and is stored when it can be (patched sources)", {
-  ignore: lacksSources(),
-}, async () => {
+Deno.test("a row that fails delays no other row, and is stored when that is possible", async () => {
   const database = await postgres.createDatabase();
   await database.query(REFUSE_OLD);
   await using broker = await startBroker();
   await createSession(broker);
   await publishReadings(broker, [...OLD, ...RECENT], { qos: 1 });
-  using hasty = breakSources([{
-    file: "lib/pipeline/inbox.ts",
-    find: "POSTPONED_MS = 10_000;",
-    replace: "POSTPONED_MS = 500;",
-  }]);
-  await using logger = startLogger(loggerEnv({ database, broker }), { sources: hasty.path });
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, tune({ postponedRetryMs: 500 })),
+  );
   await waitForRows(database, RECENT.length);
   await expectStored(database, RECENT);
   await logger.waitForLine(/A message on '.*' cannot be stored at present: not in this chunk/);

@@ -17,6 +17,7 @@ import {
   usePostgres,
   waitForRows,
 } from "../support/harness.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -48,21 +49,16 @@ Deno.test("run stores in parts what exceeds a limit of the database", async () =
   assert.deepEqual(linesOf(logger, "ERROR"), []);
 });
 
-Deno.test("run stores in parts what takes the database too long (patched sources)", {
-  ignore: lacksSources(),
-}, async () => {
+Deno.test("run splits a batch that takes the database too long", async () => {
   const database = await postgres.createDatabase();
   await afterInserts(database, "PERFORM pg_sleep(rows * 0.005);");
   await using broker = await startBroker();
   await createSession(broker);
   const readings = makeReadings({ count: 500 });
   await publishReadings(broker, readings, { qos: 1 });
-  using impatient = breakSources([{
-    file: "lib/database/connection.ts",
-    find: "STATEMENT_TIMEOUT_MS = 30_000;",
-    replace: "STATEMENT_TIMEOUT_MS = 1_000;",
-  }]);
-  await using logger = startLogger(loggerEnv({ database, broker }), { sources: impatient.path });
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, tune({ statementTimeoutMs: 1_000 })),
+  );
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
   await stopCleanly(logger);
@@ -97,18 +93,13 @@ Deno.test("run stores once what comes of a sensor that is registered twice", asy
   assert.equal(rows[0]?.sensors, 1);
 });
 
-Deno.test("run tells of every unknown sensor once, some at a time (patched sources)", {
-  ignore: lacksSources(),
-}, async () => {
+Deno.test("run logs every unknown sensor once, ten per interval", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
-  using quick = breakSources([{
-    file: "lib/common/log.ts",
-    find: "FLOOD_INTERVAL_MS = 60_000;",
-    replace: "FLOOD_INTERVAL_MS = 500;",
-  }]);
-  await using logger = startLogger(loggerEnv({ database, broker }), { sources: quick.path });
+  await using logger = startLogger(
+    loggerEnv({ database, broker }, tune({ floodIntervalMs: 500 })),
+  );
   const sensors = Array.from({ length: 25 }, () => ({ uuid: crypto.randomUUID(), sid: 0 }));
   const told = (): string[] =>
     linesOf(logger, "WARNING").flatMap((line) => /^Sensor (\S+) sid 0/.exec(line)?.[1] ?? []);

@@ -15,6 +15,7 @@ import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
@@ -96,7 +97,7 @@ Deno.test("systemd is notified of the start, of an outage and its end, and of th
 
 for (const hasSpool of [false, true]) {
   const name = hasSpool ? "with a spool" : "without a spool";
-  Deno.test(`a stuck logger ${name} stops feeding the watchdog`, {
+  Deno.test(`a stuck logger ${name} stops feeding the watchdog (patched sources)`, {
     ignore: lacksSources(),
   }, () => getStuck(hasSpool));
 }
@@ -119,7 +120,7 @@ async function getStuck(hasSpool: boolean): Promise<void> {
   await using logger = startLogger({
     ...loggerEnv({ database, broker }, hasSpool ? { SPOOL_DIRECTORY: spool.path } : {}),
     ...manager.env(2_000),
-    KRAKEN_TEST_TUNING: '{"stuckAfterMs": 3000}',
+    ...tune({ stuckAfterMs: 3_000 }),
   }, { sources: sources.path });
   await logger.waitForLine("Connected to database");
   await waitUntil(() => manager.count("WATCHDOG=1") >= 2, { what: "the watchdog to be fed" });

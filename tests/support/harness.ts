@@ -3,6 +3,7 @@
  * log that tells about sessions, and questions to ask of the logger, the table and the broker.
  */
 import assert from "node:assert/strict";
+import { TUNING_VARIABLE } from "../../lib/config/tuning.ts";
 import type { LoggerProcess } from "./logger_process.ts";
 import { type MosquittoBroker, type MosquittoOptions, startMosquitto } from "./mosquitto.ts";
 import type { BrokerAddress } from "./mqtt_client.ts";
@@ -238,7 +239,10 @@ export async function expectNothingLeft(
   assert.deepEqual([counts.received, counts.unknown], [1, 1]);
 }
 
-/** The lines of a level, their time and level cut off. */
+/**
+ * The lines of a level, without their time and level, and without the warning about
+ * `KRAKEN_TEST_TUNING`, which the tests set.
+ */
 export function linesOf(
   logger: LoggerProcess,
   level: "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL",
@@ -246,7 +250,8 @@ export function linesOf(
   return logger.lines
     .map((line) => /^\S+ \S+ (\S+) +(.*)$/.exec(line))
     .filter((match) => match?.[1] === level)
-    .map((match) => match?.[2] ?? "");
+    .map((match) => match?.[2] ?? "")
+    .filter((line) => !line.startsWith(`${TUNING_VARIABLE} is set`));
 }
 
 /** Asserts that there is exactly one line of the level that matches, and returns it. */

@@ -1,12 +1,9 @@
 /** The progress of a report that takes longer than a few seconds. */
 
+import { DEFAULT_TUNING, type Tuning } from "../../config/tuning.ts";
 import { formatUtc } from "./format.ts";
 
-/** A report that is complete within this time has no progress line. */
-const QUIET_MS = 5_000;
-
-/** Time between two lines; it doubles with each line, up to a minute. */
-const FIRST_INTERVAL_MS = 5_000;
+/** The time between two lines doubles with each line, up to this. */
 const MAX_INTERVAL_MS = 60_000;
 
 /** How far a report has come. */
@@ -24,13 +21,18 @@ export class ReportProgress {
   readonly #sensors: number;
   readonly #startMs: number;
   #dueMs: number;
-  #intervalMs = FIRST_INTERVAL_MS;
+  #intervalMs: number;
 
   /** `startMs` is the value of `performance.now()` at the start of the report. */
-  constructor(sensors: number, startMs: number) {
+  constructor(
+    sensors: number,
+    startMs: number,
+    { reportQuietMs }: Pick<Tuning, "reportQuietMs"> = DEFAULT_TUNING,
+  ) {
     this.#sensors = sensors;
     this.#startMs = startMs;
-    this.#dueMs = startMs + QUIET_MS;
+    this.#dueMs = startMs + reportQuietMs;
+    this.#intervalMs = reportQuietMs;
   }
 
   /** Returns a line if one is due, else undefined. Call it at each step of the report. */

@@ -9,6 +9,7 @@ import {
   type SensorRow,
 } from "./availability.ts";
 import type { DatabaseConfig } from "../../config/config.ts";
+import type { Tuning } from "../../config/tuning.ts";
 import { DatabaseConnection } from "../../database/connection.ts";
 import { DatabaseError } from "../../database/errors.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
@@ -42,7 +43,10 @@ export async function report(config: DatabaseConfig, options: ReportOptions): Pr
     connection = await DatabaseConnection.open(config, new AbortController().signal);
     const sensors = chooseSensors(await listSensors(connection), options);
     if (sensors === undefined) return false;
-    const { results, withoutReadings } = await measureSensors(connection, sensors, options);
+    const { results, withoutReadings } = await measureSensors(connection, sensors, {
+      ...options,
+      tuning: config.tuning,
+    });
     print(formatReport({ results, withoutReadings }, options));
     if (options.format === "csv") printNote(describeWithoutReadings(withoutReadings, options));
     return true;
@@ -77,9 +81,9 @@ function chooseSensors(
 async function measureSensors(
   connection: DatabaseConnection,
   sensors: readonly SensorRow[],
-  options: ReportOptions,
+  options: ReportOptions & { readonly tuning: Tuning },
 ): Promise<{ results: SensorResult[]; withoutReadings: SensorRow[] }> {
-  const progress = new ReportProgress(sensors.length, performance.now());
+  const progress = new ReportProgress(sensors.length, performance.now(), options.tuning);
   const showProgress = (ordinal: number, reachedMs?: number): void => {
     const line = progress.tick({ ordinal, reachedMs, nowMs: performance.now() });
     if (line !== undefined) options.printNote(`${line}\n`);

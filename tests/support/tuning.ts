@@ -1,0 +1,8 @@
+/** Shorter timings and lower limits for the program under test, sources and binary alike. */
+import { type Tuning, TUNING_VARIABLE } from "../../lib/config/tuning.ts";
+import type { LoggerEnv } from "./logger_process.ts";
+
+/** The variable that sets them; the logger warns of it when it starts. */
+export function tune(tuning: Partial<Tuning>): LoggerEnv {
+  return { [TUNING_VARIABLE]: JSON.stringify(tuning) };
+}
