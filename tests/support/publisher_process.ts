@@ -1,6 +1,6 @@
 /**
- * A publisher in a process of its own, for large numbers of messages: leak tracing, with which the
- * tests run, slows every packet down that the test process itself sends, some eightfold.
+ * A publisher in a separate process, for large numbers of messages: those that the test process
+ * itself sends are slower, with leak tracing (`--trace-leaks`) some eight times.
  */
 import { fileURLToPath } from "node:url";
 import { runSuccessfully } from "./process.ts";
