@@ -1,11 +1,9 @@
-/** The log: its two formats, that no payload can forge a line of it, and that floods end. */
+/** The log: its formats and levels, and that no payload can forge a line. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { fstatSync } from "node:fs";
-import { FloodGuard } from "../../../lib/common/flood_guard.ts";
 import { configureLog, isJournal, log } from "../../../lib/common/log.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
-import { FakeTime } from "../../fakes/fake_time.ts";
 
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] as const;
 
@@ -130,43 +128,4 @@ Deno.test("the journal is where JOURNAL_STREAM names the file that standard erro
   for (const other of [`${dev}:${ino + 1n}`, "", "x", undefined]) {
     assert.equal(isJournal(other), false, String(other));
   }
-});
-
-Deno.test("ten lines of a flood are written in a minute, then how many were left out", async () => {
-  using time = new FakeTime();
-  const lines = captureLog();
-  const guard = new FloodGuard("rejected messages");
-  let made = 0;
-  const warn = (count: number): void => {
-    for (let index = 0; index < count; index++) guard.warning(() => `bad ${++made}`);
-  };
-  warn(3);
-  await time.pass(30_000);
-  warn(1_000);
-  assert.equal(lines.length, 10);
-  assert.equal(made, 10, "texts are made only where they are written");
-  await time.pass(30_000);
-  assert.deepEqual(lines.map(withoutTime).slice(9), [
-    "WARNING  bad 10",
-    "WARNING  993 more rejected messages were left out of the log.",
-  ]);
-  assert.equal(time.pending, 0, "no timer while there is nothing to tell");
-  warn(11);
-  assert.equal(lines.length, 21);
-  guard.flush();
-  assert.match(lines[21] ?? "", /1 more rejected messages/);
-  guard.flush();
-  assert.equal(lines.length, 22);
-  assert.equal(time.pending, 0);
-});
-
-Deno.test("a few lines now and then are all written", async () => {
-  using time = new FakeTime();
-  const lines = captureLog();
-  const guard = new FloodGuard("lines");
-  for (let minute = 0; minute < 10; minute++) {
-    for (let index = 0; index < 10; index++) guard.warning(() => "x");
-    await time.pass(60_000);
-  }
-  assert.equal(lines.length, 100);
 });
