@@ -119,12 +119,14 @@ const FORMATS: Readonly<Record<LogFormat | "journal", (record: LogRecord) => str
     const level = LEVEL_NAMES[record.level];
     return `<${PRIORITIES[level]}>${level.padEnd(8)} ${escapeControls(textOf(record))}`;
   },
+  // JSON leaves DEL, the C1 controls and the line separators of Unicode as they are (RFC 8259
+  // section 7), and terminals obey some of them. Their escapes have the same meaning in JSON.
   json: (record) =>
-    JSON.stringify({
+    escapeControls(JSON.stringify({
       time: new Date(record.timestamp).toISOString(),
       level: LEVEL_NAMES[record.level],
       message: textOf(record),
-    }),
+    })),
 };
 
 function textOf(record: LogRecord): string {
