@@ -1,12 +1,14 @@
 /**
- * Time that passes only when a test says so, in place of `setTimeout`, `clearTimeout` and
- * `performance.now`.
+ * Time that passes only when a test says so, in place of the timers, `performance.now` and
+ * `Date.now`.
  */
 
 interface Timer {
   readonly id: number;
   readonly atMs: number;
   readonly callback: () => void;
+  /** Of an interval: the time until it goes off again. */
+  readonly everyMs?: number;
 }
 
 /** Replaces the timers of the process until it is disposed. */
@@ -14,8 +16,12 @@ export class FakeTime implements Disposable {
   readonly #real = {
     setTimeout: globalThis.setTimeout,
     clearTimeout: globalThis.clearTimeout,
+    setInterval: globalThis.setInterval,
+    clearInterval: globalThis.clearInterval,
     now: performance.now,
+    dateNow: Date.now,
   };
+  readonly #startMs = Date.now();
   #timers: Timer[] = [];
   #nowMs = 0;
   #nextId = 1;
@@ -29,7 +35,14 @@ export class FakeTime implements Disposable {
     globalThis.clearTimeout = ((id: number | undefined): void => {
       this.#timers = this.#timers.filter((timer) => timer.id !== id);
     }) as unknown as typeof clearTimeout;
+    globalThis.setInterval = ((callback: () => void, everyMs: number): number => {
+      const id = this.#nextId++;
+      this.#timers.push({ id, atMs: this.#nowMs + everyMs, callback, everyMs });
+      return id;
+    }) as unknown as typeof setInterval;
+    globalThis.clearInterval = globalThis.clearTimeout;
     performance.now = () => this.#nowMs;
+    Date.now = () => this.#startMs + this.#nowMs;
   }
 
   /** Timers that are set and have not gone off. */
@@ -45,6 +58,8 @@ export class FakeTime implements Disposable {
       if (next === undefined || next.atMs > endMs) break;
       this.#nowMs = next.atMs;
       this.#timers = this.#timers.filter((timer) => timer !== next);
+      const { everyMs } = next;
+      if (everyMs !== undefined) this.#timers.push({ ...next, atMs: this.#nowMs + everyMs });
       next.callback();
       await settle();
     }
@@ -55,11 +70,14 @@ export class FakeTime implements Disposable {
   [Symbol.dispose](): void {
     globalThis.setTimeout = this.#real.setTimeout;
     globalThis.clearTimeout = this.#real.clearTimeout;
+    globalThis.setInterval = this.#real.setInterval;
+    globalThis.clearInterval = this.#real.clearInterval;
     performance.now = this.#real.now;
+    Date.now = this.#real.dateNow;
   }
 }
 
 /** Lets everything go on that needs no timer. */
 export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  for (let turn = 0; turn < 50; turn++) await Promise.resolve();
 }

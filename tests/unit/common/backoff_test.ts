@@ -1,7 +1,7 @@
 /** The delay before another attempt, and the sleep that waits for it. */
 import assert from "node:assert/strict";
 import { Backoff, sleep } from "../../../lib/common/backoff.ts";
-import { FakeTime, settle } from "../../fakes/fake_time.ts";
+import { FakeTime } from "../../fakes/fake_time.ts";
 
 Deno.test("delays double from 100 ms to 15 s and stay there, less up to a half at random", () => {
   const ceilings = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000, 15_000];
@@ -60,12 +60,23 @@ Deno.test("sleep resolves at once when it is aborted, and leaves neither timer n
 });
 
 Deno.test("fake time gives the real timers back when it is disposed", async () => {
-  const { setTimeout, clearTimeout } = globalThis;
+  const { setTimeout, clearTimeout, setInterval, clearInterval } = globalThis;
+  const [dateNow, performanceNow] = [Date.now, performance.now];
   {
-    using _ = new FakeTime();
+    using time = new FakeTime();
     assert.notEqual(globalThis.setTimeout, setTimeout);
+    let count = 0;
+    const interval = globalThis.setInterval(() => count++, 100);
+    await time.pass(350);
+    globalThis.clearInterval(interval);
+    assert.deepEqual([count, time.pending, performance.now()], [3, 0, 350]);
   }
-  assert.equal(globalThis.setTimeout, setTimeout);
-  assert.equal(globalThis.clearTimeout, clearTimeout);
-  await settle();
+  assert.deepEqual(
+    [globalThis.setTimeout, globalThis.clearTimeout, Date.now],
+    [setTimeout, clearTimeout, dateNow],
+  );
+  assert.deepEqual(
+    [globalThis.setInterval, globalThis.clearInterval, performance.now],
+    [setInterval, clearInterval, performanceNow],
+  );
 });
