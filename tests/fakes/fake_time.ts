@@ -52,6 +52,7 @@ export class FakeTime implements Disposable {
 
   /** Lets time pass: timers go off in their order, and what they resolve goes on. */
   async pass(durationMs: number): Promise<void> {
+    await settle();
     const endMs = this.#nowMs + durationMs;
     while (true) {
       const [next] = this.#timers.toSorted((one, other) => one.atMs - other.atMs);

@@ -107,6 +107,16 @@ Deno.test("the database is away when no connection works although one was tried"
   );
 });
 
+Deno.test("a connection that worked and was closed is not away until it fails again", () => {
+  using scene = new Scene();
+  scene.fail(0);
+  assert.equal(scene.state.isAway, true);
+  scene.open(0)[Symbol.dispose]();
+  assert.equal(scene.state.isAway, false);
+  scene.fail(0);
+  assert.equal(scene.state.isAway, true);
+});
+
 Deno.test("an outage of all connections is one ERROR and one INFO", async () => {
   using scene = new Scene();
   for (let round = 0; round < 5; round++) {
