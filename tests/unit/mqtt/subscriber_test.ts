@@ -175,6 +175,25 @@ Deno.test("the end of a connection ends the wait for a refused subscription", as
   await scene.end();
 });
 
+Deno.test("an abort ends the wait for a refused subscription", async () => {
+  using scene = new SubscriberScene();
+  scene.brokers.grant = () => "not authorised";
+  await scene.start();
+  await scene.stop();
+  await scene.time.pass(120_000);
+  assert.deepEqual(scene.brokers.calls, ["open broker", "subscribe kraken/# 1"]);
+  await scene.end();
+});
+
+Deno.test("a connection that has ended before the abort is not disconnected", async () => {
+  using scene = new SubscriberScene();
+  await scene.start();
+  scene.brokers.last.end("gone");
+  await scene.time.pass(0);
+  await scene.end();
+  assert.ok(!scene.brokers.calls.includes("disconnect"));
+});
+
 Deno.test("an abort leaves the connection open until it is disconnected", async () => {
   using scene = new SubscriberScene();
   await scene.start();
