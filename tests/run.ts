@@ -56,7 +56,15 @@ async function runTests(args: readonly string[]): Promise<number> {
   try {
     const { code } = await new Deno.Command(Deno.execPath(), {
       args: [
-        ...["test", "--allow-all", "--no-check", "--parallel", ...options],
+        ...[
+          "test",
+          "--config",
+          "tests/deno.json",
+          "--allow-all",
+          "--no-check",
+          "--parallel",
+          ...options,
+        ],
         ...(named.length > 0 ? named : tier),
       ],
       env: {
