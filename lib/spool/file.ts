@@ -241,7 +241,7 @@ export class SpoolFile implements Disposable {
       Deno.statSync(this.#path);
       return false;
     } catch (error) {
-      // After any other error, a statement on the file fails with a reason of its own.
+      // After any other error, the next statement reports its own reason.
       return error instanceof Deno.errors.NotFound;
     }
   }

@@ -180,7 +180,7 @@ function sizeOf({ topic, reason, payload }: Rejection): number {
   return topic.length + reason.length + keptOf(payload).length + ROW_BYTES;
 }
 
-/** Splits into parts of up to `maxBytes`; a single larger message is a part of its own. */
+/** Splits into parts of up to `maxBytes`; a single larger message forms its own part. */
 function* split(rejections: readonly Rejection[], maxBytes: number): Generator<Rejection[]> {
   let part: Rejection[] = [];
   let bytes = 0;
