@@ -26,14 +26,14 @@ function damage(pem: string): string {
   return pem.replace(/[A-Za-z0-9+/]{64}\r?\n/, "");
 }
 
-Deno.test("certificates are taken with whatever people write around them", () => {
+Deno.test("a certificate file may contain comments, keys and CRLF line ends", () => {
   const chain = `# The server\n${ONE.cert}\n# and who signed it\n${authority.cert}`;
   for (const pem of [ONE.cert, chain, ONE.key + ONE.cert, chain.replaceAll("\n", "\r\n")]) {
     assert.equal(ruleForCertificates(pem), undefined, pem);
   }
 });
 
-Deno.test("certificates that cannot be read are told, by their number", () => {
+Deno.test("an unreadable certificate is reported with its number", () => {
   for (const pem of ["", "secret\n", ONE.key]) {
     assert.equal(ruleForCertificates(pem), "must name a PEM file with certificates");
   }
@@ -50,7 +50,7 @@ Deno.test("certificates that cannot be read are told, by their number", () => {
   }
 });
 
-Deno.test("keys are taken in each of their forms, unless encrypted or broken", () => {
+Deno.test("a private key may be in any PEM format, unless it is encrypted or damaged", () => {
   const { privateKey: rsa } = generateKeyPairSync("rsa", { modulusLength: 2048 });
   const { privateKey: ec } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const forms = [
@@ -70,14 +70,14 @@ Deno.test("keys are taken in each of their forms, unless encrypted or broken", (
   assert.equal(ruleForKey(encrypted), "must name an unencrypted key");
 });
 
-Deno.test("a key is told from that of another certificate", () => {
+Deno.test("isKeyOf rejects the key of another certificate", () => {
   assert.ok(isKeyOf(ONE.key, ONE.cert + authority.cert));
   assert.ok(isKeyOf(ONE.cert + ONE.key, ONE.key + ONE.cert));
   assert.equal(isKeyOf(OTHER.key, ONE.cert + authority.cert), false);
   assert.equal(isKeyOf(SEC1_KEY, ONE.cert), false);
 });
 
-Deno.test("the system's authorities are those in SSL_CERT_FILE, where that can be read", () => {
+Deno.test("the system's authorities come from SSL_CERT_FILE if it is readable", () => {
   using directory = withTemporaryDirectory();
   const path = `${directory.path}/authorities.pem`;
   const before = Deno.env.get("SSL_CERT_FILE");

@@ -1,9 +1,9 @@
-/** The queue: first in, first out, whatever the order of the calls. */
+/** The queue: first in, first out, for any sequence of calls. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Fifo } from "../../../lib/common/fifo.ts";
 
-Deno.test("a queue gives its elements in the order in which they came", () => {
+Deno.test("a queue returns its elements in the order of their insertion", () => {
   const queue = new Fifo<string>();
   assert.equal(queue.length, 0);
   assert.equal(queue.first, undefined);
@@ -18,7 +18,7 @@ Deno.test("a queue gives its elements in the order in which they came", () => {
   assert.deepEqual(queue.take(1), []);
 });
 
-Deno.test("a look at the oldest elements leaves them where they are", () => {
+Deno.test("peek returns the oldest elements and does not remove them", () => {
   const queue = new Fifo<number>();
   assert.deepEqual(queue.peek(5), []);
   for (let element = 0; element < 3_000; element++) queue.push(element);
@@ -30,7 +30,7 @@ Deno.test("a look at the oldest elements leaves them where they are", () => {
   }
 });
 
-Deno.test("a queue does what an array does, over any sequence of calls", () => {
+Deno.test("a queue behaves like an array for any sequence of calls", () => {
   const call = fc.oneof(
     fc.record({ push: fc.integer({ min: 0, max: 30_000 }) }),
     fc.record({ take: fc.integer({ min: 0, max: 40_000 }) }),

@@ -5,7 +5,7 @@ function withCode(code: string, message = ""): Error {
   return Object.assign(new Error(message), { code });
 }
 
-/** What the versions of Deno say, as it was heard from them. */
+/** Errors as observed with different versions of Deno, and the expected words. */
 const HEARD: readonly (readonly [Error, RegExp])[] = [
   [new Error("invalid peer certificate: certificate expired: verification time 1"), /has expired/],
   [new Error("invalid peer certificate: certificate not valid yet: verif"), /not valid yet/],
@@ -32,11 +32,11 @@ const HEARD: readonly (readonly [Error, RegExp])[] = [
   [new Error("The server does not support SSL connections"), /does not speak TLS/],
 ];
 
-Deno.test("problems of TLS are put into words, whichever Deno tells of them", () => {
+Deno.test("TLS problems are put into words for every version of Deno", () => {
   for (const [error, words] of HEARD) assert.match(describeTlsProblem(error) ?? "", words);
 });
 
-Deno.test("other problems are not taken for those of TLS", () => {
+Deno.test("other problems are not reported as TLS problems", () => {
   for (const error of [withCode("ECONNREFUSED"), new Error("no answer in time"), "text", null]) {
     assert.equal(describeTlsProblem(error), undefined);
   }

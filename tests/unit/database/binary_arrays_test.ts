@@ -1,6 +1,4 @@
-/**
- * The binary arrays of a batch: read back by a decoder of the test's own, and by PostgreSQL.
- */
+/** The binary arrays of a batch, read back by a separate decoder and by PostgreSQL. */
 import assert from "node:assert/strict";
 import type { Buffer } from "node:buffer";
 import fc from "fast-check";
@@ -27,7 +25,7 @@ interface ArrayParameter {
   readonly elements: readonly DataView[];
 }
 
-/** Reads a one-dimensional array without nulls, and insists on every byte of it. */
+/** Decodes a one-dimensional array without nulls, and asserts every byte of its header. */
 function decodeArray(bytes: Buffer): ArrayParameter {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const word = (index: number): number => view.getInt32(index * 4);
@@ -39,7 +37,7 @@ function decodeArray(bytes: Buffer): ArrayParameter {
     elements.push(new DataView(bytes.buffer, bytes.byteOffset + offset + 4, length));
     offset += 4 + length;
   }
-  assert.equal(offset, bytes.length, "nothing behind the last element");
+  assert.equal(offset, bytes.length, "nothing after the last element");
   return { oid: word(2), elements };
 }
 
@@ -56,7 +54,7 @@ function textOf(element: DataView): string {
   return new TextDecoder().decode(element);
 }
 
-Deno.test("a batch has four arrays of the promised types, one element a reading", () => {
+Deno.test("a batch has four arrays of the expected types, one element per reading", () => {
   const oids: Record<ValueType, number> = {
     "double precision": 701,
     real: 700,
@@ -101,7 +99,7 @@ Deno.test("times count microseconds from 2000, uuids have 16 bytes, sids eight",
   assert.deepEqual(uuids, [UUID]);
 });
 
-Deno.test("every value is encoded to the bit in its column's type", () => {
+Deno.test("every value is encoded bit for bit in the type of its column", () => {
   const column = 3;
   const doubles = fc.array(fc.double(), { minLength: 1 });
   fc.assert(fc.property(doubles, (values) => {
@@ -140,7 +138,7 @@ Deno.test("every value is encoded to the bit in its column's type", () => {
   assert.deepEqual(decodeColumn(readings, { value: "numeric", column, read: textOf }), numerics);
 });
 
-Deno.test("PostgreSQL reads what was encoded, extremes included", async () => {
+Deno.test("PostgreSQL decodes the arrays, including extreme values", async () => {
   await using postgres = await startPostgres();
   await using connection = await SqlConnection.open(postgres.superuser());
   const ask = async (type: ValueType, values: readonly Reading["value"][], sqlType: string) => {

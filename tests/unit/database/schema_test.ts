@@ -1,4 +1,4 @@
-/** The statements that create the tables and give the logger's role its rights. */
+/** The statements that create the tables and grant privileges to the logger's role. */
 import assert from "node:assert/strict";
 import { formatScript, grantStatements, schemaStatements } from "../../../lib/database/schema.ts";
 
@@ -10,7 +10,7 @@ Deno.test("the schema has both tables with the unique keys, and may be run again
   assert.match(statements[1] ?? "", /REFERENCES sensors \(id\)[^]*UNIQUE \(sensor_id, time\)/);
 });
 
-Deno.test("a hypertable is asked for only with --timescale, after the tables", () => {
+Deno.test("a hypertable is created only with --timescale, after the tables", () => {
   assert.ok(!schemaStatements({ timescale: false }).join().includes("timescale"));
   const statements = schemaStatements({ timescale: true });
   assert.deepEqual(statements.slice(0, 2), schemaStatements({ timescale: false }));
@@ -29,7 +29,7 @@ Deno.test("a hypertable is asked for only with --timescale, after the tables", (
   );
 });
 
-Deno.test("a role gets what the logger needs and nothing more, whatever its name", () => {
+Deno.test("a role with any name gets exactly the privileges that the logger needs", () => {
   assert.deepEqual(grantStatements("kraken"), [
     'GRANT SELECT, INSERT ON sensor_data TO "kraken"',
     'GRANT SELECT ON sensors TO "kraken"',

@@ -1,4 +1,4 @@
-/** Storing a batch of which the database refuses rows: what is told of, and with how many statements. */
+/** Storing a batch with rows that the database rejects: the reported outcomes and the statements. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { DatabaseConnection, InsertResult } from "../../../lib/database/connection.ts";
@@ -6,7 +6,7 @@ import { DatabaseError } from "../../../lib/database/errors.ts";
 import type { Reading } from "../../../lib/message/reading.ts";
 import { storeReadings } from "../../../lib/database/storing.ts";
 
-/** A reading that its sid tells from the others. */
+/** A reading, identified by its sid. */
 interface Item {
   readonly reading: Reading;
 }
@@ -17,7 +17,7 @@ function makeItems(count: number): Item[] {
   }));
 }
 
-/** A connection to a database that refuses some sids, and that is gone after some statements. */
+/** A connection that rejects some sids, and is lost after some statements. */
 class FakeConnection {
   readonly #refused: ReadonlySet<number>;
   readonly #lastStatement: number;
@@ -33,7 +33,7 @@ class FakeConnection {
     return this as unknown as DatabaseConnection;
   }
 
-  /** Rows that it takes at a time. */
+  /** Maximum rows per statement. */
   limit = Infinity;
 
   insert(readings: readonly Reading[]): Promise<InsertResult> {
@@ -60,8 +60,8 @@ class FakeConnection {
   }
 }
 
-/** What was told, in the order in which it was told. */
-class Told {
+/** The reports of the listener, in their order. */
+class Reports {
   readonly stored: number[] = [];
   readonly refused: number[] = [];
   readonly reasons: string[] = [];
@@ -90,74 +90,74 @@ const cases = fc.integer({ min: 1, max: 2_000 }).chain((count) =>
   })
 );
 
-Deno.test("a batch that the database takes is one statement", async () => {
+Deno.test("a batch that the database accepts is one statement", async () => {
   const fake = new FakeConnection([]);
-  const told = new Told();
-  await storeReadings(fake.connection, makeItems(2_000), told);
-  assert.deepEqual([fake.statements, told.stored.length, told.refused.length], [1, 2_000, 0]);
+  const reports = new Reports();
+  await storeReadings(fake.connection, makeItems(2_000), reports);
+  assert.deepEqual([fake.statements, reports.stored.length, reports.refused.length], [1, 2_000, 0]);
 });
 
-Deno.test("a batch that is too large for the database is stored in parts, if there are any", async () => {
+Deno.test("a batch that is too large for the database is stored in parts", async () => {
   const fake = new FakeConnection([]);
-  const told = new Told();
+  const reports = new Reports();
   fake.limit = 300;
-  await storeReadings(fake.connection, makeItems(2_000), told);
-  assert.deepEqual(told.stored, [...Array(2_000).keys()]);
+  await storeReadings(fake.connection, makeItems(2_000), reports);
+  assert.deepEqual(reports.stored, [...Array(2_000).keys()]);
   fake.limit = 0;
-  await storeReadings(fake.connection, makeItems(2), told);
-  assert.deepEqual([told.refused, told.failed], [[], [0, 1]]);
+  await storeReadings(fake.connection, makeItems(2), reports);
+  assert.deepEqual([reports.refused, reports.failed], [[], [0, 1]]);
 });
 
 Deno.test("an empty batch is no statement", async () => {
   const fake = new FakeConnection([]);
-  const told = new Told();
-  await storeReadings(fake.connection, [], told);
-  assert.deepEqual([fake.statements, told.stored], [0, []]);
+  const reports = new Reports();
+  await storeReadings(fake.connection, [], reports);
+  assert.deepEqual([fake.statements, reports.stored], [0, []]);
 });
 
-Deno.test("a refused row is told of with the database's words", async () => {
-  const told = new Told();
-  await storeReadings(new FakeConnection([0]).connection, makeItems(1), told);
-  assert.deepEqual(told.reasons, [
+Deno.test("a rejected row is reported with the database's message", async () => {
+  const reports = new Reports();
+  await storeReadings(new FakeConnection([0]).connection, makeItems(1), reports);
+  assert.deepEqual(reports.reasons, [
     "the database rejected the reading: row 0 violates a constraint",
   ]);
 });
 
-Deno.test("each row is told of once, in order, whatever is refused, with few statements", async () => {
+Deno.test("each row is reported once and in order with few statements, for any rejected rows", async () => {
   await fc.assert(fc.asyncProperty(cases, async ({ count, refused }) => {
     const fake = new FakeConnection(refused);
-    const told = new Told();
-    await storeReadings(fake.connection, makeItems(count), told);
-    assert.deepEqual(told.refused, refused.toSorted((one, other) => one - other));
+    const reports = new Reports();
+    await storeReadings(fake.connection, makeItems(count), reports);
+    assert.deepEqual(reports.refused, refused.toSorted((one, other) => one - other));
     const good = [...Array(count).keys()].filter((sid) => !refused.includes(sid));
-    assert.deepEqual(told.stored, good);
+    assert.deepEqual(reports.stored, good);
     assert.deepEqual(fake.stored, good);
-    assert.equal(told.reasons.length, refused.length);
+    assert.equal(reports.reasons.length, refused.length);
     const most = 1 + refused.length * 2 * Math.ceil(Math.log2(count));
     assert.ok(fake.statements <= most, `${fake.statements} statements, ${most} expected at most`);
   }));
 });
 
-Deno.test("a connection that is lost ends it, and what was told of is what is stored", async () => {
+Deno.test("a lost connection ends the storing, and the reported rows are the stored ones", async () => {
   const lost = fc.tuple(cases, fc.nat({ max: 30 }));
   await fc.assert(fc.asyncProperty(lost, async ([{ count, refused }, lastStatement]) => {
     const fake = new FakeConnection(refused, lastStatement);
-    const told = new Told();
+    const reports = new Reports();
     let failed = false;
     try {
-      await storeReadings(fake.connection, makeItems(count), told);
+      await storeReadings(fake.connection, makeItems(count), reports);
     } catch (error) {
       assert.ok(error instanceof DatabaseError && !error.isContent);
       failed = true;
     }
     assert.equal(failed, fake.statements > lastStatement);
-    assert.deepEqual(told.stored, fake.stored);
+    assert.deepEqual(reports.stored, fake.stored);
     assert.equal(
-      new Set([...told.stored, ...told.refused]).size,
-      told.stored.length +
-        told.refused.length,
+      new Set([...reports.stored, ...reports.refused]).size,
+      reports.stored.length +
+        reports.refused.length,
     );
-    assert.ok(told.refused.every((sid) => refused.includes(sid)));
-    if (!failed) assert.equal(told.stored.length + told.refused.length, count);
+    assert.ok(reports.refused.every((sid) => refused.includes(sid)));
+    if (!failed) assert.equal(reports.stored.length + reports.refused.length, count);
   }));
 });

@@ -18,7 +18,7 @@ Deno.test("a delivery is in flight, then safe, then done, and never goes back", 
   assert.equal(delivery.state, "done");
 });
 
-Deno.test("the last listener is called once, when the delivery leaves flight", () => {
+Deno.test("the last listener is called once, when the delivery leaves 'in flight'", () => {
   for (const end of ["markSafe", "finish"] as const) {
     const delivery = createDelivery();
     const states: string[] = [];
@@ -31,7 +31,7 @@ Deno.test("the last listener is called once, when the delivery leaves flight", (
   }
 });
 
-Deno.test("a listener that comes too late is not called", () => {
+Deno.test("a listener that is set after the delivery is safe is not called", () => {
   const delivery = createDelivery();
   delivery.markSafe();
   delivery.onSafe = () => assert.fail("the delivery was safe before");

@@ -1,6 +1,6 @@
 /**
- * Payloads that are not readings, by accident or on purpose: each is refused with a reason, in a
- * time that holds nobody up, and shown in the log without being cut in the middle of a character.
+ * Payloads that are not readings, by accident or on purpose: each is rejected with a reason, and
+ * quickly.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -23,7 +23,7 @@ const VALUE_TYPES: readonly ValueType[] = [
   "bigint",
 ];
 
-/** The reason why a payload is refused; undefined where it is not. */
+/** The reason why a payload is rejected; undefined if it is accepted. */
 function refusal(payload: Uint8Array, value: ValueType = "double precision"): string | undefined {
   try {
     decodeReading(Buffer.from(payload), { value, sid: "integer" });
@@ -39,7 +39,7 @@ function refusalOf(text: string, value?: ValueType): string {
   return refusal(Buffer.from(text), value) ?? "accepted";
 }
 
-Deno.test("what is no JSON object is refused with the reason", () => {
+Deno.test("a payload that is not a JSON object is rejected with the reason", () => {
   const cases: [string, RegExp][] = [
     ["", /^the payload is empty$/],
     ["21.5", /^the payload is a number, not a JSON object$/],
@@ -66,14 +66,14 @@ Deno.test("what is no JSON object is refused with the reason", () => {
   assert.equal(refusal(Buffer.from(VALID, "utf16le")), "the payload is not UTF-8");
 });
 
-Deno.test("a payload of a megabyte is refused without being looked into", () => {
+Deno.test("a payload of a megabyte is rejected without parsing", () => {
   const padded = (bytes: number): Buffer => Buffer.from(VALID.padEnd(bytes - 1));
   assert.equal(padded(MAX_PAYLOAD_BYTES).length, MAX_PAYLOAD_BYTES);
   assert.equal(refusal(padded(MAX_PAYLOAD_BYTES)), undefined);
   assert.match(refusal(padded(2 ** 20)) ?? "", /^the payload has 1048576 bytes, more than the /);
 });
 
-Deno.test("whatever bytes arrive are either a reading or a PayloadError", () => {
+Deno.test("any bytes are either a reading or a PayloadError", () => {
   const anything = fc.oneof(
     fc.uint8Array({ maxLength: 300 }),
     fc.string({ unit: "binary" }).map((text) => Buffer.from(text)),
@@ -118,7 +118,7 @@ Deno.test("a valid payload with some bytes changed is either a reading or a Payl
   );
 });
 
-Deno.test("no payload holds the logger up", () => {
+Deno.test("no payload takes long to decode", () => {
   const size = MAX_PAYLOAD_BYTES - 200;
   const digits = "1".repeat(size);
   const payloads: Record<string, string> = {

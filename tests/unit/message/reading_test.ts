@@ -1,6 +1,4 @@
-/**
- * Decoding: which payloads are readings, and that no digit of them is lost.
- */
+/** Decoding: which payloads are readings, and that no digit is lost. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
@@ -28,7 +26,7 @@ function decode(payload: string | Uint8Array, columns: Columns = {}): Reading {
   return decodeReading(Buffer.from(payload as string), { value, sid });
 }
 
-/** A payload with some members, as JSON texts, replaced; an empty text leaves the member out. */
+/** A payload with some members replaced by JSON texts; an empty text omits the member. */
 function payload(members: Readonly<Record<string, string>> = {}): string {
   const all = { timestamp: "1700000000.5", uuid: `"${UUID}"`, sid: "0", value: "1", ...members };
   const texts = Object.entries(all).filter(([, text]) => text !== "");
@@ -51,7 +49,7 @@ function rejects(text: string | Uint8Array, reason: RegExp, columns?: Columns): 
   }, `accepted: ${text}`);
 }
 
-/** Microseconds of a decimal text, computed digit by digit, without the module under test. */
+/** Microseconds of a decimal text, computed without the module under test. */
 function microsFromText(text: string): bigint {
   const [whole = "", fraction = ""] = text.replace("-", "").split(".");
   const micros = BigInt(whole) * 1_000_000n + BigInt(fraction.padEnd(6, "0"));
@@ -92,7 +90,7 @@ Deno.test("a timestamp is a number of seconds, as number or text, before 1970 to
   for (const [text, micros] of cases) assert.equal(microsOf(text), micros, text);
 });
 
-Deno.test("timestamps that are missing, no numbers, not finite or out of range are rejected", () => {
+Deno.test("timestamps that are missing, not numbers, not finite or out of range are rejected", () => {
   rejects(payload({ timestamp: "" }), /^timestamp is missing$/);
   const notNumbers = ["null", "true", "[]", "{}", '""', '"now"', '"0x10"', '"1,5"', '"1 2"', '"."'];
   for (const timestamp of notNumbers) rejects(payload({ timestamp }), /^timestamp is /);
@@ -112,7 +110,7 @@ Deno.test("timestamps that are missing, no numbers, not finite or out of range a
   }
 });
 
-Deno.test("six decimals of a timestamp arrive exactly, until 2106 and beyond", () => {
+Deno.test("six decimals of a timestamp are exact, until 2106 and later", () => {
   const seconds = fc.oneof(
     fc.bigInt({ min: 0n, max: 2n ** 32n - 1n }),
     fc.bigInt({ min: -(2n ** 32n) + 1n, max: 0n }),
@@ -129,7 +127,7 @@ Deno.test("six decimals of a timestamp arrive exactly, until 2106 and beyond", (
   );
 });
 
-Deno.test("a uuid may be spelt in every way that software prints it", () => {
+Deno.test("a uuid may have any common spelling", () => {
   fc.assert(
     fc.property(
       fc.uuid(),
@@ -147,7 +145,7 @@ Deno.test("a uuid may be spelt in every way that software prints it", () => {
   );
 });
 
-Deno.test("what is not a uuid is rejected", () => {
+Deno.test("invalid uuids are rejected", () => {
   rejects(payload({ uuid: "" }), /^uuid is missing$/);
   for (const uuid of ["null", "7", "[]", "true"]) rejects(payload({ uuid }), /^uuid is .*string$/);
   const texts = ["", "x", `{${UUID}`, `${UUID}}`, UUID.slice(1), `${UUID}0`, `${UUID.slice(1)}g`];
@@ -181,7 +179,7 @@ Deno.test("a sid is an integer that the column can hold, and 0 when it is missin
   }
 });
 
-Deno.test("a value is a number, a truth value or what Python writes for the others", () => {
+Deno.test("a value is a number, a boolean, or Python's NaN and Infinity", () => {
   const expected: Record<ValueType, [string, Reading["value"]][]> = {
     "double precision": [
       ["21.5246", 21.5246],
@@ -224,7 +222,7 @@ Deno.test("a value is a number, a truth value or what Python writes for the othe
   }
 });
 
-Deno.test("values that are no numbers, or that the column cannot hold, are rejected", () => {
+Deno.test("values that are not numbers, or that the column cannot hold, are rejected", () => {
   for (const value of VALUE_TYPES) {
     rejects(payload({ value: "" }), /^value is missing$/, { value });
     for (const text of ["null", '"1"', '"NaN"', "{}", "[1]"]) {
@@ -265,7 +263,7 @@ Deno.test("a double keeps every bit, and a numeric every digit", () => {
   fc.assert(fc.property(longs, (long) => assert.equal(valueOf(String(long), "bigint"), long)));
 });
 
-Deno.test("other members, and literals within texts, make no difference", () => {
+Deno.test("other members, and literals within strings, are ignored", () => {
   const extra = { unit: '"NaN"', "a\\nInfinity": '["-Infinity", NaN, {"b": "\\"NaN"}]' };
   for (const value of VALUE_TYPES) {
     const { timeMicros, uuid } = decode(payload(extra), { value });

@@ -1,4 +1,4 @@
-/** Topic filters, by the examples of MQTT 5.0 section 4.7 and by their definition. */
+/** Topic filters, tested with the examples of MQTT 5.0 section 4.7 and by their definition. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { filtersThatMatch, isMatch } from "../../../lib/message/topic_filter.ts";
@@ -59,7 +59,7 @@ Deno.test("every filter made from a topic that matches it is among the candidate
   );
 });
 
-Deno.test("every candidate matches, and none is named twice", () => {
+Deno.test("every candidate matches, and none is listed twice", () => {
   fc.assert(fc.property(topics, (topic) => {
     const filters = filtersThatMatch(topic);
     assert.ok(filters.every((filter) => isMatch(filter, topic)));

@@ -1,4 +1,4 @@
-/** The file of the spool: who may open it, what a transaction is, and what becomes of a damaged one. */
+/** The spool file: its lock, its transactions, its size limit, and the replacement of a damaged file. */
 import assert from "node:assert/strict";
 import type { SpoolConfig } from "../../../lib/config/config.ts";
 import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
@@ -32,7 +32,7 @@ function createConfig(directory: string): SpoolConfig {
   return { directory, maxBytes: MEBIBYTE, tuning: DEFAULT_TUNING };
 }
 
-Deno.test("the directory is made where it is missing", () => {
+Deno.test("open creates a missing directory", () => {
   using directory = withTemporaryDirectory();
   const config = createConfig(`${directory.path}/var/lib/kraken`);
   using spoolFile = SpoolFile.open(config);
@@ -40,7 +40,7 @@ Deno.test("the directory is made where it is missing", () => {
   assert.ok(Deno.statSync(SpoolFile.path(config)).isFile);
 });
 
-Deno.test("a directory that cannot be made is refused with the system's reason", () => {
+Deno.test("open reports the system's reason if it cannot create the directory", () => {
   using directory = withTemporaryDirectory();
   Deno.writeTextFileSync(`${directory.path}/file`, "");
   const config = createConfig(`${directory.path}/file/spool`);
@@ -50,7 +50,7 @@ Deno.test("a directory that cannot be made is refused with the system's reason",
   );
 });
 
-Deno.test("what survives a loss of power is asked of SQLite", () => {
+Deno.test("SQLite is configured to survive a power failure", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   const pragma = (name: string): unknown =>
@@ -58,7 +58,7 @@ Deno.test("what survives a loss of power is asked of SQLite", () => {
   assert.deepEqual([pragma("synchronous"), pragma("journal_mode")], [2, "persist"]);
 });
 
-Deno.test("a second logger is refused, and is not once the first has ended", () => {
+Deno.test("a second logger is refused until the first one has ended", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   insert(spoolFile, 1);
@@ -74,7 +74,7 @@ Deno.test("a second logger is refused, and is not once the first has ended", () 
   assert.deepEqual(ids(next), [1, 2]);
 });
 
-Deno.test("a refused start leaves the directory to the next one", () => {
+Deno.test("a failed open releases the lock on the directory", () => {
   using temporary = new TemporarySpool();
   Deno.mkdirSync(temporary.path);
   assert.throws(() => temporary.open(), SpoolError);
@@ -82,7 +82,7 @@ Deno.test("a refused start leaves the directory to the next one", () => {
   assert.deepEqual(ids(temporary.open()), []);
 });
 
-Deno.test("a spool can be looked at beside the logger, if there is one", () => {
+Deno.test("attach opens an existing file beside a running logger", () => {
   using temporary = new TemporarySpool();
   assert.throws(
     () => SpoolFile.attach(temporary.config),
@@ -103,7 +103,7 @@ Deno.test("a spool can be looked at beside the logger, if there is one", () => {
   assert.deepEqual(ids(alone), [2]);
 });
 
-Deno.test("a transaction is all or nothing", () => {
+Deno.test("a failed transaction changes nothing", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   insert(spoolFile, 1);
@@ -131,7 +131,7 @@ Deno.test("a transaction is all or nothing", () => {
   assert.deepEqual(temporary.topics(), ["1", "2", "3"]);
 });
 
-Deno.test("the file does not exceed what it may take, and deletions make room", () => {
+Deno.test("the file stays within its limit, and deletions free space", () => {
   using temporary = new TemporarySpool({ maxBytes: MEBIBYTE });
   const spoolFile = temporary.open();
   const emptyBytes = Deno.statSync(temporary.path).size;
@@ -151,7 +151,7 @@ Deno.test("the file does not exceed what it may take, and deletions make room", 
   assert.equal(Deno.statSync(temporary.path).size, emptyBytes);
 });
 
-Deno.test("a lower limit keeps what is there", () => {
+Deno.test("a lower limit keeps the messages in the file", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   for (let id = 1; id <= 300; id++) insert(spoolFile, id, 10_000);
@@ -162,14 +162,14 @@ Deno.test("a lower limit keeps what is there", () => {
   insert(lower, 1_000, 100_000);
 });
 
-/** A spool with messages whose topics are easy to find in the file, closed. */
+/** Writes a file with messages whose topics are easy to find in its bytes, and closes it. */
 function fill(temporary: TemporarySpool, { count = 2_000, bytes = 100 } = {}): void {
   const spool = new Spool(temporary.open());
   spool.append(Array.from({ length: count }, (_, index) => message(`w${index}w`, { bytes })));
   temporary.close();
 }
 
-Deno.test("a damaged file is kept, told of, and replaced by what can be read of it", () => {
+Deno.test("a damaged file is kept, logged, and replaced by one with its readable rows", () => {
   const lines = captureLog();
   using temporary = new TemporarySpool();
   fill(temporary);
@@ -192,7 +192,7 @@ Deno.test("a damaged file is kept, told of, and replaced by what can be read of 
   assert.equal(lines.length, 1);
 });
 
-Deno.test("all is found again where only the beginning of the file is damaged", () => {
+Deno.test("all messages are recovered if only the first page is damaged", () => {
   captureLog();
   const damages: ((path: string) => void)[] = [
     (path) => damagePages(path, [0]),
@@ -208,7 +208,7 @@ Deno.test("all is found again where only the beginning of the file is damaged", 
   }
 });
 
-Deno.test("a file in which nothing can be read is kept, and an empty one begun", () => {
+Deno.test("an unreadable file is kept and replaced by an empty one", () => {
   const lines = captureLog();
   using temporary = new TemporarySpool();
   Deno.writeTextFileSync(temporary.path, "This is no database. ".repeat(1_000));
@@ -219,23 +219,25 @@ Deno.test("a file in which nothing can be read is kept, and an empty one begun",
   assert.match(lines[0] ?? "", /; 0 messages were recovered/);
 });
 
-Deno.test("what does not fit into the new file is not passed over", () => {
+Deno.test("a rescue loses no message for lack of space", () => {
   const lines = captureLog();
   using temporary = new TemporarySpool();
   fill(temporary, { count: 12_000 });
   damagePages(temporary.path, pagesWith(temporary.path, "w6000w"));
-  // Whether such a start is refused or goes on with all of it: the next one must not find less.
+  // This start may be refused or may succeed; the next one must find all messages.
   try {
     temporary.open({ maxBytes: MEBIBYTE });
   } catch (error) {
     assert.ok(error instanceof SpoolError, String(error));
   }
   const { length } = ids(temporary.open());
-  const told = lines.map((line) => Number(/; (\d+) messages were recovered/.exec(line)?.[1] ?? 0));
-  assert.ok(length > 11_900, `${length} messages are left, ${told} were told of`);
+  const logged = lines.map((line) =>
+    Number(/; (\d+) messages were recovered/.exec(line)?.[1] ?? 0)
+  );
+  assert.ok(length > 11_900, `${length} messages are left, the log has ${logged}`);
 });
 
-Deno.test("whoever looks at a damaged file beside the logger leaves it as it is", () => {
+Deno.test("attach does not change a damaged file", () => {
   captureLog();
   using temporary = new TemporarySpool();
   fill(temporary);
@@ -246,7 +248,7 @@ Deno.test("whoever looks at a damaged file beside the logger leaves it as it is"
   assert.deepEqual(temporary.damagedFiles(), []);
 });
 
-Deno.test("damage found on the way is put right once, and whoever counts is told", () => {
+Deno.test("damage found in use is repaired once and reported to onRescued", () => {
   const works: [string, (spoolFile: SpoolFile) => unknown][] = [
     ["a query", (spoolFile) => spoolFile.all("SELECT sum(length(payload)) FROM message")],
     ["a statement", (spoolFile) => spoolFile.run("UPDATE message SET time_ms = 1")],

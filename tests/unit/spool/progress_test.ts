@@ -1,17 +1,17 @@
-/** What the log says of a spool that fills and empties. */
+/** The log lines of a spool that fills and drains. */
 import assert from "node:assert/strict";
 import type { Spool } from "../../../lib/spool/spool.ts";
 import { SpoolProgress } from "../../../lib/spool/progress.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
 
-/** Counts in place of a spool, the time, and the lines since the last call of `lines`. */
+/** A spool that is only counters, a clock, and the lines since the last call of `lines`. */
 class Course {
   readonly #counts = { count: 0, removedCount: 0 };
   readonly #log = captureLog();
   readonly #progress = new SpoolProgress(this.#counts as unknown as Spool);
   #nowMs = 12_345;
 
-  /** `seconds` later that many messages are in the spool, and so many more have left it. */
+  /** Advances the clock, sets the messages in the spool, and adds to those that have left it. */
   after(seconds: number, { count, left = 0 }: { count: number; left?: number }): string[] {
     this.#nowMs += seconds * 1000;
     this.#counts.count = count;
@@ -21,12 +21,12 @@ class Course {
   }
 }
 
-Deno.test("an empty spool is no news", () => {
+Deno.test("an empty spool is not logged", () => {
   const course = new Course();
-  for (let look = 0; look < 5; look++) assert.deepEqual(course.after(100, { count: 0 }), []);
+  for (let check = 0; check < 5; check++) assert.deepEqual(course.after(100, { count: 0 }), []);
 });
 
-Deno.test("a spool that is empty again within five seconds is a DEBUG line", () => {
+Deno.test("a spool that drains within five seconds is logged at DEBUG", () => {
   const course = new Course();
   assert.deepEqual(course.after(0, { count: 3 }), []);
   assert.deepEqual(course.after(4, { count: 9 }), []);
@@ -35,14 +35,14 @@ Deno.test("a spool that is empty again within five seconds is a DEBUG line", () 
   ]);
 });
 
-Deno.test("a long outage is one line, the emptying one ever more rarely, and the end one", () => {
+Deno.test("a long outage logs one line, the drain lines at growing intervals, and its end one line", () => {
   const course = new Course();
   course.after(0, { count: 1 });
   assert.deepEqual(course.after(5, { count: 500 }), [
     "INFO     500 messages wait in the spool for the database.",
   ]);
-  for (let look = 0; look < 10; look++) {
-    assert.deepEqual(course.after(30, { count: 1_000 * (look + 1) }), []);
+  for (let check = 0; check < 10; check++) {
+    assert.deepEqual(course.after(30, { count: 1_000 * (check + 1) }), []);
   }
   assert.deepEqual(course.after(9, { count: 9_500, left: 500 }), []);
   assert.deepEqual(course.after(1, { count: 8_000, left: 2_000 }), [
@@ -64,7 +64,7 @@ Deno.test("a long outage is one line, the emptying one ever more rarely, and the
   assert.deepEqual(course.after(100, { count: 0 }), []);
 });
 
-Deno.test("the next time counts from the beginning", () => {
+Deno.test("the next outage starts its counts at zero", () => {
   const course = new Course();
   course.after(0, { count: 5 });
   course.after(6, { count: 5 });
@@ -75,7 +75,7 @@ Deno.test("the next time counts from the beginning", () => {
   ]);
 });
 
-Deno.test("what is left is told in seconds, minutes or hours", () => {
+Deno.test("the remaining time is in seconds, minutes or hours", () => {
   const left = (count: number): string | undefined => {
     const course = new Course();
     course.after(0, { count: count + 100 });

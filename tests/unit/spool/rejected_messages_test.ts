@@ -1,4 +1,4 @@
-/** The record of rejected messages: what is added is on disk, within limits of number, size and age. */
+/** Rejected messages: durable when added, and limited by number, size and age. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { MAX_PAYLOAD_BYTES } from "../../../lib/message/reading.ts";
@@ -17,7 +17,7 @@ function topics(record: RejectedMessages): string[] {
   return record.select({ limit: 1_000_000 }).map(({ topic }) => topic);
 }
 
-Deno.test("rejected messages are on disk when add returns, as they came", () => {
+Deno.test("rejected messages are on disk unchanged when add returns", () => {
   using temporary = new TemporarySpool();
   const record = new RejectedMessages(temporary.open());
   const before = Date.now();
@@ -32,7 +32,7 @@ Deno.test("rejected messages are on disk when add returns, as they came", () => 
   for (const { timeMs } of found) assert.ok(timeMs >= before && timeMs <= Date.now());
 });
 
-Deno.test("of a message that is too long the beginning is kept", () => {
+Deno.test("an oversized payload is kept up to the limit", () => {
   using temporary = new TemporarySpool();
   const record = new RejectedMessages(temporary.open());
   record.add([rejection("long", Buffer.alloc(10 * MAX_PAYLOAD_BYTES, "x"))]);
@@ -57,7 +57,7 @@ Deno.test("messages are selected by id, time and number, and deleted by id", () 
   assert.equal(select({}), "ace");
 });
 
-Deno.test("where nothing can be written, all of it is refused", () => {
+Deno.test("add throws if nothing can be written", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   const record = new RejectedMessages(spoolFile);
@@ -69,7 +69,7 @@ Deno.test("where nothing can be written, all of it is refused", () => {
   assert.deepEqual(topics(record), ["a"]);
 });
 
-Deno.test("the oldest make room: the record takes a twentieth of the spool", () => {
+Deno.test("the oldest messages are deleted beyond a twentieth of the spool", () => {
   using temporary = new TemporarySpool({ maxBytes: 10 * MEBIBYTE });
   const spoolFile = temporary.open();
   const record = new RejectedMessages(spoolFile);
@@ -84,7 +84,7 @@ Deno.test("the oldest make room: the record takes a twentieth of the spool", () 
   assert.deepEqual(left, left.map((_, index) => 3_000 - left.length + index));
 });
 
-Deno.test("100,000 messages are kept at most", () => {
+Deno.test("at most 100,000 messages are kept", () => {
   using temporary = new TemporarySpool({ maxBytes: 1_000 * MEBIBYTE });
   const spoolFile = temporary.open();
   spoolFile.run(
@@ -100,7 +100,7 @@ Deno.test("100,000 messages are kept at most", () => {
   assert.equal(record.select({ afterId: 100_007, limit: 1 })[0]?.topic, "last");
 });
 
-Deno.test("after 30 days a message is deleted, by the clock of two looks an hour apart", async () => {
+Deno.test("a message is deleted after 30 days if two checks an hour apart agree", async () => {
   using time = new FakeTime();
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
@@ -118,13 +118,13 @@ Deno.test("after 30 days a message is deleted, by the clock of two looks an hour
   await time.pass(3600 * 1000);
   record.prune();
   assert.deepEqual(topics(record), ["old", "younger"]);
-  // A clock that was wrong and has been set.
+  // The clock was wrong and has been corrected.
   age("old", 28);
   await time.pass(3600 * 1000);
   record.prune();
   assert.deepEqual(topics(record), ["old", "younger"]);
   age("old", 31);
-  for (let look = 0; look < 2; look++) {
+  for (let check = 0; check < 2; check++) {
     await time.pass(3600 * 1000);
     record.prune();
   }

@@ -1,4 +1,4 @@
-/** Reading a damaged spool file: all that can be read is found, as it was, and the reading ends. */
+/** Rescuing a damaged spool file: readable rows are copied unchanged, and the rescue terminates. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
@@ -36,7 +36,7 @@ class Patient implements Disposable {
     this.into.exec(SCHEMA);
   }
 
-  /** Returns the ids of the messages that were rescued; they are as they were. */
+  /** Returns the ids of the rescued messages, after checking that their content is unchanged. */
   rescue(): { ids: number[]; counts: Record<"message" | "sensor", number> } {
     const counts = rescueRows(this.path, { into: this.into, schema: SCHEMA, tables: TABLES });
     const rows = this.into.prepare("SELECT * FROM message ORDER BY id").all();
@@ -56,12 +56,12 @@ class Patient implements Disposable {
   }
 }
 
-Deno.test("a file that is not damaged is rescued to its last row", () => {
+Deno.test("an undamaged file is rescued completely", () => {
   using patient = new Patient();
   assert.deepEqual(patient.rescue().counts, { message: 1_000, sensor: 3 });
 });
 
-Deno.test("the rows of a damaged page are left out, and hardly any others", () => {
+Deno.test("a damaged page loses its own rows and few others", () => {
   for (const bytes of [0, 100, 1_000, 3_000]) {
     using patient = new Patient({ bytes });
     const [page = 0] = pagesWith(patient.path, "w500w");
@@ -78,7 +78,7 @@ Deno.test("the rows of a damaged page are left out, and hardly any others", () =
   }
 });
 
-Deno.test("what is behind a long stretch of damage is found", () => {
+Deno.test("rows after a long damaged range are found", () => {
   using patient = new Patient({ count: 20_000, bytes: 20 });
   const [first = 0] = pagesWith(patient.path, "w5000w");
   const [last = 0] = pagesWith(patient.path, "w8000w");
@@ -88,7 +88,7 @@ Deno.test("what is behind a long stretch of damage is found", () => {
   assert.ok(ids.filter((id) => id > 8_200).length === 11_800, `${ids.length} rows`);
 });
 
-Deno.test("a file whose beginning is destroyed is read by the plan of a new one", () => {
+Deno.test("a file without its first page is read with the first page of a new file", () => {
   using patient = new Patient();
   damagePages(patient.path, [0]);
   const before = Deno.readFileSync(patient.path);
@@ -98,14 +98,14 @@ Deno.test("a file whose beginning is destroyed is read by the plan of a new one"
   assert.deepEqual([...Deno.readDirSync(directory)].map(({ name }) => name), ["spool.sqlite"]);
 });
 
-Deno.test("a file that was cut off is read up to there", () => {
+Deno.test("a truncated file is read up to its end", () => {
   using patient = new Patient();
   Deno.truncateSync(patient.path, Deno.statSync(patient.path).size / 2);
   const { ids } = patient.rescue();
   assert.ok(ids.length > 400 && ids.length < 600, `${ids.length} rows`);
 });
 
-Deno.test("in a file of something else nothing is found", () => {
+Deno.test("nothing is found in a file that is not a database", () => {
   for (const text of ["", "no database", "x".repeat(100_000)]) {
     using patient = new Patient();
     Deno.writeTextFileSync(patient.path, text);
@@ -113,18 +113,18 @@ Deno.test("in a file of something else nothing is found", () => {
   }
 });
 
-Deno.test("a row that is there already stays", () => {
+Deno.test("an existing row is not overwritten", () => {
   using patient = new Patient({ count: 5 });
   patient.into.exec("INSERT INTO message VALUES (3, 'w3w', x'030303')");
   const counts = rescueRows(patient.path, { into: patient.into, schema: SCHEMA, tables: TABLES });
   assert.deepEqual(counts, { message: 4, sensor: 3 });
 });
 
-Deno.test("a row that does not fit its table is left out alone", () => {
+Deno.test("only the row that violates its table is skipped", () => {
   using patient = new Patient({ count: 10, bytes: 1 });
   {
     using database = new DatabaseSync(patient.path);
-    // Not STRICT, as a damaged row is not either.
+    // Not STRICT, so that it can hold what a damaged row may contain.
     database.exec(`
       DROP TABLE message;
       CREATE TABLE message (id INTEGER PRIMARY KEY, topic, payload);
@@ -134,7 +134,7 @@ Deno.test("a row that does not fit its table is left out alone", () => {
   assert.deepEqual(patient.rescue().ids, [1, 5]);
 });
 
-/** Columns that throw when they have been asked for too many rows: nothing else ends a loop. */
+/** Columns that throw after too many queries, so that an endless loop fails the test. */
 function readSeldom(columns: readonly string[], maxRows: number): string[] {
   let rows = 0;
   return Object.assign([...columns], {
@@ -145,7 +145,7 @@ function readSeldom(columns: readonly string[], maxRows: number): string[] {
   });
 }
 
-Deno.test("ids that are out of order neither go round in circles nor hide what follows", () => {
+Deno.test("ids out of order cause no endless loop and hide no later rows", () => {
   for (const count of [100, 499, 500, 501, 1_000]) {
     for (const id of [0, 1, 200, 60_000_000]) {
       using patient = new Patient({ count, bytes: 10 });
@@ -158,10 +158,10 @@ Deno.test("ids that are out of order neither go round in circles nor hide what f
   }
 });
 
-/** Changes the id of a row as a flipped bit does, of which no checksum tells. */
+/** Changes the id of a row like a flipped bit, which no checksum detects. */
 function setId(path: string, { topic, id }: { topic: string; id: number }): void {
   const bytes = Buffer.from(Deno.readFileSync(path));
-  // A row: its length, its id in seven bits a byte, the length of the header and the types.
+  // A row: its length, its id with seven bits per byte, the header length, and the types.
   const at = bytes.indexOf(topic) - 4;
   assert.equal(bytes[at], 4, "the header is where the format has it");
   let length = 1;
@@ -173,7 +173,7 @@ function setId(path: string, { topic, id }: { topic: string; id: number }): void
   Deno.writeFileSync(path, bytes);
 }
 
-Deno.test("whatever is damaged, the reading ends, and what is found is as it was", () => {
+Deno.test("the rescue terminates for any damage, and rescued rows are unchanged", () => {
   const damages = fc.array(fc.nat({ max: 60 }), { minLength: 1, maxLength: 10 });
   fc.assert(
     fc.property(damages, (pages) => {
@@ -187,7 +187,7 @@ Deno.test("whatever is damaged, the reading ends, and what is found is as it was
   );
 });
 
-Deno.test("damage in the plan of the tables does not hide them", () => {
+Deno.test("damage to the schema page does not hide the tables", () => {
   using patient = new Patient();
   replaceInFile(patient.path, { from: "CREATE TABLE message", to: "CRXATE TABLE message" });
   assert.deepEqual(patient.rescue().counts, { message: 1_000, sensor: 3 });

@@ -1,4 +1,4 @@
-/** The spool: what was appended and not removed is in it, oldest first, whatever happens. */
+/** The spool: it holds what was appended and not removed, oldest first, across failures. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
@@ -17,7 +17,7 @@ import {
   TemporarySpool,
 } from "../../support/temporary_spool.ts";
 
-/** The topics of what is taken. */
+/** Takes messages and returns their topics. */
 function take(spool: Spool, max: number): string[] {
   return spool.take(max)?.deliveries.map(({ topic }) => topic) ?? [];
 }
@@ -37,7 +37,7 @@ Deno.test("messages are on disk when append returns, and are taken oldest first"
   assert.deepEqual(temporary.topics(), ["a", "b", "c", "d"]);
 });
 
-Deno.test("what has its outcome is deleted, and the rest is found at the next start", () => {
+Deno.test("removed messages are deleted, and the next start finds the others", () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   spool.append(messages(10));
@@ -50,7 +50,7 @@ Deno.test("what has its outcome is deleted, and the rest is found at the next st
   assert.deepEqual(take(next, 100), ["1", "3", "5", "6", "7", "8", "9"]);
 });
 
-Deno.test("what a caller has in hand already is not given to another", () => {
+Deno.test("messages appended as taken are not taken again", () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const ids = spool.append([message("mine")], { taken: true });
@@ -62,7 +62,7 @@ Deno.test("what a caller has in hand already is not given to another", () => {
   assert.deepEqual(temporary.topics(), ["anyone's"]);
 });
 
-Deno.test("a spool that is empty again takes hardly any room", () => {
+Deno.test("an emptied spool shrinks to a small file", () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const emptyBytes = Deno.statSync(temporary.path).size;
@@ -74,7 +74,7 @@ Deno.test("a spool that is empty again takes hardly any room", () => {
   assert.equal(Deno.statSync(temporary.path).size, emptyBytes);
 });
 
-Deno.test("a full spool refuses as a whole what it cannot take, and takes it when there is room", () => {
+Deno.test("a full spool refuses a whole batch, and accepts it when there is space", () => {
   using temporary = new TemporarySpool({ maxBytes: MEBIBYTE });
   const spool = new Spool(temporary.open());
   const batch = messages(10, { bytes: 5_000 });
@@ -93,7 +93,7 @@ Deno.test("a full spool refuses as a whole what it cannot take, and takes it whe
   assert.equal(spool.count, count - 20);
 });
 
-Deno.test("a full spool has room left for the record of what is rejected", () => {
+Deno.test("a full spool has space left for rejected messages", () => {
   using temporary = new TemporarySpool({ maxBytes: 4 * MEBIBYTE });
   const spoolFile = temporary.open();
   const spool = new Spool(spoolFile);
@@ -108,7 +108,7 @@ Deno.test("a full spool has room left for the record of what is rejected", () =>
   assert.ok(record.select({ limit: 10_000 }).length > 500);
 });
 
-Deno.test("messages are taken some megabytes at a time, and at least one", () => {
+Deno.test("take is limited to some megabytes, but returns at least one message", () => {
   using temporary = new TemporarySpool({ maxBytes: 100 * MEBIBYTE });
   const spool = new Spool(temporary.open());
   spool.append(messages(7, { bytes: 3 * MEBIBYTE }));
@@ -120,7 +120,7 @@ Deno.test("messages are taken some megabytes at a time, and at least one", () =>
   assert.equal(spool.hasWaiting, false);
 });
 
-Deno.test("what cannot be deleted yet counts as gone, and is deleted later", () => {
+Deno.test("removed messages that cannot be deleted are not counted, and are deleted later", () => {
   captureLog();
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
@@ -135,13 +135,13 @@ Deno.test("what cannot be deleted yet counts as gone, and is deleted later", () 
   assert.deepEqual([spool.count, temporary.topics()], [1, ["2"]]);
 });
 
-Deno.test("rows are deleted many at a time, and not much later", async () => {
+Deno.test("rows are deleted in batches, within about a second", async () => {
   using time = new FakeTime();
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   spool.append(messages(10));
   const ids = spool.take(9)?.ids ?? [];
-  // The first deletion is due at once.
+  // The first deletion is due immediately.
   spool.remove(ids.slice(0, 1));
   assert.equal(temporary.topics().length, 9);
   for (const id of ids.slice(1)) spool.remove([id]);
@@ -153,7 +153,7 @@ Deno.test("rows are deleted many at a time, and not much later", async () => {
   assert.equal(temporary.topics().length, 0);
 });
 
-Deno.test("messages come back as they were, to the bit", () => {
+Deno.test("messages are read back bit for bit", () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const part = fc.record({
@@ -164,7 +164,7 @@ Deno.test("messages come back as they were, to the bit", () => {
   fc.assert(
     fc.property(fc.array(part, { minLength: 1, maxLength: 20 }), (parts) => {
       const deliveries = parts.map(({ topic, payload, offset }) =>
-        // A payload is a view of whatever came with it.
+        // A payload is a view into the buffer of a whole TCP segment.
         new Delivery(topic, Buffer.from([...Buffer.alloc(offset), ...payload]).subarray(offset), {
           qos: 2,
         })
@@ -182,14 +182,14 @@ Deno.test("messages come back as they were, to the bit", () => {
   );
 });
 
-/** A message as the model has it. */
+/** A message in the model. */
 interface Entry {
   readonly name: string;
   state: "waiting" | "taken" | "removed";
   id?: number;
 }
 
-/** An array that does what the spool is to do. */
+/** The model: an array with the expected behavior of the spool. */
 class Model {
   entries: Entry[] = [];
   refuses = false;
@@ -202,7 +202,7 @@ class Model {
     return this.in(...states).map(({ name }) => name);
   }
 
-  /** What was removed may still be on disk, and is found again then. */
+  /** After a crash, removed messages may still be on disk and are found again. */
   restart(onDisk: readonly string[]): void {
     this.refuses = false;
     this.entries = this.entries.filter(({ name }) => onDisk.includes(name));
@@ -210,7 +210,7 @@ class Model {
   }
 }
 
-Deno.test("a spool does what an array does, over any sequence of events", () => {
+Deno.test("a spool behaves like an array for any sequence of events", () => {
   captureLog();
   const event = fc.oneof(
     { weight: 4, arbitrary: fc.record({ append: fc.nat({ max: 8 }) }) },
@@ -251,7 +251,7 @@ Deno.test("a spool does what an array does, over any sequence of events", () => 
         else if ("take" in event) {
           const expected = model.in("waiting").slice(0, event.take);
           const { deliveries = [], ids = [] } = spool.take(event.take) ?? {};
-          // It may take less, as long as it takes something where there is something.
+          // It may return fewer messages, but at least one if one waits.
           assert.ok(deliveries.length > 0 || expected.length === 0);
           for (const [index, { topic }] of deliveries.entries()) {
             const entry = expected[index] as Entry;
@@ -288,7 +288,7 @@ Deno.test("a spool does what an array does, over any sequence of events", () => 
   );
 });
 
-Deno.test("a spool that is removed while it is in use is written anew", () => {
+Deno.test("a spool file deleted while in use is restored", () => {
   const lines = captureLog();
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
@@ -307,7 +307,7 @@ Deno.test("a spool that is removed while it is in use is written anew", () => {
   );
 });
 
-Deno.test("a large spool that is empty again shrinks step by step", () => {
+Deno.test("a large emptied spool shrinks in steps", () => {
   using temporary = new TemporarySpool({ maxBytes: 100 * MEBIBYTE });
   const spool = new Spool(temporary.open());
   for (let count = 0; count < 10; count++) spool.append(messages(200, { bytes: 15_000 }));
@@ -322,7 +322,7 @@ Deno.test("a large spool that is empty again shrinks step by step", () => {
   assert.ok((sizes.at(-1) ?? Infinity) < MEBIBYTE, sizes.join(" "));
 });
 
-Deno.test("a spool that is damaged while it is in use goes on with what can be read of it", () => {
+Deno.test("a spool damaged while in use continues with its readable messages", () => {
   const lines = captureLog({ level: "ERROR" });
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());

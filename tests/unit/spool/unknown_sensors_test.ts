@@ -1,4 +1,4 @@
-/** The sensors that publish without being registered: counted in memory, written now and then. */
+/** Unregistered sensors that publish: counted in memory, written at intervals. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { SpoolError } from "../../../lib/spool/errors.ts";
@@ -12,14 +12,14 @@ function sighting(uuid: string, { sid = 0, topic = "t", payload = "{}" } = {}): 
   return { uuid, sid, topic, payload: Buffer.from(payload) };
 }
 
-/** What is listed of a sensor, as `uuid sid count topic value unit`. */
+/** The listed sensors, each as `uuid sid count topic value unit`. */
 function list(sensors: UnknownSensors): string[] {
   return sensors.list().map(({ uuid, sid, count, topic, value, unit }) =>
     [uuid, sid, count, topic, value, unit].join(" ").trim()
   ).toSorted();
 }
 
-Deno.test("readings are counted by sensor, and the last one is shown", () => {
+Deno.test("readings are counted by sensor, and the last one is kept", () => {
   using temporary = new TemporarySpool();
   const sensors = new UnknownSensors(temporary.open());
   sensors.add(sighting("a", { payload: '{"value": 1, "unit": "K"}' }));
@@ -31,7 +31,7 @@ Deno.test("readings are counted by sensor, and the last one is shown", () => {
   assert.deepEqual(list(sensors), ["a 0 2 u 21.5 °C", "a 1 1 t 7", "b 0 1 t"]);
 });
 
-Deno.test("a later reading adds to what is in the file, across starts", () => {
+Deno.test("later readings add to the counts in the file, across starts", () => {
   using temporary = new TemporarySpool();
   const before = Date.now();
   for (let start = 0; start < 3; start++) {
@@ -48,7 +48,7 @@ Deno.test("a later reading adds to what is in the file, across starts", () => {
   assert.ok((sensor?.lastMs ?? 0) >= before);
 });
 
-Deno.test("those seen last come first", () => {
+Deno.test("sensors seen last are listed first", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   const sensors = new UnknownSensors(spoolFile);
@@ -59,7 +59,7 @@ Deno.test("those seen last come first", () => {
   assert.deepEqual(sensors.list().map(({ uuid }) => uuid).join(""), "dabc");
 });
 
-Deno.test("any valid reading can be shown", () => {
+Deno.test("any valid reading can be listed", () => {
   const payloads: [string, string][] = [
     ['{"value": NaN, "unit": "V"}', "NaN V"],
     ['{"value":-Infinity}', "-Infinity"],
@@ -79,7 +79,7 @@ Deno.test("any valid reading can be shown", () => {
   }
 });
 
-Deno.test("no unit keeps the sensors from being written", () => {
+Deno.test("sensors with any unit can be written", () => {
   const units = [
     '{"toString": 1}',
     '{"toString": 1, "valueOf": 2}',
@@ -96,7 +96,7 @@ Deno.test("no unit keeps the sensors from being written", () => {
   }
 });
 
-Deno.test("the payload may change after it was noted", () => {
+Deno.test("the payload may change after it was recorded", () => {
   using temporary = new TemporarySpool();
   const sensors = new UnknownSensors(temporary.open());
   const noted = sighting("a", { payload: '{"value": 1}' });
@@ -106,7 +106,7 @@ Deno.test("the payload may change after it was noted", () => {
   assert.deepEqual(list(sensors), ["a 0 1 t 1"]);
 });
 
-Deno.test("what could not be written is written the next time, and counted once", () => {
+Deno.test("a failed flush is repeated by the next one, and counted once", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   const sensors = new UnknownSensors(spoolFile);
@@ -119,7 +119,7 @@ Deno.test("what could not be written is written the next time, and counted once"
   assert.deepEqual(list(sensors), ["a 0 2 t"]);
 });
 
-Deno.test("10,000 sensors are remembered, those seen last", () => {
+Deno.test("the 10,000 sensors seen last are kept", () => {
   using temporary = new TemporarySpool();
   const spoolFile = temporary.open();
   const sensors = new UnknownSensors(spoolFile);
@@ -135,7 +135,7 @@ Deno.test("10,000 sensors are remembered, those seen last", () => {
   assert.equal(sensors.list().at(-1)?.sid, 1);
 });
 
-Deno.test("sensors that are registered by now are forgotten, beside a logger too", () => {
+Deno.test("registered sensors can be deleted, also while a logger runs", () => {
   using temporary = new TemporarySpool();
   const sensors = new UnknownSensors(temporary.open());
   for (const uuid of ["a", "b", "c"]) sensors.add(sighting(uuid));
