@@ -1,26 +1,26 @@
 /**
- * A publisher that is faster than a client library: it fills the broker's queues and is not
- * measured itself. Prints the number of messages when the broker has acknowledged all of them.
+ * A publisher that fills the broker's queues, faster than a client library could. It is not
+ * measured itself. Prints the number of messages after the broker has acknowledged all of them.
  */
 import { Buffer } from "node:buffer";
 import { type PayloadMessage, publishMessages } from "../tests/support/message_publisher.ts";
 import { makeReadings, makeSensors, toPayload } from "../tests/support/readings.ts";
 import { printResult, readJob } from "./program.ts";
 
-/** What to publish, and to whom. */
+/** The messages to publish, and the broker. */
 export interface BacklogJob {
   readonly host: string;
   readonly port: number;
   readonly qos: 1 | 2;
   readonly count: number;
-  /** Sensors that take turns. */
+  /** Number of sensors, which publish in turn. */
   readonly sensors: number;
 }
 
-/** Messages under way; Mosquitto must be set up to allow as many. */
+/** Maximum unacknowledged messages; Mosquitto must be configured to allow as many. */
 const MAX_OPEN = 1_000;
 
-/** Readings made at a time, so that a million of them need not fit into the memory. */
+/** Readings generated at a time, so that a million of them need not fit into memory. */
 const CHUNK = 10_000;
 
 function* makeMessages({ count, sensors }: BacklogJob): Generator<PayloadMessage> {

@@ -1,17 +1,16 @@
 /**
- * COPY of the rows of the last drain: what the database can take at most, index and foreign key
- * included.
+ * COPY of the rows of the last drain: the maximum rate of the database with index and foreign key.
  */
 import type { Stage } from "./stage.ts";
 
-/** A table of its own, made like the original and named like nothing else. */
+/** A separate table with the columns and keys of the original. */
 const COPY_TABLE = "sensor_data_copy";
 
 /**
- * Writes the rows of `sensor_data` to a file of the server's and reads them back, in one
- * transaction, into an empty table with the same keys. No program and no network are between.
+ * Copies the rows of `sensor_data` to a file on the server and from there, in one transaction, into
+ * an empty table with the same keys. No client and no network are involved.
  *
- * @returns rows a second.
+ * @returns rows per second.
  */
 export async function measureCopy({ sql, postgres, progress }: Stage): Promise<number> {
   progress("Copying the same rows");

@@ -1,6 +1,4 @@
-/**
- * CPU time of the three that work together: a program, the broker and the database.
- */
+/** CPU time of the three processes: the measured program, the broker and the database. */
 import type { Stage } from "./stage.ts";
 import { cpuSeconds, findChild } from "./usage.ts";
 
@@ -11,7 +9,7 @@ export interface CpuUse {
   readonly database: number;
 }
 
-/** What each has used since it was started; a program that is not there yet has used nothing. */
+/** CPU time of each since its start; 0 for a program that has not been started. */
 export function readCpuUse({ postgresPid }: Stage, programPid?: number): CpuUse {
   return {
     program: programPid === undefined ? 0 : cpuSeconds(programPid),
@@ -20,7 +18,7 @@ export function readCpuUse({ postgresPid }: Stage, programPid?: number): CpuUse 
   };
 }
 
-/** What each has used from one reading to the next. */
+/** CPU time of each between two measurements. */
 export function subtractCpuUse(after: CpuUse, before: CpuUse): CpuUse {
   return {
     program: after.program - before.program,

@@ -1,6 +1,6 @@
 /**
- * The drain of a backlog: how fast, and what it costs, for the logger, for a receiver that only
- * acknowledges, and for a logger with one INSERT for each message.
+ * Measures the rate and the cost of draining a backlog: by the logger, by a receiver that only
+ * acknowledges, and by a logger with one INSERT per message.
  */
 import { loggerEnv, type LoggerProcess, startLogger } from "../tests/support/logger_process.ts";
 import type { MosquittoBroker } from "../tests/support/mosquitto.ts";
@@ -21,14 +21,14 @@ import {
 } from "./stage.ts";
 import { cpuSeconds, findChild, peakMemoryBytes } from "./usage.ts";
 
-/** Who drains a backlog, by the client id of its session. */
+/** The programs that drain a backlog, by the client id of their session. */
 export type Drainer = "logger" | "logger-with-spool" | "receiver" | "single-insert";
 
-/** A drained backlog. */
+/** The measurements of one drain. */
 export interface Drain {
-  /** To the last row; for the receiver to the last handover. */
+  /** Until the last row; for the receiver until the last handover. */
   readonly messagesPerSecond: number;
-  /** To the end of the last handover, which for QoS 2 comes two packets after the row. */
+  /** Until the end of the last handover, which at QoS 2 is two packets after the row. */
   readonly handoversPerSecond: number;
   /** From the start of the process to the first row; undefined for the receiver. */
   readonly startSeconds?: number;
@@ -36,7 +36,7 @@ export interface Drain {
   readonly peakMemoryBytes: number;
 }
 
-/** What to drain, and by whom. */
+/** The backlog to drain, and the programs that drain it. */
 export interface DrainPlan<Who extends Drainer> {
   readonly qos: 1 | 2;
   readonly count: number;
@@ -44,13 +44,13 @@ export interface DrainPlan<Who extends Drainer> {
   readonly drainers: readonly Who[];
 }
 
-/** Without a new row for so long, the drain has failed. */
+/** The drain has failed if there is no new row for this time. */
 const STALL_MS = 30_000;
 
-/** Processes that have done nothing for so long have nothing to do. */
+/** Processes that use no CPU time for this long have finished. */
 const QUIET_MS = 300;
 
-/** Publishes one backlog into a session for each drainer, and lets them drain it in turn. */
+/** Publishes one backlog into a session per drainer, and runs the drainers one after another. */
 export async function measureDrains<Who extends Drainer>(
   stage: Stage,
   { qos, count, drainers }: DrainPlan<Who>,
@@ -75,10 +75,10 @@ export async function measureDrains<Who extends Drainer>(
   return drains as Record<Who, Drain>;
 }
 
-/** A process that drains. */
+/** A process that drains a backlog. */
 export type BenchProcess = LoggerProcess | TestProcess;
 
-/** What is drained. */
+/** The backlog, and the services. */
 export interface DrainContext {
   readonly stage: Stage;
   readonly broker: MosquittoBroker;
@@ -124,7 +124,7 @@ async function drainToTable(
   return await measureProcess({ stage, broker, qos, count }, () => startLogger(env));
 }
 
-/** Starts a process that drains the backlog, and measures it until it has. */
+/** Starts a process that drains the backlog, and measures it until the backlog is empty. */
 export async function measureProcess(
   { stage, count }: DrainContext,
   start: () => BenchProcess,
@@ -151,7 +151,7 @@ export async function measureProcess(
   };
 }
 
-/** Waits until the table has so many rows, asking for nothing expensive while it grows. */
+/** Waits until the table has `count` rows. While it grows, only its size is queried. */
 export async function waitForRows(
   { sql }: Stage,
   { count, process }: {
@@ -164,7 +164,7 @@ export async function waitForRows(
   let growthMs = performance.now();
   while (rows < count) {
     if (!process.isRunning || performance.now() - growthMs > STALL_MS) {
-      const state = process.isRunning ? "no more come" : "the process has ended";
+      const state = process.isRunning ? "no new rows" : "the process has ended";
       throw new Error(
         `Draining: ${rows} of ${count} rows, ${state}, output:\n${process.lines.join("\n")}`,
       );
@@ -186,17 +186,17 @@ export async function waitForRows(
 }
 
 /**
- * Waits until the processes have nothing more to do, which is when all handovers are done; neither
- * says so itself.
+ * Waits until the processes are idle, which means that all handovers are complete. Neither process
+ * reports that itself.
  *
- * @returns when that was, in milliseconds since 1970.
+ * @returns the time when they became idle, in ms since 1970-01-01 00:00 UTC.
  */
 export async function waitForQuiet(pids: readonly number[]): Promise<number> {
   let busyMs = Date.now();
   let before = NaN;
   while (Date.now() - busyMs < QUIET_MS) {
     const used = pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
-    // One tick of the kernel's clock is what an idle process may use, too.
+    // An idle process may also use one tick of the kernel's clock.
     if (!(used - before < 0.015)) busyMs = Date.now();
     before = used;
     await delay(50);
@@ -204,11 +204,11 @@ export async function waitForQuiet(pids: readonly number[]): Promise<number> {
   return busyMs;
 }
 
-/** When the rows were committed, by the server's own record. */
+/** The commit times of the rows, as recorded by the server (track_commit_timestamp). */
 export async function readCommits({ sql }: Stage): Promise<{
   readonly firstMs: number;
   readonly lastMs: number;
-  /** Rows of the first commit, whose beginning is not known. */
+  /** Rows of the first commit; it is not known when their transaction began. */
   readonly firstRows: number;
 }> {
   const [row] = await sql.query<{ first_ms: number; last_ms: number; first_rows: number }>(`

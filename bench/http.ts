@@ -1,14 +1,15 @@
 /**
- * What it costs to tell over HTTP: backlogs drained with HTTP off, with nobody looking, and with ten
- * viewers, in turn, so that whatever else the machine does meets all of them.
+ * The cost of the HTTP server: backlogs drained with HTTP off, with HTTP on but no viewers, and
+ * with ten viewers. The variants take turns, so that other load on the machine affects all of them.
  */
 import { loggerEnv, startLogger } from "../tests/support/logger_process.ts";
 import { findFreePort } from "../tests/support/ports.ts";
 import { type Drain, measureProcess } from "./drain.ts";
+import { median } from "./median.ts";
 import { clearTable, createSession, openBroker, publishBacklog, type Stage } from "./stage.ts";
 import { formatCount } from "./table.ts";
 
-/** Sensors that publish: the number that the status page is to be fast with. */
+/** Sensors that publish: the number that the status page is designed for. */
 export const HTTP_SENSORS = 2_000;
 
 const ROUNDS = 5;
@@ -27,7 +28,7 @@ export async function measureHttp(stage: Stage, count: number): Promise<HttpCost
     const broker = await openBroker(stage);
     for (const clientId of VARIANTS) await createSession(broker, { clientId, qos: 1 });
     await publishBacklog(stage, broker, { qos: 1, count });
-    // None of them is always the first.
+    // The order rotates, so that no variant is always the first.
     for (let index = 0; index < VARIANTS.length; index++) {
       const variant = VARIANTS[(index + round) % VARIANTS.length] as Variant;
       stage.progress(`Round ${round} of ${ROUNDS}: HTTP ${variant}`);
@@ -49,7 +50,9 @@ export async function measureHttp(stage: Stage, count: number): Promise<HttpCost
       });
       over.abort();
       const seen = await Promise.all(views);
-      if (seen.some((bytes) => bytes === 0)) throw new Error("Measuring: a viewer saw nothing");
+      if (seen.some((bytes) => bytes === 0)) {
+        throw new Error("Measuring: a viewer received no events");
+      }
       drains[variant].push(drain);
     }
     await stage.scope.close(broker);
@@ -57,7 +60,7 @@ export async function measureHttp(stage: Stage, count: number): Promise<HttpCost
   return drains;
 }
 
-/** Reads events until the end; returns how many bytes there were. */
+/** Reads events until `signal` is aborted, and returns the number of received bytes. */
 async function view(port: number, signal: AbortSignal): Promise<number> {
   let bytes = 0;
   while (!signal.aborted) {
@@ -65,14 +68,14 @@ async function view(port: number, signal: AbortSignal): Promise<number> {
       const response = await fetch(`http://127.0.0.1:${port}/api/events`, { signal });
       for await (const chunk of response.body ?? []) bytes += chunk.length;
     } catch {
-      // The logger is not there yet, or not any more, or this viewer is to end.
+      // The logger does not listen yet or any more, or `signal` was aborted.
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
   return bytes;
 }
 
-/** Median, least and greatest, and the median as a share of what it is without HTTP. */
+/** Median, minimum and maximum, and the ratio of the median to that without HTTP. */
 export function formatHttpCost(cost: HttpCost): string {
   const rates = (variant: Variant): number[] =>
     cost[variant].map(({ messagesPerSecond }) => messagesPerSecond);
@@ -88,9 +91,9 @@ export function formatHttpCost(cost: HttpCost): string {
     return `${words.padEnd(18)} ${rate.padEnd(26)} ${rateShare.padEnd(8)} ` +
       `${time.padEnd(20)} ${timeShare}\n`;
   };
-  return "QoS 1, 2,000 sensors: median (least – greatest)\n" +
-    `${"HTTP".padEnd(18)} ${"rows/s".padEnd(35)} processor time, s\n` +
-    line("off", "off") + line("on", "on, nobody looks") + line("viewers", "ten viewers");
+  return "QoS 1, 2,000 sensors: median (minimum – maximum)\n" +
+    `${"HTTP".padEnd(18)} ${"rows/s".padEnd(35)} CPU time, s\n` +
+    line("off", "off") + line("on", "on, no viewers") + line("viewers", "ten viewers");
 }
 
 function describeSpread(
@@ -99,8 +102,4 @@ function describeSpread(
 ): string {
   const ends = [Math.min(...values), Math.max(...values)].map(format);
   return `${format(median(values))} (${ends.join(" – ")})`;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN;
 }

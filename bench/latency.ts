@@ -1,10 +1,9 @@
 /**
- * The time from publishing a message to its row being visible, at a steady rate.
+ * The time from publishing a message until its row is visible, at a steady rate.
  *
- * The benchmark publishes and looks for the rows itself, so that one clock measures both. It asks
- * the table for all readings that are still missing, by their key, again as soon as it has the
- * answer: a row is seen late by one such question at most, so that times are rather too long than
- * too short.
+ * The benchmark publishes and queries the rows itself, so that one clock measures both. It queries
+ * all missing readings by their keys in a loop. A row is therefore seen at most one query late: the
+ * measured times are an upper bound.
  */
 import { loggerEnv, startLogger } from "../tests/support/logger_process.ts";
 import { closeClient, openClient } from "../tests/support/mqtt_client.ts";
@@ -14,32 +13,32 @@ import type { SqlConnection } from "../tests/support/sql.ts";
 import { type CpuUse, readCpuUse, subtractCpuUse } from "./cpu_use.ts";
 import { clearTable, createSession, openBroker, SENSORS, type Stage } from "./stage.ts";
 
-/** What the times were. */
+/** The measured times. */
 export interface Latency {
   readonly medianMs: number;
   readonly p99Ms: number;
   readonly maxMs: number;
-  /** CPU time while it was measured. */
+  /** CPU time during the measurement. */
   readonly cpu: CpuUse;
 }
 
-/** Messages a second. */
+/** Published messages per second. */
 export const STEADY_RATE = 1_000;
-/** How long it is measured. */
+/** Duration of the measurement. */
 export const STEADY_SECONDS = 15;
-/** How long it runs before that, so that nothing is measured that happens only once. */
+/** Messages before the measurement, so that one-time costs are not measured. */
 const WARM_UP_MESSAGES = 3 * STEADY_RATE;
 
-/** The first sensor's first reading has this time; the others follow by a millisecond each. */
+/** The time of the first reading; each further reading is one millisecond later. */
 const START_TIME_MS = 1_700_000_000_000;
 
-/** Without a row that was not seen before. */
+/** The measurement has failed if no row becomes visible for this time. */
 const GIVE_UP_MS = 10_000;
 
-/** Publishes at {@linkcode STEADY_RATE} with the given QoS, and measures. */
+/** Publishes at {@linkcode STEADY_RATE} with the given QoS, and measures the times. */
 export async function measureLatency(stage: Stage, qos: 1 | 2): Promise<Latency> {
   const { scope, database, progress } = stage;
-  progress(`Publishing ${STEADY_RATE} messages of QoS ${qos} a second, ${STEADY_SECONDS} s`);
+  progress(`Publishing ${STEADY_RATE} messages of QoS ${qos} per second for ${STEADY_SECONDS} s`);
   await clearTable(stage);
   const broker = await openBroker(stage);
   await createSession(broker, { clientId: "logger", qos });
@@ -70,17 +69,15 @@ export async function measureLatency(stage: Stage, qos: 1 | 2): Promise<Latency>
   };
 }
 
-/** What the publishing and the watching side share. */
+/** The state shared by the publisher and the watcher. */
 interface Flow {
-  /** Messages whose row has not been seen: their number, and when they were published. */
+  /** Publication times of the messages whose rows are not visible yet, by index. */
   readonly pending: Map<number, number>;
   publishing: boolean;
 }
 
 /**
- * Publishes, and notes when.
- *
- * @param onWarm called when the warm-up is over.
+ * Publishes at a steady rate, and records the times. Calls `onWarm` after the warm-up.
  */
 async function publishSteadily(
   broker: { readonly host: string; readonly port: number },
@@ -114,9 +111,9 @@ async function publishSteadily(
 }
 
 /**
- * Sees all rows appear, and returns the time that each took, in milliseconds.
+ * Waits until all rows are visible. Returns the latency of each in milliseconds.
  *
- * @throws {Error} when some do not.
+ * @throws {Error} when some do not become visible.
  */
 async function watch(watcher: Watcher, flow: Flow): Promise<number[]> {
   const { pending } = flow;
@@ -141,10 +138,10 @@ async function watch(watcher: Watcher, flow: Flow): Promise<number[]> {
   return latencies;
 }
 
-/** Looks for readings in the table. */
+/** Queries readings in the table. */
 class Watcher implements AsyncDisposable {
   readonly #sql: SqlConnection;
-  /** By the order in which the sensors take turns. */
+  /** In the order in which the sensors publish. */
   readonly #sensorIds: readonly number[];
 
   constructor(sql: SqlConnection, sensorIds: readonly number[]) {
@@ -152,7 +149,7 @@ class Watcher implements AsyncDisposable {
     this.#sensorIds = sensorIds;
   }
 
-  /** @returns those of the numbers whose readings are visible. */
+  /** Returns the indices whose readings are visible. */
   async findVisible(indices: readonly number[]): Promise<number[]> {
     const rows = await this.#sql.query<{ index: number }>(
       `SELECT index FROM unnest($1::int[], $2::int[], $3::timestamptz[]) AS sent (index, id, time)
@@ -173,7 +170,7 @@ class Watcher implements AsyncDisposable {
 
 async function openWatcher(database: Stage["database"]): Promise<Watcher> {
   const sql = await database.connect();
-  // The statistics know nothing of a table that has just been emptied; the index is right.
+  // The planner has no statistics of a table that was just emptied: force the use of the index.
   await sql.query(
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
   );

@@ -27,28 +27,30 @@ import { print, printError } from "../tests/support/output.ts";
 const MILLION = 1_000_000;
 
 /**
- * Mosquitto 2.0 numbers the messages of a QoS 2 backlog without end, and ends the connection of a
- * plain MQTT client when the numbers repeat, which they do beyond 65,535.
+ * Mosquitto 2.0 assigns packet identifiers to all messages of a QoS 2 backlog. Beyond 65,535 they
+ * repeat, and it closes the connection of a plain MQTT client then.
  */
 const MAX_PLAIN_QOS2_BACKLOG = 60_000;
 
 const NOTES = `
-Drain: rows from the first commit to the last, by the server's commit times; the start of the
-  process and its connecting are not in it, but in "Start to first row". Broker and database run
-  on the same machine, with their usual settings and fsync on; the broker with
+Drain: rows from the first commit to the last, by the commit times of the server. The start of the
+  process and its connections are not included, but are in "Start to first row". Broker and
+  database run on the same machine, with default settings and fsync on; the broker has
   max_queued_messages 0 and max_inflight_messages 0 (no limit).
-Last handover: when logger and broker come to rest. At QoS 2 a handover ends two packets after
-  the row is stored, and these may lag behind the rows.
-Receiver: the logger's own MQTT connection, acknowledging at once, with nothing behind it; from
+Last handover: when logger and broker become idle. At QoS 2 a handover ends two packets after the
+  row is stored, and these packets may lag behind the rows.
+Receiver: the MQTT connection of the logger, which acknowledges at once and stores nothing; from
   the first message to the end of the last handover.
-COPY: of the rows in the table, from a file of the server's into an empty table with the same keys.
-Spool: into it while the database is away, each message acknowledged when it is on disk, by the
-  times in the file; and out of it into the database, by the commit times, with nothing coming in.
-One INSERT each: MQTT.js and pg, five connections, acknowledged before it is stored. At QoS 2 it
-  has a backlog of ${formatCount(MAX_PLAIN_QOS2_BACKLOG)}; Mosquitto 2.0 cuts it off with a larger.
-Visible row: seen by another connection that asks all the time, which takes CPU time of the
-  database; a row is noticed one question late at most.
-CPU: of the logger from its start, of broker and database while it drains. Memory: VmHWM.
+COPY: the rows of the table, from a file on the server into an empty table with the same keys.
+Spool: filled while the database is not available, each message acknowledged when it is on disk, by
+  the times in the file; drained into the database, by the commit times, without new messages.
+One INSERT each: MQTT.js and pg, five connections; messages are acknowledged before they are
+  stored. At QoS 2 the backlog is ${
+  formatCount(MAX_PLAIN_QOS2_BACKLOG)
+}: with a larger one, Mosquitto 2.0 disconnects it.
+Visible row: as seen by another connection that queries continuously, which uses CPU time of the
+  database; a row is seen at most one query late.
+CPU: of the logger since its start, of broker and database during the drain. Memory: VmHWM.
 `;
 
 async function measure(stage: Stage, options: BenchOptions): Promise<Row[]> {
@@ -85,7 +87,7 @@ async function measure(stage: Stage, options: BenchOptions): Promise<Row[]> {
 }
 
 async function describeVersions({ postgres }: Stage, mosquitto: string): Promise<string> {
-  // Mosquitto has no option that prints the version and nothing else.
+  // Mosquitto has no option that prints only the version.
   const help = await runSuccessfully("/bin/sh", { args: ["-c", `'${mosquitto}' -h || true`] });
   const broker = /version (\S+)/.exec(help)?.[1] ?? "of unknown version";
   const binary = Deno.env.get("KRAKEN_LOGGER_BINARY");
@@ -115,13 +117,13 @@ async function run(options: BenchOptions, mosquitto: string): Promise<void> {
     print(`\nKraken logger: ${versions}\n\n${text}`);
   });
   running.catch(() => {
-    // After an interruption everything fails, which then is of no interest.
+    // `Promise.race` below reports the error; after an interruption, errors are expected.
   });
   if (await Promise.race([running, interrupted]) === undefined) return;
   throw new Error("interrupted");
 }
 
-/** Resolves when the benchmark is to end early. */
+/** Resolves when a signal asks the benchmark to end. */
 function nextSignal(): Promise<Deno.Signal> {
   return new Promise((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
@@ -139,7 +141,9 @@ async function main(args: readonly string[]): Promise<number> {
     }
     const mosquitto = findProgram("mosquitto");
     if (mosquitto === null) {
-      throw new Error("Mosquitto is not installed, and the figures of another broker say nothing");
+      throw new Error(
+        "Mosquitto is not installed; the figures of another broker cannot be compared",
+      );
     }
     await run(options, mosquitto);
     return 0;

@@ -1,40 +1,38 @@
-/**
- * The command line of the benchmark.
- */
+/** The command line of the benchmark. */
 import { parseArgs } from "node:util";
 
-/** What is to be measured. */
+/** The measurements to run. */
 export interface BenchOptions {
-  /** Messages of the backlog. */
+  /** Number of messages in the backlog. */
   readonly messages: number;
   /** Also measures the memory with a backlog of a million messages. */
   readonly million: boolean;
-  /** Also measures the time from publishing to the visible row. */
+  /** Also measures the time from publishing until the row is visible. */
   readonly latency: boolean;
-  /** Measures nothing but what the status page costs. */
+  /** Measures only the cost of the HTTP server. */
   readonly onlyHttp: boolean;
-  /** Measures nothing but what several loggers drain together. */
+  /** Measures only the drain by several loggers. */
   readonly onlyReplicas: boolean;
-  /** The compiled logger; undefined: from the sources, or what `KRAKEN_LOGGER_BINARY` names. */
+  /** Path of a compiled logger; undefined: `KRAKEN_LOGGER_BINARY`, or else the sources. */
   readonly binary: string | undefined;
 }
 
 export const HELP = `deno task bench [options]
 
-Measures the logger against a Mosquitto and a PostgreSQL of its own, and prints one table.
+Measures the logger with its own Mosquitto and PostgreSQL, and prints a table.
 
-  --messages N    messages of the backlog (default 200000)
-  --no-million    leave out the memory at a backlog of 1,000,000 messages (about 80 s)
-  --no-latency    leave out the time from publishing to the visible row (about 40 s)
-  --only-http     what the status page costs, and nothing else
-  --only-replicas what one, two and four loggers of a group drain, and nothing else
-  --binary PATH   measure this compiled logger, not the sources; as KRAKEN_LOGGER_BINARY
-  --help          this text
+  --messages N    messages in the backlog (default 200000)
+  --no-million    skip the memory with a backlog of 1,000,000 messages (about 80 s)
+  --no-latency    skip the time from publishing until the row is visible (about 40 s)
+  --only-http     only the cost of the HTTP server
+  --only-replicas only the drain by one to four loggers of a group
+  --binary PATH   measure this compiled logger, not the sources (or set KRAKEN_LOGGER_BINARY)
+  --help          print this help
 `;
 
 /**
- * @returns the options, or null when help is asked for.
- * @throws {TypeError} naming what is wrong.
+ * @returns the options; null for `--help`.
+ * @throws {TypeError} when an option is unknown or its value is not allowed.
  */
 export function parseOptions(args: readonly string[]): BenchOptions | null {
   const { values } = parseArgs({
@@ -53,7 +51,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | null {
   const messages = Number(values.messages);
   if (!Number.isSafeInteger(messages) || messages < 10_000) {
     throw new TypeError(
-      `--messages: must be a whole number from 10000 on, received '${values.messages}'`,
+      `--messages: must be an integer of at least 10000, received '${values.messages}'`,
     );
   }
   const { million, latency, binary, help } = values;

@@ -1,6 +1,6 @@
 /**
- * The benchmark's own programs, each in a process of its own, so that it neither slows down what
- * is measured nor is mistaken for it.
+ * The helper programs of the benchmark. Each runs in a separate process, so that it does not slow
+ * down what is measured, and its CPU time is not counted.
  */
 import { fileURLToPath } from "node:url";
 import { TestProcess } from "../tests/support/process.ts";
@@ -29,7 +29,7 @@ export function readJob<Job>(): Job {
   return JSON.parse(Deno.args[0] ?? "null") as Job;
 }
 
-/** Prints what the program has to say, as a line of JSON. */
+/** Prints the result of the program as a line of JSON. */
 export function printResult(result: unknown): void {
   const bytes = new TextEncoder().encode(`${JSON.stringify(result)}\n`);
   for (let written = 0; written < bytes.length;) {

@@ -1,14 +1,13 @@
 /**
- * A receiver that does nothing but acknowledge: what the broker can hand over at most. It is the
- * logger's own MQTT connection, which copes with what Mosquitto 2.0 does after a backlog, without
- * anything behind it.
+ * A receiver that only acknowledges: the maximum rate of the broker. It uses the MQTT connection of
+ * the logger, which handles the behavior of Mosquitto 2.0 after a backlog, and stores nothing.
  */
 import { DEFAULT_TUNING } from "../lib/config/tuning.ts";
 import { MqttConnection } from "../lib/mqtt/connection.ts";
 import type { Delivery } from "../lib/message/delivery.ts";
 import { printResult, readJob } from "./program.ts";
 
-/** What to receive, and from whom. */
+/** The messages to receive, and the broker. */
 export interface ReceiverJob {
   readonly host: string;
   readonly port: number;
@@ -16,7 +15,7 @@ export interface ReceiverJob {
   readonly count: number;
 }
 
-/** What it took. */
+/** The measured time. */
 export interface ReceiverResult {
   /** From the first message to the end of the last handover. */
   readonly seconds: number;
@@ -54,11 +53,11 @@ async function receive({ host, port, clientId, count }: ReceiverJob): Promise<Re
     signal: new AbortController().signal,
   });
   const closed = connection.closed.then((reason) => {
-    throw new Error(`Receiving: ${reason}, ${rest} messages were still to come`);
+    throw new Error(`Receiving: ${reason}, ${rest} messages were not received`);
   });
   await Promise.race([received.promise, closed]);
   closed.catch(() => {
-    // Disconnected below, on purpose.
+    // The disconnect below is intended.
   });
   await connection.disconnect();
   return { seconds: (performance.now() - (startMs ?? 0)) / 1000 };
@@ -66,6 +65,6 @@ async function receive({ host, port, clientId, count }: ReceiverJob): Promise<Re
 
 if (import.meta.main) {
   printResult(await receive(readJob<ReceiverJob>()));
-  // The process stays, so that its CPU time can be read.
+  // The process stays alive, so that its CPU time can be read.
   await new Promise((resolve) => setTimeout(resolve, 60_000));
 }

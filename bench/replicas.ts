@@ -1,4 +1,4 @@
-/** How much faster several loggers drain what they share, on a machine that they share as well. */
+/** The drain rate of several loggers in a shared group, all on the same machine. */
 import { loggerEnv, startLogger } from "../tests/support/logger_process.ts";
 import { subscribe } from "../tests/support/subscriber.ts";
 import { readCommits, waitForRows } from "./drain.ts";
@@ -7,19 +7,19 @@ import { clearTable, openBroker, publishBacklog, type Stage } from "./stage.ts";
 
 const COUNTS = [1, 2, 3, 4] as const;
 
-/** Each is measured so often, in turn. */
+/** Number of measurements of each group size; the sizes take turns. */
 const ROUNDS = 3;
 
 const FILTER = "$share/bench/sensors/#";
 
-/** What so many loggers stored together. */
+/** The total rate of a number of loggers. */
 export interface ReplicasRate {
   readonly loggers: number;
-  /** Of each round. */
+  /** One rate per round. */
   readonly messagesPerSecond: number[];
 }
 
-/** Drains a backlog of `count` messages of QoS 1 by one to four loggers of a group. */
+/** Drains backlogs of `count` messages of QoS 1 with one to four loggers of a group. */
 export async function measureReplicas(stage: Stage, count: number): Promise<ReplicasRate[]> {
   const rates = COUNTS.map((loggers) => ({ loggers, messagesPerSecond: [] as number[] }));
   for (let round = 0; round < ROUNDS; round++) {
@@ -36,7 +36,7 @@ async function measure(
 ): Promise<number> {
   const broker = await openBroker(stage);
   const names = Array.from({ length: loggers }, (_, index) => `replica-${index}`);
-  // The broker assigns messages to members that are away, too.
+  // The broker also assigns messages to members that are offline.
   for (const clientId of names) {
     await using _ = await subscribe(broker, {
       clientId,
@@ -69,7 +69,7 @@ async function measure(
   return (count - firstRows) * 1000 / (lastMs - firstMs);
 }
 
-/** A line for each: the median, lowest and highest rate, and the medians against that of one. */
+/** A line per group size: median, minimum and maximum rate, and the ratio to a single logger. */
 export function formatReplicas(rates: readonly ReplicasRate[]): string {
   const rate = (value: number): string => Math.round(value).toLocaleString("en").padStart(9);
   const first = median(rates[0]?.messagesPerSecond ?? []);

@@ -1,16 +1,16 @@
 /**
- * What the benchmark has open: processes and services, which are closed whatever ends it, Ctrl-C
- * included, also when that comes while one of them is still starting.
+ * Owns the processes and services of the benchmark. They are closed when it ends for any reason,
+ * including Ctrl-C while one of them is starting.
  */
 
-/** Owns what {@linkcode Scope.open} opened until it is closed or the scope is disposed. */
+/** Owns each resource of {@linkcode Scope.open} until it is closed or the scope is disposed. */
 export class Scope implements AsyncDisposable {
   readonly #started: Promise<AsyncDisposable>[] = [];
   readonly #closed = new Set<AsyncDisposable>();
   #disposed = false;
 
   /**
-   * Waits for something to start and owns it from then on.
+   * Starts a resource and owns it from then on.
    *
    * @throws what the start throws, and {Error} once the scope is disposed.
    */
@@ -21,20 +21,20 @@ export class Scope implements AsyncDisposable {
     return await started;
   }
 
-  /** Closes one of those that are open; does nothing when it is closed already. */
+  /** Closes a resource. Does nothing if it is closed already. */
   async close(resource: AsyncDisposable): Promise<void> {
     if (this.#closed.has(resource)) return;
     this.#closed.add(resource);
     await resource[Symbol.asyncDispose]();
   }
 
-  /** Closes everything, the last opened first; one that fails does not keep the others open. */
+  /** Closes all resources in reverse order of opening, even if some closings fail. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     const failures: unknown[] = [];
     for (const started of this.#started.reverse()) {
       const resource = await started.catch(() => {
-        // It did not start, which whoever started it was told; there is nothing to close.
+        // The start failed, which the caller of `open` has received; there is nothing to close.
       });
       if (resource === undefined) continue;
       await this.close(resource).catch((error) => failures.push(error));

@@ -1,7 +1,7 @@
 /**
- * The logger that one would write first, to compare with: MQTT.js, and one INSERT for each message
- * on five connections. MQTT.js acknowledges a message when it is handed to the application, so
- * that this program loses what it has in memory when it is killed.
+ * A naive logger for comparison: MQTT.js, and one INSERT per message on five connections. MQTT.js
+ * acknowledges a message when it passes it to the application, so this program loses the messages
+ * in memory when it is killed.
  */
 import { Buffer } from "node:buffer";
 import mqtt from "mqtt";
@@ -9,7 +9,7 @@ import pg from "pg";
 import type { SqlTarget } from "../tests/support/sql.ts";
 import { readJob } from "./program.ts";
 
-/** From where to where. */
+/** The broker, its session and the database. */
 export interface SingleInsertJob {
   readonly broker: { readonly host: string; readonly port: number };
   readonly clientId: string;
@@ -36,7 +36,7 @@ async function run({ broker, clientId, qos, database }: SingleInsertJob): Promis
     clientId,
     clean: false,
     protocolVersion: 4,
-    // The other variants guess at the environment.
+    // The other variants depend on a guess at the environment.
     timerVariant: "native",
   });
   const failed = Promise.withResolvers<never>();

@@ -1,6 +1,6 @@
 /**
- * The spool: how fast a backlog goes into it while the database is away, each message acknowledged
- * when it is on disk, and from there into the database.
+ * The rates of the spool: filled with a backlog while the database is not available, each message
+ * acknowledged when it is on disk, and then drained into the database.
  */
 import { DatabaseSync } from "node:sqlite";
 import { loggerEnv, startLogger } from "../tests/support/logger_process.ts";
@@ -10,18 +10,18 @@ import { readCommits, waitForQuiet, waitForRows } from "./drain.ts";
 import { clearTable, createSession, openBroker, publishBacklog, type Stage } from "./stage.ts";
 import { findChild, peakMemoryBytes } from "./usage.ts";
 
-/** What was measured. */
+/** The measurements. */
 export interface SpoolRates {
   /** Into the spool, from the first transaction to the last. */
   readonly filledPerSecond: number;
   /** From the spool into the database, from the first commit to the last. */
   readonly emptiedPerSecond: number;
-  /** Bytes of the file for each message. */
+  /** Bytes of the file per message. */
   readonly bytesPerMessage: number;
   readonly peakMemoryBytes: number;
 }
 
-/** Lets a logger without a database take a backlog, and then gives it the database. */
+/** Fills the spool of a logger without a database, and then makes the database available. */
 export async function measureSpool(
   stage: Stage,
   { qos, count }: { readonly qos: 1 | 2; readonly count: number },
@@ -71,7 +71,7 @@ export async function measureSpool(
   };
 }
 
-/** By the times that the messages in the file have. */
+/** The fill rate, by the times of the messages in the file. */
 function readFilling(path: string): { spooled: number; filledPerSecond: number } {
   const database = new DatabaseSync(path);
   const row = database.prepare(`

@@ -1,6 +1,6 @@
 /**
- * The services that the benchmark measures with: one PostgreSQL for all of it, a fresh Mosquitto
- * for each backlog.
+ * The services of the benchmark: one PostgreSQL for all measurements, and a new Mosquitto for each
+ * backlog.
  */
 import { type MosquittoBroker, startMosquitto } from "../tests/support/mosquitto.ts";
 import {
@@ -19,24 +19,24 @@ import { findChild } from "./usage.ts";
 /** Sensors of the reference installation. */
 export const SENSORS = 250;
 
-/** Longest time that anything here may take. */
+/** Timeout of a single step. */
 export const TIMEOUT_MS = 600_000;
 
-/** The database server with its database, and what opens everything else. */
+/** The database server, its database, and the scope that opens all other resources. */
 export interface Stage {
   readonly scope: Scope;
   readonly postgres: PostgresServer;
   readonly database: TestDatabase;
-  /** A connection of the superuser, for the benchmark's own questions. */
+  /** A connection of the superuser, for the queries of the benchmark. */
   readonly sql: SqlConnection;
   readonly postgresPid: number;
   /** Sensors that are registered and publish. */
   readonly sensors: number;
-  /** Says what is going on. */
+  /** Prints the current step. */
   readonly progress: (text: string) => void;
 }
 
-/** Starts PostgreSQL, with the settings that it comes with, and creates the database. */
+/** Starts PostgreSQL with its default settings, and creates the database. */
 export async function prepareStage(
   scope: Scope,
   progress: (text: string) => void,
@@ -44,7 +44,7 @@ export async function prepareStage(
 ): Promise<Stage> {
   progress("Starting PostgreSQL");
   const postgres = await scope.open(() =>
-    // When a row was committed is to be known afterwards, without asking all the time.
+    // Records commit times, so that no polling is needed during a drain.
     startPostgres({ settings: { track_commit_timestamp: "on" } })
   );
   const database = await postgres.createDatabase({ name: "bench" });
@@ -55,18 +55,18 @@ export async function prepareStage(
   return { scope, postgres, database, sql, postgresPid, sensors, progress };
 }
 
-/** An empty table, and nothing left to write to disk, for what is measured next. */
+/** Empties the table and writes a checkpoint, so that measurements do not affect each other. */
 export async function clearTable({ sql }: Stage): Promise<void> {
   await sql.query("TRUNCATE sensor_data");
   await sql.query("CHECKPOINT");
 }
 
-/** Mosquitto without limits to its queues. The caller closes it by the scope. */
+/** Starts Mosquitto without queue limits. The caller closes it by the scope. */
 export async function openBroker({ scope }: Stage): Promise<MosquittoBroker> {
   return await scope.open(() => startMosquitto({ maxInflightMessages: 0 }));
 }
 
-/** Makes the broker keep what is published from now on for a client that is away. */
+/** Creates a session, so that the broker queues new messages for a client that is offline. */
 export async function createSession(
   broker: MosquittoBroker,
   options: Pick<SubscribeOptions, "clientId" | "qos" | "protocolVersion">,

@@ -1,6 +1,4 @@
-/**
- * The table that the benchmark prints.
- */
+/** The table that the benchmark prints. */
 import type { CpuUse } from "./cpu_use.ts";
 import type { Drain } from "./drain.ts";
 import type { SpoolRates } from "./spool.ts";
@@ -11,24 +9,24 @@ export interface Row {
   readonly what: string;
   readonly value: number;
   readonly unit: string;
-  /** `12.3 × one INSERT each`: compared with what. */
+  /** The comparison, such as `12.3 × one INSERT each`. */
   readonly ratio?: string;
 }
 
-/** The drains of a backlog of one QoS. */
+/** The drains of backlogs of one QoS. */
 export interface DrainComparison {
   readonly qos: 1 | 2;
   readonly count: number;
   readonly logger: Drain;
   readonly receiver: Drain;
   readonly singleInsert: Drain;
-  /** Messages of the backlog of the logger with single inserts. */
+  /** Messages in the backlog of the logger with single inserts. */
   readonly singleInsertCount: number;
 }
 
 const SINGLE = "one INSERT each";
 
-/** Speed, CPU time and memory of the drains, next to the rate of COPY. */
+/** Rate, CPU time and memory of the drains, and the rate of COPY. */
 export function drainRows(comparison: DrainComparison, copyRate: number): Row[] {
   const { qos, count, singleInsertCount, logger, receiver, singleInsert } = comparison;
   const times = (value: number, base: number): string => `${formatRatio(value / base)} × ${SINGLE}`;
@@ -62,7 +60,7 @@ export function drainRows(comparison: DrainComparison, copyRate: number): Row[] 
   ];
 }
 
-/** What the spool costs while it is not needed, and how fast it is when it is. */
+/** The cost of a configured but unused spool, and the rates of the spool in use. */
 export function spoolRows(
   { comparison: { qos, logger }, withSpool, spool }: {
     readonly comparison: DrainComparison;
@@ -80,7 +78,7 @@ export function spoolRows(
     speed("Drain with a spool configured", withSpool.messagesPerSecond),
     speed("Into the spool", spool.filledPerSecond),
     speed("From the spool into the database", spool.emptiedPerSecond),
-    { what: `Spool, QoS ${qos}: bytes a message`, value: spool.bytesPerMessage, unit: "bytes" },
+    { what: `Spool, QoS ${qos}: bytes per message`, value: spool.bytesPerMessage, unit: "bytes" },
     {
       what: `Peak memory with the spool, QoS ${qos}`,
       value: spool.peakMemoryBytes / 1e6,
@@ -89,7 +87,7 @@ export function spoolRows(
   ];
 }
 
-/** The memory of the logger at a large backlog, compared with that at a smaller one. */
+/** The memory of the logger with a large backlog, compared with a smaller one. */
 export function largeBacklogRow(
   large: { readonly drain: Drain; readonly count: number },
   { qos, logger, count }: DrainComparison,
@@ -103,7 +101,7 @@ export function largeBacklogRow(
   };
 }
 
-/** Times and CPU time at a steady rate. */
+/** Latency and CPU time at a steady rate. */
 export function latencyRows({ medianMs, p99Ms, maxMs, cpu }: Latency, qos: 1 | 2): Row[] {
   const title = `Publish to visible row, QoS ${qos}, ${formatCount(STEADY_RATE)}/s`;
   const time = (what: string, value: number): Row => ({
@@ -115,7 +113,7 @@ export function latencyRows({ medianMs, p99Ms, maxMs, cpu }: Latency, qos: 1 | 2
   return [
     time("median", medianMs),
     time("99th percentile", p99Ms),
-    time("longest", maxMs),
+    time("maximum", maxMs),
     ...cpuRows(scaleCpu(cpu, 100 / STEADY_SECONDS), {
       title: `CPU, QoS ${qos}, ${formatCount(STEADY_RATE)}/s`,
       unit: "% of a core",
@@ -140,7 +138,7 @@ function scaleCpu({ program, broker, database }: CpuUse, factor: number): CpuUse
   return { program: program * factor, broker: broker * factor, database: database * factor };
 }
 
-/** The rows as text, in columns. */
+/** Formats the rows in columns. */
 export function formatTable(rows: readonly Row[]): string {
   const lines = [
     ["what", "value", "unit", "ratio"],
@@ -158,7 +156,7 @@ export function formatTable(rows: readonly Row[]): string {
   return [format(header), rule, ...body.map(format)].join("\n") + "\n";
 }
 
-/** A whole number with commas between the thousands. */
+/** An integer with commas between the thousands. */
 export function formatCount(value: number): string {
   return value.toLocaleString("en");
 }

@@ -1,6 +1,4 @@
-/**
- * What processes have used, from `/proc` (the manual page is proc(5)).
- */
+/** CPU time and memory of processes, from `/proc` (proc(5)). */
 
 /** Unit of the times in `/proc/PID/stat`; a constant of Linux's interface. */
 const TICKS_PER_SECOND = 100;
@@ -8,14 +6,14 @@ const TICKS_PER_SECOND = 100;
 interface Stat {
   readonly name: string;
   readonly parent: number;
-  /** Of the process, and of those of its children that have ended. */
+  /** Of the process and its ended children. */
   readonly cpuSeconds: number;
 }
 
 /**
- * CPU time of a process and of all that it started, those that have ended included.
+ * CPU time of a process and all its descendants, including ended ones.
  *
- * @returns seconds, which only grow while the process runs.
+ * @returns seconds; they never decrease while the process runs.
  */
 export function cpuSeconds(pid: number): number {
   const stats = readStats();
@@ -28,7 +26,7 @@ export function cpuSeconds(pid: number): number {
   return sum;
 }
 
-/** The largest amount of memory that a process had at any time, in bytes (`VmHWM`). */
+/** The peak resident memory of a process in bytes (`VmHWM`). */
 export function peakMemoryBytes(pid: number): number {
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1];
@@ -37,9 +35,9 @@ export function peakMemoryBytes(pid: number): number {
 }
 
 /**
- * The id of the child process of this one with the given name.
+ * The id of the child process of this process with the given name.
  *
- * @throws {Error} where there is none.
+ * @throws {Error} when there is none.
  */
 export function findChild(name: string): number {
   for (const [pid, stat] of readStats()) {
@@ -62,10 +60,10 @@ function readStat(pid: string): Stat | undefined {
   try {
     text = Deno.readTextFileSync(`/proc/${pid}/stat`);
   } catch {
-    // Ended since the directory was listed.
+    // The process has ended since the directory was listed.
     return undefined;
   }
-  // The name stands in brackets and may hold some itself.
+  // The name is in parentheses, and may contain parentheses itself.
   const end = text.lastIndexOf(")");
   const fields = text.slice(end + 2).split(" ").map(Number);
   const [utime = 0, stime = 0, childrenUtime = 0, childrenStime = 0] = fields.slice(11, 15);
