@@ -1,6 +1,4 @@
-/**
- * A broker that does what a test tells it, for answers that no real broker gives on demand.
- */
+/** A broker controlled by the test, for answers that no real broker gives on demand. */
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
@@ -10,17 +8,17 @@ import { LOOPBACK } from "../support/ports.ts";
 
 /** How {@linkcode FakeBroker.start} answers. */
 export interface FakeBrokerOptions {
-  /** Members of the CONNACK; null: there is none. */
+  /** Members of the CONNACK; null: no CONNACK is sent. */
   readonly connack?: Partial<IConnackPacket> | null;
-  /** Packets that go into the same TCP segment as the CONNACK. */
+  /** Packets in the same TCP segment as the CONNACK. */
   readonly behindConnack?: readonly Packet[];
-  /** Bytes in place of MQTT, as soon as somebody connects. */
+  /** Bytes that are not MQTT, sent at once to every client that connects. */
   readonly greeting?: Uint8Array;
-  /** Whether PINGREQ is answered; it is by default. */
+  /** Whether PINGREQ is answered; true by default. */
   readonly answersPings?: boolean;
 }
 
-/** Listens on a free port, speaks the version of each CONNECT, and keeps what it receives. */
+/** Listens on a free port, answers in the version of each CONNECT, and records all packets. */
 export class FakeBroker implements AsyncDisposable {
   readonly host: string = LOOPBACK;
   readonly received: Packet[] = [];
@@ -45,23 +43,23 @@ export class FakeBroker implements AsyncDisposable {
     return typeof address === "object" && address !== null ? address.port : 0;
   }
 
-  /** The packets of a kind that have been received. */
+  /** The received packets of a kind. */
   of<Kind extends Packet["cmd"]>(cmd: Kind): Extract<Packet, { cmd: Kind }>[] {
     return this.received.filter((packet) => packet.cmd === cmd) as Extract<Packet, { cmd: Kind }>[];
   }
 
-  /** Waits for so many packets of a kind. */
+  /** Waits until `count` packets of a kind have been received. */
   async waitFor(cmd: Packet["cmd"], count = 1): Promise<void> {
     await waitUntil(() => this.of(cmd).length >= count, { what: `${count} ${cmd}`, intervalMs: 5 });
   }
 
-  /** Sends packets to everybody who is connected, in one write. */
+  /** Sends packets to all connected clients, in one write. */
   send(...packets: readonly Packet[]): void {
     const bytes = this.#encode(packets);
     this.#sockets.forEach((socket) => socket.write(bytes));
   }
 
-  /** Closes the connections without a word. */
+  /** Closes the connections without a DISCONNECT. */
   hangUp(): void {
     this.#sockets.forEach((socket) => socket.destroy());
   }
@@ -83,7 +81,7 @@ export class FakeBroker implements AsyncDisposable {
   #accept(socket: Socket): void {
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
-    // The program under test may go away at any time, which is not this broker's business.
+    // The program under test may reset the connection at any time; the tests do not depend on it.
     socket.on("error", () => {});
     if (this.#options.greeting !== undefined) socket.write(this.#options.greeting);
     const parser = createParser();

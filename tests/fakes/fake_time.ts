@@ -1,6 +1,5 @@
 /**
- * Time that passes only when a test says so, in place of the timers, `performance.now` and
- * `Date.now`.
+ * A clock that the test advances. It replaces the timers, `performance.now` and `Date.now`.
  */
 
 interface Timer {
@@ -45,12 +44,12 @@ export class FakeTime implements Disposable {
     Date.now = () => this.#startMs + this.#nowMs;
   }
 
-  /** Timers that are set and have not gone off. */
+  /** Number of timers that are set and have not fired. */
   get pending(): number {
     return this.#timers.length;
   }
 
-  /** Lets time pass: timers go off in their order, and what they resolve goes on. */
+  /** Advances the time. Timers fire in their order, and the promises they resolve are awaited. */
   async pass(durationMs: number): Promise<void> {
     await settle();
     const endMs = this.#nowMs + durationMs;
@@ -78,7 +77,7 @@ export class FakeTime implements Disposable {
   }
 }
 
-/** Lets everything go on that needs no timer. */
+/** Runs all pending microtasks. */
 export async function settle(): Promise<void> {
   for (let turn = 0; turn < 50; turn++) await Promise.resolve();
 }

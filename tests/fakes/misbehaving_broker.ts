@@ -1,37 +1,37 @@
 /**
- * What answers in the place of a broker and is none: it listens where the logger looks for its
- * broker, and answers whatever it is sent with bytes of the test's choice.
+ * A server that is not a broker: it listens at the address of the broker, and answers everything
+ * with bytes that the test chooses.
  */
 import { Buffer } from "node:buffer";
 import { createServer, type Server, type Socket } from "node:net";
 import { LOOPBACK } from "../support/ports.ts";
 
 /** How it answers. */
-export interface Misbehaviour {
-  /** Sent at the first bytes of a connection; nothing by default. */
+export interface Misbehavior {
+  /** Sent after the first bytes of a connection; nothing by default. */
   readonly answer?: readonly number[] | string;
-  /** Whether it closes the connection behind its answer. */
+  /** Whether it closes the connection after its answer. */
   readonly closes?: boolean;
 }
 
-/** Starts to listen on a port, which must be free. The caller disposes it. */
+/** Starts to listen on a port, which must be free. The caller disposes the server. */
 export async function startMisbehavingBroker(
   port: number,
-  misbehaviour: Misbehaviour,
+  misbehavior: Misbehavior,
 ): Promise<MisbehavingBroker> {
-  const broker = new MisbehavingBroker(misbehaviour);
+  const broker = new MisbehavingBroker(misbehavior);
   await broker.listen(port);
   return broker;
 }
 
-/** It at work. */
+/** The listening server. */
 export class MisbehavingBroker implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #answered = 0;
 
   /** Use {@linkcode startMisbehavingBroker}. */
-  constructor({ answer = [], closes = false }: Misbehaviour) {
+  constructor({ answer = [], closes = false }: Misbehavior) {
     const bytes = typeof answer === "string" ? Buffer.from(answer) : Buffer.from(answer);
     this.#server = createServer((socket) => {
       this.#sockets.add(socket);
@@ -46,7 +46,7 @@ export class MisbehavingBroker implements AsyncDisposable {
     });
   }
 
-  /** Connections that have sent something, and got the answer. */
+  /** Number of connections that have sent something and received the answer. */
   get answered(): number {
     return this.#answered;
   }
@@ -58,7 +58,7 @@ export class MisbehavingBroker implements AsyncDisposable {
     });
   }
 
-  /** May be called again, without effect. */
+  /** A second call has no effect. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#server.listening) return;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));

@@ -1,6 +1,6 @@
 /**
- * A broker that does what a test tells it to, packet by packet, and remembers every packet that it
- * was sent: for what real brokers do too seldom to be waited for.
+ * A broker that the test controls packet by packet, and that records every received packet: for
+ * behavior that real brokers show too rarely.
  */
 import type { Buffer } from "node:buffer";
 import { createServer, type Server, type Socket } from "node:net";
@@ -10,13 +10,13 @@ import { LOOPBACK } from "../support/ports.ts";
 
 /** How {@linkcode startScriptedBroker} answers. */
 export interface ScriptedBrokerOptions {
-  /** The code for a filter in the SUBACK; the QoS that was asked for by default. */
+  /** The code for a filter in the SUBACK; the requested QoS by default. */
   readonly grant?: (filter: string, qos: number) => number;
-  /** Whether the connection is closed in place of an answer to a CONNECT of that version. */
+  /** Whether the connection is closed instead of answering a CONNECT of that version. */
   readonly hangsUpOn?: (protocolVersion: number) => boolean;
 }
 
-/** What a connection was sent for a message: `["pubrec", 7]`. */
+/** An acknowledgement that a connection received, such as `["pubrec", 7]`. */
 export type Acknowledgement = readonly [cmd: string, packetId: number];
 
 /** Starts a broker on a free port. The caller disposes it. */
@@ -28,7 +28,7 @@ export async function startScriptedBroker(
   return broker;
 }
 
-/** Accepts everybody, knows no session, sends what it is told to. */
+/** Accepts every client, has no sessions, and sends only what the test requests. */
 export class ScriptedBroker implements AsyncDisposable {
   readonly host: string = LOOPBACK;
   readonly connections: ScriptedConnection[] = [];
@@ -52,7 +52,7 @@ export class ScriptedBroker implements AsyncDisposable {
     await new Promise<void>((resolve) => this.#server.listen(0, this.host, resolve));
   }
 
-  /** Waits for the connection of the given number, counted from 0, until it has subscribed. */
+  /** Waits until the connection with the given number, counted from 0, has subscribed. */
   async subscribed(index: number): Promise<ScriptedConnection> {
     return await waitUntil(() => {
       const connection = this.connections[index];
@@ -69,7 +69,7 @@ export class ScriptedBroker implements AsyncDisposable {
 
 /** One connection of a client. */
 export class ScriptedConnection {
-  /** Everything that the client sent, in order. */
+  /** All packets of the client, in order. */
   readonly packets: Packet[] = [];
   readonly #socket: Socket;
   readonly #options: ScriptedBrokerOptions;
@@ -85,7 +85,7 @@ export class ScriptedConnection {
     socket.on("error", () => {});
   }
 
-  /** The acknowledgements of messages that the client has sent so far. */
+  /** The acknowledgements that the client has sent so far. */
   get acknowledgements(): Acknowledgement[] {
     return this.packets.flatMap(({ cmd, messageId }) =>
       ["puback", "pubrec", "pubcomp"].includes(cmd) ? [[cmd, messageId ?? 0] as const] : []
@@ -96,14 +96,14 @@ export class ScriptedConnection {
     return this.#socket.destroyed;
   }
 
-  /** Delivers a message with a packet id of the test's choice. */
+  /** Delivers a message with the given packet identifier. */
   publish(packetId: number, payload: string, options: { qos?: 1 | 2; topic?: string } = {}): void {
     const { qos = 2, topic = "sensors/test" } = options;
     const flags = { dup: false, retain: false };
     this.send({ cmd: "publish", topic, payload, qos, messageId: packetId, ...flags });
   }
 
-  /** Second half of a QoS 2 handover. */
+  /** Sends the second half of a QoS 2 handover. */
   release(packetId: number): void {
     this.send({ cmd: "pubrel", messageId: packetId });
   }
@@ -112,24 +112,24 @@ export class ScriptedConnection {
     this.#socket.write(generate(packet, { protocolVersion: this.#protocolVersion }));
   }
 
-  /** Waits until so many acknowledgements were sent. */
+  /** Waits until the client has sent `count` acknowledgements. */
   async waitForAcknowledgements(count: number): Promise<void> {
     await waitUntil(() => this.acknowledgements.length >= count, {
       what: `${count} acknowledgements, got ${JSON.stringify(this.acknowledgements)}`,
     });
   }
 
-  /** Waits until the client has dealt with everything sent so far, by a round trip of its own. */
+  /** Waits until the client has processed everything sent so far, by an additional round trip. */
   async settled(): Promise<void> {
     const count = this.acknowledgements.length;
-    // A PUBREL is answered at once, known or not.
+    // The client answers a PUBREL at once, even for an unknown packet identifier.
     this.release(60_000);
     await this.waitForAcknowledgements(count + 1);
     const index = this.packets.findIndex(({ messageId }) => messageId === 60_000);
     this.packets.splice(index, 1);
   }
 
-  /** Ends the connection without a word. */
+  /** Closes the connection without a DISCONNECT. */
   cut(): void {
     this.#socket.destroy();
   }
