@@ -1,5 +1,5 @@
 /**
- * Availability as it was reported for the Python logger: the part of the minutes of a period in
+ * Availability as it was reported for the Python logger: the share of the minutes of a period in
  * which a sensor with one reading a second has at least one reading in the table.
  */
 import type { TestDatabase } from "../support/postgres_database.ts";
@@ -8,14 +8,14 @@ import type { TestDatabase } from "../support/postgres_database.ts";
 export interface AvailabilityQuery {
   readonly uuid: string;
   readonly sid: number;
-  /** First and last reading, in microseconds since 1970 UTC. */
+  /** Times of the first and last reading, in microseconds since 1970-01-01 00:00 UTC. */
   readonly fromUs: bigint;
   readonly toUs: bigint;
 }
 
 /** Minutes of an hour, or of all hours. */
 export interface AvailabilityRow {
-  /** `2023-11-14 22:00 UTC`; null for all of them. */
+  /** `2023-11-14 22:00 UTC`; null for all hours. */
   readonly hour: string | null;
   readonly minutes: number;
   /** Minutes without any reading. */
@@ -24,7 +24,7 @@ export interface AvailabilityRow {
   readonly availability: number;
 }
 
-/** Asks the table, hour by hour; the last row has the sum. */
+/** Queries the table by hour; the last row is the total. */
 export async function queryAvailability(
   database: TestDatabase,
   { uuid, sid, fromUs, toUs }: AvailabilityQuery,
@@ -51,7 +51,7 @@ export async function queryAvailability(
   );
 }
 
-/** The rows as text, in columns. */
+/** Formats the rows in columns. */
 export function formatAvailability(rows: readonly AvailabilityRow[]): string {
   const lines = rows.map(({ hour, minutes, missed, availability }) =>
     [

@@ -1,6 +1,6 @@
 /**
- * The availability of the reference installation, under faults: a sensor with one reading a second,
- * whose time runs fast, while logger, database and broker are killed in turn.
+ * The availability of the reference installation under faults: a sensor with one reading per
+ * second, whose time runs fast, while logger, database and broker are killed in turn.
  */
 import assert from "node:assert/strict";
 import { type Daemon, startDaemon } from "../support/daemon.ts";
@@ -21,25 +21,25 @@ import {
 import { type AvailabilityRow, formatAvailability, queryAvailability } from "./availability.ts";
 import { lacks } from "../support/programs.ts";
 
-/** Seconds of the sensor in a second of the test: three hours take some twenty seconds. */
+/** Seconds of sensor time per second of the test: three hours take about twenty seconds. */
 const SPEED = 500;
 const MIN_READINGS = 3 * 3600;
 
-/** So often each of the three is killed, … */
+/** How often each of the three is killed, … */
 const ROUNDS = 3;
 
-/** … with as much of the sensor's time between two kills, where what they need leaves as much. */
+/** … and the sensor time between two kills, if recovery does not take longer. */
 const READINGS_BETWEEN = MIN_READINGS / (3 * ROUNDS + 1);
 
-/** Whatever is killed stays away for so many readings at least: two minutes, if they were lost. */
+/** A killed process stays down for at least this many readings: two minutes if they were lost. */
 const READINGS_AWAY = 180;
 
 /** 2023-11-14 22:00 UTC. */
 const START_US = 1_699_999_200_000_000n;
 
 /**
- * Mosquitto saves everything that it has, again and again, so that little is lost with it when it is
- * killed. With each single change, it would not keep up with the fast time.
+ * Mosquitto saves its store at short intervals, so that it loses little when it is killed. If it
+ * saved after every change, it could not keep up with the accelerated time.
  */
 const SAVE_OFTEN = ["autosave_on_changes true", "autosave_interval 100"];
 
@@ -52,7 +52,7 @@ function readingOf(index: number): Reading {
   return { ...SENSOR, timeUs: START_US + BigInt(index) * 1_000_000n, value: Math.sin(index) };
 }
 
-/** All minutes of the period, as the table has them; the last row has the sum. */
+/** The minutes of the period in the table, by hour; the last row is the total. */
 async function readAvailability(
   database: TestDatabase,
   readings: readonly Reading[],
@@ -69,7 +69,7 @@ async function readAvailability(
   return { rows, total };
 }
 
-/** Readings of the table that are there more than once. */
+/** Readings that are in the table more than once. */
 async function countRepeated(database: TestDatabase): Promise<number> {
   const [row] = await database.query<{ repeated: number }>(
     "SELECT (count(*) - count(DISTINCT (sensor_id, time)))::int AS repeated FROM sensor_data",
@@ -127,7 +127,7 @@ Deno.test(
         await waitUntil(() => daemon.due >= killed * READINGS_BETWEEN, { timeoutMs: 180_000 });
         const { connections } = daemon;
         await kill();
-        // All of them at work again, which they were not unless something had been killed.
+        // All three work again. The wait shows that something was killed before.
         await waitForRows(database, daemon.due);
         assert.equal(daemon.connections, connections + Number(kill === kills["broker"]));
       }
@@ -152,7 +152,7 @@ Deno.test(
     const counts = await stopCleanly(logger);
     assert.equal(counts.rejected + counts.unknown + counts.spooled + counts.waiting, 0);
 
-    // What it would have looked like: two minutes without a reading, and one with a single one.
+    // The result of a loss: two minutes without a reading, and one with a single reading.
     await database.query(
       `DELETE FROM sensor_data WHERE time >= to_timestamp($1) AND time < to_timestamp($2)`,
       [Number(START_US) / 1e6 + 3600, Number(START_US) / 1e6 + 3600 + 179],
@@ -167,17 +167,17 @@ async function waitForSubscribed(logger: LoggerProcess): Promise<void> {
   await logger.waitForLine("Connected to MQTT broker");
 }
 
-/** Lets so much of the sensor's time pass. */
+/** Waits until `count` more readings are due. */
 async function waitForDue(daemon: Daemon, count: number): Promise<void> {
   const target = daemon.due + count;
   await waitUntil(() => daemon.due >= target, { what: `${count} readings more` });
 }
 
 /**
- * Kills the broker at a moment at which everything that it has acknowledged is with the logger.
- * Mosquitto acknowledges first and saves then: what is acknowledged and neither saved nor handed
- * over is lost with it, and no logger can help that. It is stopped for as long as it takes the
- * logger to store what it was given, and never goes on.
+ * Kills the broker at a moment when the logger has received everything that the broker
+ * acknowledged. Mosquitto acknowledges before it saves: a kill loses messages that are acknowledged
+ * but neither saved nor delivered, and no logger can prevent that. The broker is stopped until the
+ * logger has stored all delivered messages, and then killed.
  */
 async function killBroker(
   broker: MosquittoBroker,

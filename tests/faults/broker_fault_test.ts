@@ -1,7 +1,7 @@
 /**
- * Faults of the broker while readings keep coming, some with QoS 1 and some with QoS 2: stopped,
- * killed, frozen, restarted with and without what it had stored, refusing the logger for a while,
- * and replaced by something that is no broker.
+ * Faults of the broker under a steady load of QoS 1 and QoS 2: stopped, killed, frozen, restarted
+ * with and without its store, refusing the logger for a while, and replaced by a server that is not
+ * a broker.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
@@ -40,28 +40,28 @@ const DEBUG = { APPLICATION_LOG_LEVEL: "DEBUG" };
 /** CONNACK of MQTT 5: accepted, new session, no properties. */
 const ACCEPTED = [0x20, 3, 0, 0, 0];
 
-/** What the logger may find in the place of its broker, and what it says about it. */
-const MISBEHAVIOURS: readonly (Misbehaviour & { readonly reason: RegExp })[] = [
+/** Answers of a server that is not a broker, and the reason that the logger logs. */
+const MISBEHAVIOURS: readonly (Misbehavior & { readonly reason: RegExp })[] = [
   { answer: "HTTP/1.1 400 Bad Request\r\n\r\n", reason: /not MQTT/ },
   { closes: true, reason: ENDED },
   { answer: [0x20, 3, 0, 0x89, 0], reason: /busy/ },
-  // Half a CONNACK, and then nothing.
+  // Half a CONNACK, and nothing after it.
   { answer: ACCEPTED.slice(0, 3), reason: /no answer in time/ },
 ];
 
-/** What the logger has received, in seconds as they are in the payload. The level must be DEBUG. */
+/** The timestamps of the messages that the logger has received. The level must be DEBUG. */
 function receivedSeconds(logger: LoggerProcess): Set<string> {
   const received = /Received on .*"timestamp": (\d+\.\d+)/;
   return new Set(logger.lines.flatMap((line) => received.exec(line)?.[1] ?? []));
 }
 
-/** Cuts the logger off its broker, and lets nobody in any more. */
+/** Disconnects the logger, and refuses all further connections. */
 async function cutOff(proxy: TcpProxy): Promise<void> {
   await proxy.refuse();
   assert.equal(proxy.reset(), 1);
 }
 
-/** Waits for an attempt to connect that fails for such a reason. The level must be DEBUG. */
+/** Waits for a failed connection attempt with a matching reason. The level must be DEBUG. */
 async function waitForAttempt(
   logger: LoggerProcess,
   reason: RegExp,
@@ -91,17 +91,16 @@ Deno.test("run keeps every reading when the broker is stopped three times, once 
 });
 
 /**
- * Mosquitto acknowledges first and saves later, every half hour by default. What it acknowledged
- * after it last saved, and had not handed over when it was killed, it has forgotten; the publisher
- * has forgotten it, too, and the logger has never seen it. Everything else must be in the table:
- * what was saved, what the logger was given, what was not acknowledged and so was published again,
- * and what was published later.
+ * Mosquitto acknowledges before it saves, which it does every half hour by default. A kill loses
+ * the messages that it acknowledged after the last save and had not delivered; the publisher no
+ * longer has them, and the logger never received them. All other messages must be in the table:
+ * saved ones, delivered ones, unacknowledged ones that were published again, and later ones.
  */
 Deno.test("run loses nothing but what the broker forgets when the broker is killed", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
-  // With MQTT 3.1.1, only the messages in flight are in the connection, the others in the queue.
+  // With MQTT 3.1.1, the connection holds only the messages in flight; the others are queued.
   const env = { ...DEBUG, MQTT_PROTOCOL_VERSION: "4" };
   await using load = await startLoad(database, { env });
   const { broker, logger } = load;
@@ -118,7 +117,7 @@ Deno.test("run loses nothing but what the broker forgets when the broker is kill
   });
   await load.recovery(() => broker.start());
   await load.waitForStored(100);
-  // Once more, with the logger at work, and with what was saved before the first time.
+  // Again, while the logger is storing, with the store that was saved before the first kill.
   await load.outage(() => broker.kill());
   const dueAtSecond = late.map(({ due }) => due);
   await load.recovery(() => broker.start());
@@ -159,20 +158,19 @@ for (const spool of [true, false]) {
     const restarts = [true, false, false, true, false];
     const readings = makeReadings({ count: 100 * restarts.length });
     for (const [round, keepStore] of restarts.entries()) {
-      // Mosquitto that has kept its store knows of the subscription before it is renewed.
+      // With its store, Mosquitto knows the subscription before the logger renews it.
       await waitForSubscription(broker);
       const part = readings.slice(100 * round, 100 * round + 100);
       await publishReadings(broker, part, { qos: round % 2 === 0 ? 2 : 1 });
       await waitUntil(() => receivedSeconds(logger).size === 100 * (round + 1), {
-        what: `all readings of round ${round} to be in hand`,
+        what: `all readings of round ${round} to be in flight`,
       });
       await broker.restart({ keepStore });
     }
     await waitForSubscription(broker);
     assert.equal(await database.countReadings(), 0);
     const forgotten = logger.lines.filter((line) => /Connected to MQTT .* new session/.test(line));
-    // The first time, and whenever the broker had lost its store; one that was doubted at first
-    // has two lines.
+    // Once at the start, and once for each lost store; a doubtful connection logs two lines.
     assert.ok(forgotten.length >= 1 + restarts.filter((keepStore) => !keepStore).length);
     await lock.query("ROLLBACK");
     await waitForRows(database, readings.length);
@@ -180,7 +178,7 @@ for (const spool of [true, false]) {
     await waitForOutageEnds(logger);
     const { stored } = await stopCleanly(logger);
     assert.equal(stored, readings.length);
-    // One that came before the end of the last one had been told of goes with it.
+    // An outage that began before the end of the last one was logged belongs to that one.
     const outages = outagesOf(logger).length;
     assert.ok(outages >= 1 && outages <= restarts.length);
     expectOutages(logger, outages, ENDED);
@@ -196,11 +194,11 @@ Deno.test("run keeps every reading when the broker is frozen for longer than the
   const attempts = (): number => load.logger.lines.filter((line) => silent.test(line)).length;
   try {
     await load.outage(() => load.broker.signal("SIGSTOP"));
-    // The system accepts for the broker; it will find all of these, given up and closed.
-    await waitUntil(() => attempts() >= 2, { what: "two attempts in vain" });
+    // The kernel accepts connections for the frozen broker, which later finds them closed.
+    await waitUntil(() => attempts() >= 2, { what: "two failed attempts" });
     await load.recovery(() => load.broker.signal("SIGCONT"));
   } finally {
-    // The daemons cannot take leave of a frozen broker.
+    // The daemons cannot disconnect from a frozen broker.
     load.broker.signal("SIGCONT");
   }
   await load.waitForStored(100);
@@ -213,7 +211,7 @@ Deno.test("run reports one outage when the broker refuses it for one reason afte
 }, async () => {
   const database = await postgres.createDatabase();
   const users = { logger: "right" };
-  // The daemons have no password.
+  // The daemons connect without a password.
   const broker = { users, config: ["allow_anonymous true"] };
   const env = {
     ...DEBUG,
@@ -228,7 +226,7 @@ Deno.test("run reports one outage when the broker refuses it for one reason afte
   await load.outage(() => cutOff(proxy));
   await load.broker.setUsers({ logger: "another" });
   await waitUntil(() => load.broker.logLines.some((line) => line.startsWith("Reloading config")), {
-    what: "the broker to know of the other password",
+    what: "the broker to read the other password",
   });
   await waitForAttempt(logger, /connection refused/);
   await proxy.allow();
@@ -286,7 +284,7 @@ Deno.test("run tells once of a broker that consents and closes the connection ag
   }));
   const readings = makeReadings({ count: 200 });
   await publishReadings(broker, readings);
-  await waitUntil(() => fickle.answered >= 5, { what: "five consents" });
+  await waitUntil(() => fickle.answered >= 5, { what: "five accepted connections" });
   await fickle[Symbol.asyncDispose]();
   await proxy.allow();
   await waitForRows(database, readings.length);

@@ -1,7 +1,6 @@
 /**
- * What the tests of broker faults have in common: a logger that is kept at work by daemons which
- * publish with QoS 1 and 2, whatever becomes of the broker, and the checks that hold after each
- * fault.
+ * The common parts of the tests of broker faults: a logger under a load of daemons that publish
+ * with QoS 1 and 2 throughout all faults, and the checks after each fault.
  */
 import assert from "node:assert/strict";
 import { type Daemon, startDaemon } from "../support/daemon.ts";
@@ -29,16 +28,16 @@ import {
 } from "../support/harness.ts";
 import { tune } from "../support/tuning.ts";
 
-/** Readings that a daemon has at most: more than any of these tests takes. */
+/** Maximum readings of a daemon: more than any of these tests needs. */
 const MAX_READINGS = 20_000;
 
-/** Readings a second of each daemon. */
+/** Readings per second of each daemon. */
 const RATE = 250;
 
 const OUTAGE = /^MQTT broker '127\.0\.0\.1:\d+' is not available: (.*)\. Retrying until it is\.$/;
 const RECOVERY = /^MQTT broker '127\.0\.0\.1:\d+' is available again after \d+\.\d s\.$/;
 
-/** How a connection may end that was not given up by the logger, as the system happens to tell. */
+/** The reasons for a lost connection, depending on the system. */
 export const ENDED = /shutting down|closed|reset|aborted/;
 
 /**
@@ -52,16 +51,16 @@ export const SHORT_TIMEOUTS: LoggerEnv = tune({
   maxReconnectDelayMs: 400,
 });
 
-/** A publisher of readings that notes what it has sent. */
+/** A publisher that records the readings that it has sent. */
 export class NotingDaemon implements AsyncDisposable {
   readonly qos: 1 | 2;
   readonly #daemon: Daemon;
   readonly #planned: readonly Reading[];
 
-  /** Those of different `number` publish different readings. */
+  /** Daemons with different `number` publish different readings. */
   constructor(broker: BrokerAddress, options: { readonly qos: 1 | 2; readonly number: number }) {
     this.qos = options.qos;
-    // A year apart, which nobody publishes.
+    // A year apart, which no daemon reaches.
     const startTimeUs = 1_600_000_000_123_456n + BigInt(options.number) * 31_536_000_000_000n;
     const planned = makeReadings({ count: MAX_READINGS, startTimeUs, seed: options.number });
     this.#planned = planned;
@@ -76,28 +75,28 @@ export class NotingDaemon implements AsyncDisposable {
     });
   }
 
-  /** Readings that were measured so far; all of them were or will be published. */
+  /** Readings that are due so far; all of them were or will be published. */
   get due(): number {
     return this.#daemon.due;
   }
 
-  /** Readings that the broker has taken over. */
+  /** Readings that the broker has acknowledged. */
   get acknowledged(): number {
     return this.#daemon.acknowledged;
   }
 
-  /** Connections to the broker so far. */
+  /** Number of connections to the broker so far. */
   get connections(): number {
     return this.#daemon.connections;
   }
 
-  /** Waits until so many more have been measured. */
+  /** Waits until `count` more readings are due. */
   async waitForDue(count: number): Promise<void> {
     const target = this.due + count;
     await waitUntil(() => this.due >= target, { what: `${count} readings more` });
   }
 
-  /** Waits until the broker has taken over so many more. */
+  /** Waits until the broker has acknowledged `count` more readings. */
   async waitForAcknowledged(count: number): Promise<void> {
     const target = this.acknowledged + count;
     await waitUntil(() => this.acknowledged >= target, {
@@ -105,7 +104,7 @@ export class NotingDaemon implements AsyncDisposable {
     });
   }
 
-  /** Ends the measuring and waits until the broker has taken over everything; returns it. */
+  /** Ends the daemon, waits until the broker has acknowledged all readings, and returns them. */
   async finish(): Promise<readonly Reading[]> {
     return this.#planned.slice(0, await this.#daemon.finish());
   }
@@ -121,11 +120,11 @@ export interface LoadOptions {
   readonly spool?: boolean;
   /** Whether the logger, but not the daemons, reaches the broker through a proxy. */
   readonly proxied?: boolean;
-  /** Whether the logger is told of takeovers whatever the broker; see `startTakeoverTeller`. */
+  /** Whether the logger is notified of takeovers with any broker; see `startTakeoverTeller`. */
   readonly tellsTakeovers?: boolean;
-  /** Further variables of the logger. */
+  /** Additional variables of the logger. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Further settings of the broker. */
+  /** Additional settings of the broker. */
   readonly broker?: MosquittoOptions;
 }
 
@@ -167,14 +166,14 @@ interface LoadParts {
   readonly resources: AsyncDisposableStack;
 }
 
-/** A logger at work. The caller disposes it, and with it all that {@linkcode startLoad} started. */
+/** The running logger. Disposing it also disposes everything that {@linkcode startLoad} started. */
 export class Load implements AsyncDisposable {
   readonly database: TestDatabase;
   readonly broker: MosquittoBroker;
-  /** Where the logger finds the broker. */
+  /** The address of the broker for the logger. */
   readonly address: ProxyTarget;
   readonly logger: LoggerProcess;
-  /** One of each QoS, or more where the test has started more. */
+  /** One daemon per QoS, and those that the test has started. */
   readonly daemons: NotingDaemon[] = [];
   readonly #proxy: TcpProxy | undefined;
   readonly #resources: AsyncDisposableStack;
@@ -194,7 +193,7 @@ export class Load implements AsyncDisposable {
     return this.#proxy;
   }
 
-  /** Starts two more daemons, one of each QoS. */
+  /** Starts two more daemons, one per QoS. */
   startDaemons(): readonly NotingDaemon[] {
     const started = ([1, 2] as const).map((qos) => {
       const daemon = new NotingDaemon(this.broker, { qos, number: this.daemons.length });
@@ -204,24 +203,24 @@ export class Load implements AsyncDisposable {
     return started;
   }
 
-  /** Waits until the daemons have measured so many readings more, which they do without a broker. */
+  /** Waits until `count` more readings are due, which does not need a broker. */
   async waitForDue(count: number): Promise<void> {
     await Promise.all(this.daemons.map((daemon) => daemon.waitForDue(count)));
   }
 
-  /** Waits until the table has so many rows more than now. */
+  /** Waits until the table has `count` more rows than now. */
   async waitForStored(count: number): Promise<void> {
     await waitForRows(this.database, await this.database.countReadings() + count);
   }
 
-  /** Does something after which the logger must tell of an outage, and waits until it has. */
+  /** Causes an outage, and waits until the logger reports it. */
   async outage(begin: () => unknown): Promise<void> {
     const from = this.logger.lines.length;
     await begin();
     await this.logger.waitForLine(/ERROR +MQTT broker .* is not available/, { from });
   }
 
-  /** Does something after which the broker is there again, and waits until the logger says so. */
+  /** Ends an outage, and waits until the logger reports that. */
   async recovery(begin: () => unknown): Promise<void> {
     const from = this.logger.lines.length;
     await begin();
@@ -231,14 +230,14 @@ export class Load implements AsyncDisposable {
     });
   }
 
-  /** Ends the daemons; returns what each of them has published. */
+  /** Ends the daemons, and returns the published readings of each. */
   async finishDaemons(): Promise<readonly (readonly Reading[])[]> {
     return await Promise.all(this.daemons.map((daemon) => daemon.finish()));
   }
 
   /**
-   * Ends daemons and logger, and checks that every reading has come through, once, and that the
-   * counts agree.
+   * Ends daemons and logger, and checks that every reading is in the table exactly once, and that
+   * the counts agree.
    */
   async finish(): Promise<Counts> {
     const readings = (await this.finishDaemons()).flat();
@@ -268,17 +267,17 @@ export async function findMissing(
   return new Set(readings.filter(({ timeUs }) => !times.has(String(timeUs))));
 }
 
-/** Why the broker was not available, once for each outage that the log tells of. */
+/** The logged reasons of outages of the broker, one per outage. */
 export function outagesOf(logger: LoggerProcess): string[] {
   return linesOf(logger, "ERROR").flatMap((line) => OUTAGE.exec(line)?.[1] ?? []);
 }
 
-/** How often the log says that an outage of the broker is over. */
+/** The number of logged ends of outages of the broker. */
 export function countRecoveries(logger: LoggerProcess): number {
   return linesOf(logger, "INFO").filter((line) => RECOVERY.test(line)).length;
 }
 
-/** Waits until every outage of the broker is over in the log, too. */
+/** Waits until the end of every outage of the broker has been logged. */
 export async function waitForOutageEnds(logger: LoggerProcess): Promise<void> {
   await waitUntil(() => countRecoveries(logger) === outagesOf(logger).length, {
     timeoutMs: 180_000,
@@ -287,8 +286,8 @@ export async function waitForOutageEnds(logger: LoggerProcess): Promise<void> {
 }
 
 /**
- * Asserts that the log tells of so many outages of the broker, each for a reason that matches, of
- * as many ends of them, and of no other error.
+ * Asserts that the log has this number of outages of the broker, each with a matching reason, the
+ * same number of ends, and no other error.
  */
 export function expectOutages(logger: LoggerProcess, count: number, reason: RegExp): void {
   const outages = outagesOf(logger);

@@ -1,8 +1,8 @@
 /**
- * Faults of the network between broker and logger: cut without a word in either direction, for
- * longer than the keepalive, and reset again and again in the middle of a backlog.
+ * Faults of the network between broker and logger: silently cut in either direction for longer than
+ * the keepalive, and reset repeatedly in the middle of a backlog.
  *
- * `KRAKEN_TEST_SEED` gives the resets of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the resets of an earlier run.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
@@ -90,8 +90,8 @@ Deno.test("run keeps every reading when a backlog is reset again and again", {
   ]);
   await using proxy = await startProxy(broker);
   const cuts = ["toClient", "toServer", "toClient", "toServer"] as const;
-  // A message has some 200 bytes and its acknowledgement 4 or 8: all cuts together let no more
-  // than 3,000 messages pass.
+  // A message has about 200 bytes and its acknowledgement 4 or 8: all connections together pass at
+  // most 3,000 messages.
   const cut = (direction: (typeof cuts)[number]): Promise<void> => {
     const most = direction === "toClient" ? 100_000 : 4_000;
     return proxy.cutAfter(Math.floor(random() * most), direction);
@@ -115,7 +115,7 @@ Deno.test("run keeps every reading when a backlog is reset again and again", {
   await expectStored(database, readings);
   assert.deepEqual([counts.stored, counts.unknown], [readings.length, 1]);
   assert.equal(proxy.acceptedConnections, cuts.length + 1);
-  // Those that end as soon as they are there are not told of.
+  // Connections that end immediately are not logged.
   const outages = outagesOf(logger).length;
   assert.ok(outages >= 1 && outages <= cuts.length, `${outages} outages`);
   await using again = startLogger(loggerEnv({ database, broker }));

@@ -1,7 +1,6 @@
 /**
- * The session of the logger taken over by another client with the same client id: by a second
- * logger with a copy of the configuration, which takes it over again and again, and by a client of
- * another kind, which gives it up in the end.
+ * The session of the logger is taken over by another client with the same client id: repeatedly by
+ * a second logger with a copy of the configuration, and by another client, which ends eventually.
  */
 import assert from "node:assert/strict";
 import { breakSources, type BrokenSources, hasSources } from "../support/broken_sources.ts";
@@ -32,30 +31,30 @@ import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
-/** How the logger learns of it. */
+/** How the logger detects the takeover. */
 interface Variant {
   readonly name: string;
   readonly version: 4 | 5;
-  /** Whether it is told why the connection ends. */
+  /** Whether the broker sends the reason for the end of the connection. */
   readonly told: boolean;
-  /** Its delays before it connects again, at the shortest. */
+  /** The minimum delays before it reconnects. */
   readonly delaysMs: readonly number[];
-  /** How many takeovers are waited for: some seconds' worth. */
+  /** Number of takeovers to wait for; they take some seconds. */
   readonly takeovers: number;
 }
 
 const TOLD_DELAYS = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000];
 
-/** As after any end of a connection, until a takeover is suspected. */
+/** The delays after any end of a connection, until a takeover is suspected. */
 const SUSPECTED_DELAYS = [50, 100, 200, 400, ...TOLD_DELAYS];
 
 const VARIANTS: readonly Variant[] = [
   { name: "of MQTT 5", version: 5, told: true, delaysMs: TOLD_DELAYS, takeovers: 4 },
-  // The connection is closed without a word.
+  // The connection is closed without a DISCONNECT.
   { name: "of MQTT 3.1.1", version: 4, told: false, delaysMs: SUSPECTED_DELAYS, takeovers: 14 },
   // … by Mosquitto before 2.0.15 as well.
   {
-    name: "of MQTT 5 that nobody tells of",
+    name: "of MQTT 5 without a reason code",
     version: 5,
     told: false,
     delaysMs: SUSPECTED_DELAYS,
@@ -71,8 +70,8 @@ function countTakeovers(broker: MosquittoBroker): number {
 }
 
 /**
- * Asserts that the log tells of the takeovers once, however many there were, and of no connection
- * apart from the first one and the one that remained, if there is one.
+ * Asserts that the log reports the takeovers once, for any number of them, and no connection except
+ * the first one and the one that remained, if any.
  */
 function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained: boolean }): void {
   assert.match(onlyLine(logger, "ERROR", /./), TAKEN_OVER);
@@ -86,7 +85,7 @@ function expectOneLine(logger: LoggerProcess, { remained }: { readonly remained:
 /** How long a connection must last until it counts as the last one. */
 const SHORT_DOUBT = tune({ takeoverDoubtMs: 2_000 });
 
-/** Asserts that the log names the suspicion once, and tells of no connection after that. */
+/** Asserts that the log reports the suspicion once, and no connection after it. */
 function expectOneSuspicion(logger: LoggerProcess): void {
   onlyLine(logger, "WARNING", SUSPECTED);
   const since = logger.lines.slice(logger.lines.findIndex((line) => SUSPECTED.test(line)));
@@ -94,12 +93,12 @@ function expectOneSuspicion(logger: LoggerProcess): void {
   assert.ok(since.filter((line) => / ERROR /.test(line)).length <= 1, since.join("\n"));
 }
 
-/** The most takeovers in so many ms by two loggers, each of which waits so long in turn. */
+/** The maximum number of takeovers by two loggers within a time, for the given delays. */
 function mostTakeovers(elapsedMs: number, delaysMs: readonly number[]): number {
   let remainingMs = elapsedMs;
   const waits = delaysMs.findIndex((delayMs) => (remainingMs -= delayMs) < 0);
   assert.ok(waits >= 0, `${elapsedMs} ms are longer than all delays`);
-  // Whose session is taken over for the n-th time has waited n - 1 times.
+  // A logger that loses its session for the n-th time has waited n - 1 times.
   return 2 * (waits + 1);
 }
 
@@ -153,7 +152,7 @@ for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
       tellsTakeovers: told,
     });
     const { broker, logger } = load;
-    // What it acknowledges is not the logger's any more.
+    // The logger never receives what this client acknowledges.
     const taken = new Set<string>();
     await load.waitForStored(50);
     for (let round = 1; round <= 2; round++) {

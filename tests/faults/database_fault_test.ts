@@ -1,6 +1,6 @@
 /**
- * Faults of PostgreSQL while readings keep coming, with the queue that Mosquitto has by default:
- * what the database cannot take goes to the spool, and in the end everything is stored once.
+ * Faults of PostgreSQL under load, with the default queue limit of Mosquitto: messages that the
+ * database does not accept are spooled, and finally every reading is stored once.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -34,10 +34,10 @@ import {
 import { lacksMount, mountSmallDisk } from "./small_disk.ts";
 import { lacks } from "../support/programs.ts";
 
-// Few connections, so that all of them are soon taken.
+// Few connections, so that all of them are quickly in use.
 const postgres = usePostgres({ settings: { max_connections: "12" } });
 
-/** Waits until the server is at work on an insert of the logger. */
+/** Waits until the server is executing an insert of the logger. */
 async function waitForInsert(database: TestDatabase): Promise<void> {
   await using connection = await database.connect();
   await waitUntil(async () => {
@@ -49,7 +49,7 @@ async function waitForInsert(database: TestDatabase): Promise<void> {
   }, { what: "an insert of the logger", intervalMs: 1 });
 }
 
-/** Ends the logger's connections, of which there must be at least one; returns how many. */
+/** Terminates the connections of the logger, at least one. Returns their number. */
 async function terminateLogger(database: TestDatabase): Promise<number> {
   return await waitUntil(async () => await database.terminateLogger() || null, {
     what: "a connection of the logger",
@@ -59,7 +59,7 @@ async function terminateLogger(database: TestDatabase): Promise<number> {
 for (const spool of [true, false]) {
   const name = spool
     ? "run keeps more than it and the broker can hold while PostgreSQL is stopped"
-    // What shows that the other one tests what it says.
+    // The counter-test: shows that the other test can fail.
     : "run without a spool leaves to the broker, and to its limits, what it cannot hold";
   Deno.test(name, { ignore: lacks("mosquitto") }, async () => {
     const database = await postgres.createDatabase();
@@ -75,7 +75,7 @@ for (const spool of [true, false]) {
     await postgres.server.stop();
     try {
       await logger.waitForLine(/Database .* is not available/);
-      // More than a second's worth fits, so that the spool may be used as late as that.
+      // The load of more than a second fits, so that the spool may be used that late.
       await publishReadingsFast(broker, readings, { qos: 1, ...(spool && { rate: 5000 }) });
       assert.equal(countDrops(broker), spool ? 0 : 1);
     } finally {
@@ -117,7 +117,7 @@ for (const spool of [true, false]) {
     await using load = await startLoad(database, { spool });
     let terminated = 0;
     for (let round = 0; round < 20; round++) {
-      // Without a success in between, the logger would wait longer each time.
+      // Without a success in between, the backoff of the logger would grow.
       await load.waitForStored();
       if (round % 2 === 0) await waitForInsert(database);
       terminated += await terminateLogger(database);
@@ -184,13 +184,13 @@ Deno.test("run keeps every reading while a table is locked", {
   assert.deepEqual(linesOf(load.logger, "ERROR"), []);
 });
 
-/** Something that keeps the logger out of a database that is well. */
+/** A state in which a healthy database does not serve the logger. */
 interface Refusal {
   /** Completes "run keeps every reading while …". */
   readonly name: string;
-  /** What the server says to the logger. */
+  /** The server's message. */
   readonly reason: RegExp;
-  /** Begins it; what it returns ends it. */
+  /** Causes it; the result ends it. */
   readonly begin: (database: TestDatabase) => Promise<() => Promise<void>>;
 }
 
@@ -218,7 +218,7 @@ const REFUSALS: readonly Refusal[] = [{
   reason: /(too many clients|connection slots are reserved).*\(raise max_connections/,
   begin: async (database) => {
     const others = database.takeConnections();
-    // One that the logger is just opening is found the next time.
+    // A connection that the logger is just opening is found in the next round.
     for (let round = 0; round < 4; round++) {
       await others.takeAll();
       await delay(250);
@@ -236,9 +236,9 @@ for (const { name, reason, begin } of REFUSALS) {
     await using load = await startLoad(database, { env });
     const end = await begin(database);
     try {
-      // The ERROR has the end of the connections, the attempts after it have this.
+      // The ERROR line has the end of the connections; later attempts have this reason.
       await load.logger.waitForLine(reason);
-      // More than the second's worth that may wait in memory.
+      // More than the load of one second, which may wait in memory.
       await load.waitForSpooled(600);
     } finally {
       await end();
@@ -270,7 +270,7 @@ Deno.test("run keeps every reading while the disk of the database is full", {
   }
 });
 
-Deno.test("run tells of the end of an outage when another connection has stored what waited", async () => {
+Deno.test("run logs the end of an outage when another connection has stored the waiting messages", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -289,12 +289,12 @@ Deno.test("run tells of the end of an outage when another connection has stored 
   }, { what: "the other connection" });
   await logger.waitForLine(/Database '.*' is not available/);
   await waitUntil(async () => {
-    // The catalogue is the last thing that is read before a connection is ready.
+    // The catalog is read last before a connection is ready.
     const ready = await database.query(
       `SELECT FROM pg_stat_activity WHERE ${idle} AND query LIKE '%pg_attribute%'`,
     );
     return ready.length > 0;
-  }, { what: "the connection to be back" });
+  }, { what: "the connection to be ready again" });
   await lock.query("ROLLBACK");
   await waitForRows(database, readings.length);
   await logger.waitForLine(

@@ -1,7 +1,6 @@
 /**
- * What the tests of database faults have in common: a logger that is kept at work by readings that
- * keep coming, so that no fault can come too late to be under load, and the checks that hold after
- * each of them.
+ * The common parts of the tests of database faults: a logger under a load that lasts throughout all
+ * faults, so that every fault occurs under load, and the checks after each fault.
  */
 import assert from "node:assert/strict";
 import {
@@ -29,31 +28,32 @@ import { countSpooled } from "./spool_file.ts";
 
 /** How {@linkcode startLoad} sets the scene. */
 export interface LoadOptions {
-  /** Where the logger finds the database, if not at its own address: a proxy. */
+  /** The address of a proxy to the database for the logger; by default that of the database. */
   readonly through?: { readonly host: string; readonly port: number };
   /**
-   * With a spool, by default, the broker keeps no more than Mosquitto does by default, so that a
-   * logger which leaves its messages with the broker loses some. Without one it keeps everything.
+   * Whether the logger has a spool; true by default. With a spool, the queue of the broker has
+   * Mosquitto's default limit, so that a logger that leaves its messages there loses some. Without
+   * one, the queue has no limit.
    */
   readonly spool?: boolean;
-  /** Readings a second; 500 by default. */
+  /** Readings per second; 500 by default. */
   readonly rate?: number;
-  /** Further variables of the logger. */
+  /** Additional variables of the logger. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Further settings of the broker. */
+  /** Additional settings of the broker. */
   readonly broker?: MosquittoOptions;
 }
 
 /**
- * A load of which broker and in-flight window together hold three seconds' worth, since with MQTT
- * 3.1.1 the broker's limit is the window. More must go on to the spool.
+ * A load of which broker and in-flight window together hold three seconds: with MQTT 3.1.1 the
+ * limit of the broker is the window. Further messages must be spooled.
  */
 export const NARROW: LoadOptions = {
   env: { MQTT_PROTOCOL_VERSION: "4" },
   broker: { maxInflightMessages: 500 },
 };
 
-/** More readings than broker and window hold of the load {@linkcode NARROW}. */
+/** More readings than broker and window hold with the load {@linkcode NARROW}. */
 export const MORE_THAN_NARROW_HOLDS = 1800;
 
 /**
@@ -112,7 +112,7 @@ interface LoadParts {
   readonly resources: AsyncDisposableStack;
 }
 
-/** A logger at work. The caller disposes it, and with it all that {@linkcode startLoad} started. */
+/** The running logger. Disposing it also disposes everything that {@linkcode startLoad} started. */
 export class Load implements AsyncDisposable {
   readonly logger: LoggerProcess;
   readonly #parts: LoadParts;
@@ -123,7 +123,7 @@ export class Load implements AsyncDisposable {
     this.#parts = parts;
   }
 
-  /** Waits until so many readings more have been published and acknowledged by the broker. */
+  /** Waits until `count` more readings have been published and acknowledged by the broker. */
   async waitForPublished(count: number): Promise<void> {
     const { publisher } = this.#parts;
     const target = publisher.readings.length + count;
@@ -133,7 +133,7 @@ export class Load implements AsyncDisposable {
     });
   }
 
-  /** Waits until at least so many readings are in the spool, which there must be. */
+  /** Waits until at least `count` readings are in the spool. */
   async waitForSpooled(count: number): Promise<void> {
     const { spoolDirectory } = this.#parts;
     assert.ok(spoolDirectory !== undefined, "a load without a spool");
@@ -143,15 +143,15 @@ export class Load implements AsyncDisposable {
     });
   }
 
-  /** Waits until the logger stores: until the table has more rows than it has now. */
+  /** Waits until the logger stores: until the table has more rows than now. */
   async waitForStored(): Promise<void> {
     const { database } = this.#parts;
     await waitForRows(database, await database.countReadings() + 1);
   }
 
   /**
-   * Ends the publishing and the logger, and checks that every reading has come through, once, that
-   * the broker dropped nothing, and that the counts agree.
+   * Ends publisher and logger, and checks that every reading is in the table exactly once, that the
+   * broker dropped nothing, and that the counts agree.
    */
   async finish(): Promise<Counts> {
     const { database, broker, publisher, logger } = this.#parts;
@@ -160,7 +160,7 @@ export class Load implements AsyncDisposable {
     assert.equal(countDrops(broker), 0, "the broker dropped messages");
     await waitForRows(database, readings.length);
     await expectStored(database, readings);
-    // A connection that has failed may be the last to notice that the database is back.
+    // A failed connection may be the last one to notice that the database works again.
     await waitUntil(() => this.#outageEnds.length === linesOf(logger, "ERROR").length, {
       timeoutMs: 180_000,
       what: "the end of the outage in the log",
@@ -172,10 +172,10 @@ export class Load implements AsyncDisposable {
   }
 
   /**
-   * Asserts that the errors in the log are outages of the database, each for a reason that matches,
-   * and that it tells of their ends.
+   * Asserts that the errors in the log are outages of the database, each with a matching reason,
+   * and that their ends are logged.
    *
-   * @returns how many there were.
+   * @returns the number of outages.
    */
   expectOutages(reason: RegExp): number {
     const errors = linesOf(this.logger, "ERROR");
@@ -199,34 +199,34 @@ export class Load implements AsyncDisposable {
   }
 }
 
-/** Says whether Mosquitto has dropped messages; it tells of it once for each client. */
+/** Whether Mosquitto has dropped messages; it logs that once per client. */
 export function countDrops(broker: MosquittoBroker): number {
   return broker.logLines.filter((line) => line.includes("Outgoing messages are being dropped"))
     .length;
 }
 
-/** Publishes readings of QoS 1, all different, until it is stopped. */
+/** Publishes different readings of QoS 1 until it is stopped. */
 class EndlessPublisher implements AsyncDisposable {
-  /** What the broker has acknowledged; the last part may be under way. */
+  /** The acknowledged readings, without the part that is being published. */
   readonly readings: Reading[] = [];
   readonly #stopped = new AbortController();
   readonly #ended: Promise<void>;
   #failure: unknown;
 
   constructor(broker: BrokerAddress, rate: number) {
-    // Held, so that a failure is thrown to whoever waits rather than to nobody.
+    // Kept, so that a failure is thrown to the caller that waits.
     this.#ended = this.#publish(broker, rate).catch((error) => {
       this.#failure = error;
     });
   }
 
-  /** @throws what went wrong. */
+  /** @throws the error of the publisher. */
   get published(): number {
     if (this.#failure !== undefined) throw this.#failure;
     return this.readings.length;
   }
 
-  /** Resolves when the broker has acknowledged what was under way. */
+  /** Resolves when the broker has acknowledged all published readings. */
   async stop(): Promise<void> {
     this.#stopped.abort();
     await this.#ended;
@@ -241,7 +241,7 @@ class EndlessPublisher implements AsyncDisposable {
   async #publish(broker: BrokerAddress, rate: number): Promise<void> {
     const { signal } = this.#stopped;
     for (let part = 0; !signal.aborted; part++) {
-      // A day apart, which parts never last.
+      // A day apart; a part never lasts that long.
       const startTimeUs = 1_700_000_000_000_000n + BigInt(part) * 86_400_000_000n;
       const readings = makeReadings({ count: rate / 5, startTimeUs, seed: part });
       const count = await publishReadings(broker, readings, { qos: 1, rate, signal });

@@ -1,8 +1,8 @@
 /**
- * Faults of the network between logger and database while readings keep coming: connections that
- * are reset, stalled, and cut in the middle of whatever they carry.
+ * Faults of the network between logger and database under load: connections that are reset,
+ * stalled, and cut after a random number of bytes.
  *
- * `KRAKEN_TEST_SEED` gives the cuts of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the cuts of an earlier run.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
@@ -35,7 +35,7 @@ for (const spool of [true, false]) {
     await using load = await startLoad(database, { spool, through: proxy });
     let resets = 0;
     for (let round = 0; round < 15; round++) {
-      // Each second one finds the connections at work, the others find whatever they do then.
+      // Every second reset hits connections that are storing, the others any state.
       if (round % 2 === 0) await load.waitForStored();
       resets += await waitUntil(() => proxy.reset() || null, { intervalMs: 1 });
     }
@@ -50,7 +50,7 @@ for (const spool of [true, false]) {
     printSeed(t, SEED);
     const random = createRandom(SEED);
     const database = await postgres.createDatabase();
-    // Batches of some dozens, whose statements have some thousand bytes.
+    // Batches of some dozen readings, whose statements have some thousand bytes.
     await slowInserts(database, 0.05);
     await using proxy = await startProxy(postgres.server);
     await using load = await startLoad(database, { spool, through: proxy });
@@ -59,13 +59,13 @@ for (const spool of [true, false]) {
       await load.waitForStored();
       await proxy.cutAfter(Math.floor(random() * 5000), "toServer");
       await load.waitForStored();
-      // The answer to an insert, which follows its commit, has some hundred bytes.
+      // The answer to an insert follows its commit and has some hundred bytes.
       await proxy.cutAfter(Math.floor(random() * 200), "toClient");
       await load.waitForStored();
       await proxy.cutAfter(0, "toClient");
     }
     const { duplicates } = await load.finish();
-    // Committed, and sent again for want of an answer.
+    // Committed, and sent again because the answer is missing.
     assert.ok(duplicates > 0, "no cut came between a commit and its answer");
     const incomplete = postgres.server.logLines.slice(logFrom)
       .filter((line) => line.includes("incomplete message from client"));
@@ -85,7 +85,7 @@ Deno.test("run keeps every reading when the network stalls in either direction",
     proxy.pause(direction);
     const carried = direction === "toServer" ? "bytesToServer" : "bytesToClient";
     const before = proxy[carried];
-    // More than a second's worth, after which the spool is used.
+    // More than the load of one second, after which the spool is used.
     await load.waitForPublished(700);
     assert.equal(proxy[carried], before);
     proxy.resume();

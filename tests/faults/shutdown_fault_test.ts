@@ -1,6 +1,6 @@
 /**
- * A signal while the database hangs: what is in hand at that moment goes to the spool, or stays with
- * the broker where there is none, before the deadline that is promised.
+ * A signal while the database hangs: what is in hand at that moment goes to the spool, or stays
+ * with the broker where there is none, before the deadline that is promised.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";

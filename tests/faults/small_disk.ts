@@ -33,7 +33,9 @@ export interface SmallDisk extends AsyncDisposable {
   empty(): void;
 }
 
-/** Mounts one; its disposal removes it, with all that is in it. The owner is that of another path. */
+/**
+ * Mounts one; its disposal removes it, with all that is in it. The owner is that of another path.
+ */
 export async function mountSmallDisk(options: { readonly ownerOf: string }): Promise<SmallDisk> {
   const mountPoint = Deno.makeTempDirSync({ prefix: "kraken-test-" });
   const run = async (program: string, ...args: readonly string[]): Promise<void> => {
