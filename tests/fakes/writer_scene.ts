@@ -8,7 +8,7 @@ import { Inbox } from "../../lib/pipeline/inbox.ts";
 import { Outcomes } from "../../lib/pipeline/outcomes.ts";
 import { Statistics } from "../../lib/pipeline/statistics.ts";
 import { Writer } from "../../lib/pipeline/writer.ts";
-import type { SpoolDatabase } from "../../lib/spool/file.ts";
+import type { SpoolFile } from "../../lib/spool/file.ts";
 import { captureLog, withoutTime } from "../support/captured_log.ts";
 import { FakeDatabase } from "./fake_database.ts";
 import { FakeTime } from "./fake_time.ts";
@@ -25,7 +25,7 @@ export function databaseConfig(connections = 1): DatabaseConfig {
 export interface WriterSceneOptions {
   readonly connections?: number;
   /** Where rejected messages and unknown sensors are recorded. */
-  readonly spoolDatabase?: SpoolDatabase;
+  readonly spoolFile?: SpoolFile;
 }
 
 /** The parts; the caller ends the scene with `end`, and disposes it. */
@@ -40,11 +40,11 @@ export class WriterScene implements Disposable {
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
 
-  constructor({ connections = 1, spoolDatabase }: WriterSceneOptions = {}) {
+  constructor({ connections = 1, spoolFile }: WriterSceneOptions = {}) {
     const { inbox, statistics } = this;
     const config = databaseConfig(connections);
     this.state = new DatabaseState(config, () => statistics.waiting);
-    const options = { statistics, spoolDatabase, onInserted: undefined, tuning: DEFAULT_TUNING };
+    const options = { statistics, spoolFile, onInserted: undefined, tuning: DEFAULT_TUNING };
     this.writer = new Writer(config, {
       ...{ inbox, state: this.state, open: this.database.open },
       outcomes: new Outcomes(options),

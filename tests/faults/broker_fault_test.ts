@@ -30,7 +30,7 @@ import {
   startLoad,
   waitForOutageEnds,
 } from "./broker_load.ts";
-import { type Misbehaviour, startMisbehavingBroker } from "../fakes/misbehaving_broker.ts";
+import { type Misbehavior, startMisbehavingBroker } from "../fakes/misbehaving_broker.ts";
 import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
@@ -41,7 +41,7 @@ const DEBUG = { APPLICATION_LOG_LEVEL: "DEBUG" };
 const ACCEPTED = [0x20, 3, 0, 0, 0];
 
 /** Answers of a server that is not a broker, and the reason that the logger logs. */
-const MISBEHAVIOURS: readonly (Misbehavior & { readonly reason: RegExp })[] = [
+const MISBEHAVIORS: readonly (Misbehavior & { readonly reason: RegExp })[] = [
   { answer: "HTTP/1.1 400 Bad Request\r\n\r\n", reason: /not MQTT/ },
   { closes: true, reason: ENDED },
   { answer: [0x20, 3, 0, 0x89, 0], reason: /busy/ },
@@ -253,9 +253,9 @@ Deno.test(
     });
     const { logger, proxy } = load;
     await load.outage(() => cutOff(proxy));
-    for (const { reason, ...misbehaviour } of MISBEHAVIOURS) {
+    for (const { reason, ...misbehavior } of MISBEHAVIORS) {
       const from = logger.lines.length;
-      await using broker = await startMisbehavingBroker(proxy.port, misbehaviour);
+      await using broker = await startMisbehavingBroker(proxy.port, misbehavior);
       await waitUntil(() => broker.answered > 0, { what: "an attempt to connect" });
       await waitForAttempt(logger, reason, from);
     }

@@ -5,7 +5,7 @@ import { decodeReadings } from "../../../lib/database/storing.ts";
 import type { Delivery } from "../../../lib/message/delivery.ts";
 import { type InsertListener, Outcomes } from "../../../lib/pipeline/outcomes.ts";
 import { Statistics } from "../../../lib/pipeline/statistics.ts";
-import type { SpoolDatabase } from "../../../lib/spool/file.ts";
+import type { SpoolFile } from "../../../lib/spool/file.ts";
 import { COLUMNS, insertResult } from "../../fakes/fake_database.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";
 import { captureLog, withoutTime } from "../../support/captured_log.ts";
@@ -20,15 +20,15 @@ import { refuseWrites, TemporarySpool } from "../../support/temporary_spool.ts";
 
 /** Outcomes with statistics of their own, and the log. */
 function createOutcomes(
-  { spoolDatabase, onInserted }: {
-    readonly spoolDatabase?: SpoolDatabase;
+  { spoolFile, onInserted }: {
+    readonly spoolFile?: SpoolFile;
     readonly onInserted?: InsertListener;
   } = {},
 ): { outcomes: Outcomes; statistics: Statistics; lines: () => string[] } {
   const captured = captureLog({ level: "INFO" });
   const statistics = new Statistics();
   const outcomes = new Outcomes({
-    ...{ statistics, spoolDatabase, onInserted, tuning: DEFAULT_TUNING },
+    ...{ statistics, spoolFile, onInserted, tuning: DEFAULT_TUNING },
   });
   return { outcomes, statistics, lines: () => captured.map(withoutTime) };
 }
@@ -112,7 +112,7 @@ Deno.test("sensors that a flood left out of the log are logged with a later read
 Deno.test("a rejected message is on disk before it is acknowledged", () => {
   using spool = new TemporarySpool();
   using _ = new FakeTime();
-  const { outcomes, statistics, lines } = createOutcomes({ spoolDatabase: spool.open() });
+  const { outcomes, statistics, lines } = createOutcomes({ spoolFile: spool.open() });
   const rejected = ["a", "b"].map((topic) => ({
     delivery: invalidDelivery(topic),
     reason: `no reading, ${topic}`,
@@ -145,9 +145,9 @@ Deno.test("a rejected message is on disk before it is acknowledged", () => {
 Deno.test("a record that cannot be written is logged, and keeps no message from its outcome", () => {
   using spool = new TemporarySpool();
   using _ = new FakeTime();
-  const spoolDatabase = spool.open();
-  const { outcomes, statistics, lines } = createOutcomes({ spoolDatabase });
-  refuseWrites(spoolDatabase, true);
+  const spoolFile = spool.open();
+  const { outcomes, statistics, lines } = createOutcomes({ spoolFile });
+  refuseWrites(spoolFile, true);
   const delivery = invalidDelivery();
   outcomes.rejected([{ delivery, reason: "no reading" }]);
   const unknown = readingDelivery(1);
@@ -160,7 +160,7 @@ Deno.test("a record that cannot be written is logged, and keeps no message from 
     failures.join("\n"),
     /Cannot record rejected messages: .*\n.*Cannot record unknown s/,
   );
-  refuseWrites(spoolDatabase, false);
+  refuseWrites(spoolFile, false);
   outcomes.flush();
   const rows = spool.query("SELECT sid, count FROM unknown_sensor");
   assert.deepEqual(rows.map((row) => Object.values(row)), [[1, 1]], "kept until it can be written");

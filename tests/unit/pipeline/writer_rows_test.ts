@@ -27,7 +27,7 @@ const INTERNAL_ERROR = "XX000";
 
 Deno.test("a row at fault is found by halving, and recorded before it is finished", async () => {
   using spool = new TemporarySpool();
-  using scene = new WriterScene({ spoolDatabase: spool.open() });
+  using scene = new WriterScene({ spoolFile: spool.open() });
   scene.database.onInsert = failOn([2], NUMERIC_OUT_OF_RANGE);
   const deliveries = readingDeliveries(4);
   let recorded: unknown[] = [];
@@ -83,9 +83,9 @@ Deno.test("rejections stay rejected when the connection fails in the same batch"
 
 Deno.test("a rejection that cannot be recorded does not keep readings from being stored", async () => {
   using spool = new TemporarySpool();
-  const spoolDatabase = spool.open();
-  using scene = new WriterScene({ spoolDatabase });
-  refuseWrites(spoolDatabase, true);
+  const spoolFile = spool.open();
+  using scene = new WriterScene({ spoolFile });
+  refuseWrites(spoolFile, true);
   const deliveries = [invalidDelivery(), ...readingDeliveries(2)];
   await scene.start();
   await scene.receive(...deliveries);
@@ -94,7 +94,7 @@ Deno.test("a rejection that cannot be recorded does not keep readings from being
     scene.lines("WARNING").join("\n"),
     /Cannot record rejected messages: .*\n.*Rejected/,
   );
-  refuseWrites(spoolDatabase, false);
+  refuseWrites(spoolFile, false);
   await scene.end();
 });
 

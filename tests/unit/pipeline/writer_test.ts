@@ -228,7 +228,7 @@ Deno.test("the writer ends when the inbox is closed, after the last batch", asyn
 
 Deno.test("records in memory are written every ten seconds, and at the end", async () => {
   using spool = new TemporarySpool();
-  using scene = new WriterScene({ spoolDatabase: spool.open() });
+  using scene = new WriterScene({ spoolFile: spool.open() });
   scene.database.onInsert = ({ length }) => insertResult({ unknown: [...Array(length).keys()] });
   const count = (): unknown => spool.query("SELECT sum(count) AS n FROM unknown_sensor")[0]?.["n"];
   await scene.start();
