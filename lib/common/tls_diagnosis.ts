@@ -7,7 +7,7 @@
 
 import { once } from "node:events";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
-import { connect as connectTls, type PeerCertificate } from "node:tls";
+import { connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import type { Endpoint } from "./endpoint.ts";
 
 const EXAMINATION_TIMEOUT_MS = 2_000;
@@ -56,8 +56,12 @@ export function describeTlsProblem(error: unknown): string | undefined {
 
 /** Where and how to fetch the certificate of a server. */
 export interface Examination extends Endpoint {
-  /** Prepares a new connection if TLS does not start at once, as with PostgreSQL's SSLRequest. */
-  readonly prepare?: (socket: Socket) => Promise<void>;
+  /**
+   * Requests TLS, if TLS does not start at once, as with PostgreSQL's SSLRequest. Must call `start`
+   * in the same turn in which the answer is read: Deno 2.6 would otherwise read on and could no
+   * longer start TLS.
+   */
+  readonly prepare?: (socket: Socket, start: () => void) => void;
 }
 
 /**
@@ -95,18 +99,19 @@ async function readCertificate(
   socket: Socket,
   { host, prepare }: Examination,
 ): Promise<PeerCertificate> {
-  await once(socket, "connect");
-  await prepare?.(socket);
-  const tls = connectTls({
-    socket,
-    rejectUnauthorized: false,
-    ...(isIP(host) === 0 && { servername: host }),
+  const tls = await new Promise<TLSSocket>((resolve, reject) => {
+    const start = (): void => {
+      const options = { socket, rejectUnauthorized: false };
+      resolve(connectTls({ ...options, ...(isIP(host) === 0 && { servername: host }) }));
+    };
+    socket.once("connect", () => prepare === undefined ? start() : prepare(socket, start));
+    socket.once("close", () => reject(new Error("closed before TLS")));
   });
   tls.on("error", () => {});
   await once(tls, "secureConnect");
   const certificate = tls.getPeerCertificate(true);
   tls.destroy();
-  // Some versions of Deno return a placeholder without dates.
+  // Empty if the connection has ended in the meantime.
   if (!certificate?.valid_to) throw new Error("no certificate");
   return certificate;
 }

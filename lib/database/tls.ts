@@ -3,7 +3,6 @@
  * connection, and the diagnosis of certificate errors.
  */
 
-import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import { systemAuthorities } from "../common/certificates.ts";
@@ -61,8 +60,10 @@ export async function explainTls(error: unknown, endpoint: Endpoint): Promise<un
 /** PostgreSQL manual, section "SSL Session Encryption". */
 const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47);
 
-async function requestTls(socket: Socket): Promise<void> {
+function requestTls(socket: Socket, start: () => void): void {
   socket.write(SSL_REQUEST);
-  const [answer] = await once(socket, "data");
-  if (String(answer) !== "S") throw new Error("no TLS");
+  socket.once("data", (answer) => {
+    if (String(answer) === "S") start();
+    else socket.destroy();
+  });
 }

@@ -1,7 +1,7 @@
 /** Opens the connection to a broker: TCP, or TLS over TCP. */
 
 import { connect as connectTcp, isIP, type Socket } from "node:net";
-import { connect as connectTls } from "node:tls";
+import { connect as connectTls, TLSSocket } from "node:tls";
 import { systemAuthorities } from "../common/certificates.ts";
 import type { Certificates } from "../config/config.ts";
 import type { Endpoint } from "../common/endpoint.ts";
@@ -60,7 +60,11 @@ function open(options: SocketOptions): Promise<Socket> {
     };
     const onAbort = (): void => finish(new Error("given up"));
     const timer = setTimeout(() => finish(new Error("no answer in time")), timeoutMs);
-    socket.once(tls === undefined ? "connect" : "secureConnect", () => finish());
+    socket.once(tls === undefined ? "connect" : "secureConnect", () => {
+      // Deno 2.6 reports a failed handshake as done, without a certificate; its error follows.
+      if (socket instanceof TLSSocket && !socket.getPeerCertificate()) return;
+      finish();
+    });
     socket.once("error", finish);
     socket.once("close", () => finish(new Error("the broker closed the connection")));
     signal.addEventListener("abort", onAbort);

@@ -2,7 +2,6 @@
 import { type Certificate, CertificateAuthority, signItself } from "../support/certificates.ts";
 import type { LoggerEnv } from "../support/logger_process.ts";
 import { LOGGER_ROLE } from "../support/postgres_database.ts";
-import { hasSources } from "../support/broken_sources.ts";
 
 export const authority = new CertificateAuthority();
 export const stranger = new CertificateAuthority("Somebody else's CA");
@@ -24,11 +23,7 @@ export const SAYS_FUTURE =
 export const SAYS_OTHER_HOST = /its certificate is for another host name/;
 export const SAYS_UNKNOWN =
   /its certificate is not signed by a certificate authority that is trusted here/;
-const ITSELF = /its certificate is self-signed and not trusted here/;
-/** In a binary of the fallback compiler, Deno 2.6 does not let the logger examine the certificate. */
-export const SAYS_ITSELF = hasSources
-  ? ITSELF
-  : new RegExp(`${ITSELF.source}|${SAYS_UNKNOWN.source}`);
+export const SAYS_ITSELF = /its certificate is self-signed and not trusted here/;
 
 /** A connection to a server with some certificate. */
 export interface Case {
