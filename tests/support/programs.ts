@@ -46,6 +46,8 @@ const SOURCES = {
     folders: ["/usr/lib/*/faketime", "/usr/lib64/faketime"],
   },
   openssl: { package: "openssl" },
+  // Fetches the compiler of the fallback for `deno task compile`.
+  pip3: { package: "python3-pip" },
   // Gives a program a pseudo-terminal.
   script: { package: "bsdutils", isEssential: true },
   // Examines the units; it starts none of them.

@@ -9,7 +9,7 @@ function withCode(code: string, message = "connect X"): Error {
 Deno.test("a system error is described in words", () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ["ECONNREFUSED", /^connection refused \(/],
-    ["ECONNRESET", /^the connection was reset by the other side$/],
+    ["ECONNRESET", /^the connection was reset by the peer$/],
     ["ETIMEDOUT", /^no answer in time$/],
     ["ENOTFOUND", /^the host name is unknown$/],
     ["EAI_AGAIN", /^the host name cannot be resolved at the moment$/],

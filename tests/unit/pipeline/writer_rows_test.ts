@@ -36,7 +36,7 @@ Deno.test("a row at fault is found by halving, and recorded before it is finishe
   bad.onSafe = () => recorded = spool.query("SELECT topic, reason FROM rejected");
   await scene.start();
   await scene.receive(...deliveries);
-  const reason = "the database refuses it: sid 2 is at fault";
+  const reason = "the database rejected the reading: sid 2 is at fault";
   assert.deepEqual(recorded.map((row) => Object.assign({}, row)), [{ topic: "kraken/2", reason }]);
   assert.deepEqual(scene.database.statements, [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]);
   assert.deepEqual(statesOf(deliveries), Array(4).fill("done"));
