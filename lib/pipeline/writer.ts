@@ -122,8 +122,9 @@ export class Writer {
         const tookTooLong = error instanceof DatabaseError && error.isTimeout;
         this.#inbox.giveBack(batch, { tookTooLong });
         if (!(error instanceof ColumnsChangedError)) throw error;
+        const before = columns;
         columns = await connection.readColumns();
-        log.info(`The column sensor_data.value is of type ${columns.value} now.`);
+        logChange(before, columns);
         continue;
       }
       const { isStored, isPostponed } = outcome;
@@ -178,6 +179,11 @@ export class Writer {
     // A batch without a valid reading says nothing about the state of the database.
     return { isStored: stored > 0, isPostponed: failed > 0 };
   }
+}
+
+function logChange(before: TableColumns, { value, sid }: TableColumns): void {
+  if (value !== before.value) log.info(`The column sensor_data.value is of type ${value} now.`);
+  if (sid !== before.sid) log.info(`The column sensors.sensor_sid is of type ${sid} now.`);
 }
 
 /** What happened to a batch. */

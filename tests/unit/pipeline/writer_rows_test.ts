@@ -157,7 +157,9 @@ Deno.test("a batch is decoded again when a column has changed, over the same con
   assert.deepEqual(values, [1.5, "1.50"]);
   assert.deepEqual([delivery.state, scene.database.connections.length], ["done", 1]);
   assert.deepEqual(scene.lines("ERROR"), []);
-  assert.match(scene.lines("INFO").join("\n"), /sensor_data\.value is of type numeric/);
+  assert.deepEqual(scene.lines("INFO").slice(1), [
+    "INFO     The column sensor_data.value is of type numeric now.",
+  ]);
   await scene.end();
 });
 
@@ -176,6 +178,18 @@ Deno.test("a reading is not rejected by columns that have changed meanwhile", as
     [scene.statistics.outcomes.stored, scene.statistics.outcomes.rejected],
     [1, 1],
   );
+  await scene.end();
+});
+
+Deno.test("the column whose type has changed is logged, and no other", async () => {
+  using scene = new WriterScene();
+  await scene.start();
+  scene.database.onReadColumns = () => ({ ...COLUMNS, sid: "integer" });
+  const delivery = readingDelivery(70_000);
+  await scene.receive(delivery);
+  assert.deepEqual([scene.statistics.outcomes.stored, delivery.state], [1, "done"]);
+  const lines = scene.lines("INFO").filter((line) => line.includes("is of type"));
+  assert.deepEqual(lines, ["INFO     The column sensors.sensor_sid is of type integer now."]);
   await scene.end();
 });
 
