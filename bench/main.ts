@@ -1,6 +1,4 @@
-/**
- * `deno task bench`: measures the logger against services of its own and prints one table.
- */
+/** `deno task bench`: measures the logger with its own services and prints a table. */
 import { findProgram } from "../tests/support/programs.ts";
 import { runSuccessfully } from "../tests/support/process.ts";
 import { measureCopy } from "./copy.ts";

@@ -96,7 +96,7 @@ Deno.test("run keeps every reading when the broker is stopped three times, once 
  * longer has them, and the logger never received them. All other messages must be in the table:
  * saved ones, delivered ones, unacknowledged ones that were published again, and later ones.
  */
-Deno.test("run loses nothing but what the broker forgets when the broker is killed", {
+Deno.test("run stores every reading that the broker did not lose when the broker is killed", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -142,7 +142,7 @@ Deno.test("run loses nothing but what the broker forgets when the broker is kill
 
 for (const spool of [true, false]) {
   const variant = spool ? "" : " without a spool";
-  Deno.test(`run${variant} keeps what it has in hand when the broker forgets it again and again`, {
+  Deno.test(`run${variant} keeps its in-flight messages when the broker loses them repeatedly`, {
     ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
@@ -206,7 +206,7 @@ Deno.test("run keeps every reading when the broker is frozen for longer than the
   expectOutages(load.logger, 1, /no longer answers/);
 });
 
-Deno.test("run reports one outage when the broker refuses it for one reason after the other", {
+Deno.test("run reports one outage when the broker refuses it for changing reasons", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -241,7 +241,7 @@ Deno.test("run reports one outage when the broker refuses it for one reason afte
 });
 
 Deno.test(
-  "run survives whatever answers in the place of its broker, and finds back to it",
+  "run survives any answer from a server that is not a broker, and then reconnects",
   {
     ignore: lacks("mosquitto"),
   },
@@ -266,7 +266,7 @@ Deno.test(
   },
 );
 
-Deno.test("run tells once of a broker that consents and closes the connection again and again", {
+Deno.test("run logs once that a broker accepts and closes its connection repeatedly", {
   ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();

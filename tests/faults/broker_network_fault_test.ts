@@ -39,7 +39,7 @@ const SEED = readSeed();
 const postgres = usePostgres();
 
 Deno.test(
-  "run keeps every reading when the network is cut either way, for longer than keepalive",
+  "run keeps every reading when either direction is cut for longer than the keepalive",
   {
     ignore: lacks("mosquitto"),
   },
@@ -47,7 +47,7 @@ Deno.test(
     const database = await postgres.createDatabase();
     await using load = await startLoad(database, {
       proxied: true,
-      // With MQTT 5, the broker may go on sending for long to a logger whose answers it does not get.
+      // With MQTT 5, the broker may send for a long time without receiving answers.
       env: { ...SHORT_TIMEOUTS, MQTT_PROTOCOL_VERSION: "4" },
     });
     const { proxy } = load;
@@ -68,13 +68,13 @@ Deno.test(
     }
     await load.waitForStored(50);
     await load.finish();
-    // Cut off from what the logger sends, the broker may be the first one to lose patience.
+    // Without packets from the logger, the keepalive of the broker may expire first.
     expectOutages(load.logger, directions.length, /no longer answers|closed the connection/);
     assert.match(outagesOf(load.logger).slice(1).join(), /^(.*no longer answers,?){2}$/);
   },
 );
 
-Deno.test("run keeps every reading when a backlog is reset again and again", {
+Deno.test("run keeps every reading when its connection is reset repeatedly during a backlog", {
   ignore: lacks("mosquitto"),
 }, async (t) => {
   printSeed(t, SEED);

@@ -105,7 +105,7 @@ function mostTakeovers(elapsedMs: number, delaysMs: readonly number[]): number {
 for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
   const env = { MQTT_PROTOCOL_VERSION: String(version) };
 
-  Deno.test(`run takes a session ${name} ever more slowly from another logger`, {
+  Deno.test(`run backs off when another logger takes over its session ${name}`, {
     ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
@@ -143,7 +143,7 @@ for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
     assert.ok(Math.min(...stored) > 0, "one of them has stored nothing");
   });
 
-  Deno.test(`run keeps what another client does not take along with its session ${name}`, {
+  Deno.test(`run keeps every reading that another client does not take with its session ${name}`, {
     ignore: lacks("mosquitto"),
   }, async () => {
     const database = await postgres.createDatabase();

@@ -57,8 +57,8 @@ export const NARROW: LoadOptions = {
 export const MORE_THAN_NARROW_HOLDS = 1800;
 
 /**
- * The timeouts of the database connection, divided by 15: with the defaults, it takes three quarters
- * of a minute until all of them have passed.
+ * The timeouts of the database connection, divided by 15: with the defaults, it takes three
+ * quarters of a minute until all of them have passed.
  */
 export const SHORT_TIMEOUTS: LoggerEnv = tune({
   databaseConnectTimeoutMs: 700,

@@ -16,7 +16,9 @@ export function canMount(): boolean {
   return (BigInt(`0x${effective ?? 0}`) & MOUNT_CAPABILITY) !== 0n;
 }
 
-/** Says whether a test must be left out because it may not mount, for `ignore`; in CI it may not. */
+/**
+ * Says whether a test must be left out because it may not mount, for `ignore`; in CI it may not.
+ */
 export function lacksMount(): boolean {
   return !canMount() && Deno.env.get("CI") !== "true" &&
     leaveOut("this user may not mount a file system");

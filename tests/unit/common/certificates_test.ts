@@ -21,7 +21,7 @@ ciAr3QV/D6WS3FNpkPx6ULg/Hj45aV7Fuw==
 -----END EC PRIVATE KEY-----
 `;
 
-/** As a file that was copied in part, or with something else in it than there should be. */
+/** Damages a PEM text in the middle, as an incomplete copy does. */
 function damage(pem: string): string {
   return pem.replace(/[A-Za-z0-9+/]{64}\r?\n/, "");
 }
