@@ -22,7 +22,7 @@ export interface Served extends AsyncDisposable {
 
 export interface ServeOptions {
   readonly host?: string;
-  /** Whether to send an update every second, without which the page takes the connection for lost. */
+  /** Whether to send an update every second; without updates, the page reports a lost connection. */
   readonly isAlive?: boolean;
 }
 

@@ -1,16 +1,16 @@
 /**
- * What a payload means, decided without anything of the logger's: a reader of JSON of its own, and
- * the rules of docs/messages-and-tables.md as they stand there.
+ * The expected meaning of a payload, decided without code of the logger: a separate JSON parser and
+ * the rules of docs/messages-and-tables.md.
  */
 
 /** A payload that is a reading. */
 export interface Verdict {
-  /** In its usual form. */
+  /** With hyphens, in lower case. */
   readonly uuid: string;
   readonly sid: number;
-  /** Microseconds since 1970 UTC; the nearest ones where the payload has more digits. */
+  /** Microseconds since 1970-01-01 00:00 UTC, rounded if the payload has more digits. */
   readonly timeUs: bigint;
-  /** Whether the payload has no more digits than that. */
+  /** Whether `timeMicros` was not rounded. */
   readonly isExact: boolean;
   /** For a column of the type `double precision`. */
   readonly value: number;
@@ -18,20 +18,20 @@ export interface Verdict {
 
 const MAX_BYTES = 64 * 1024;
 
-/** Where PostgreSQL's timestamps begin. */
+/** The first timestamp of PostgreSQL. */
 const MIN_TIME_US = -210_866_803_200_000_000n;
 
-/** Where seconds are taken for milliseconds. */
+/** From this value on, seconds are considered to be milliseconds. */
 const MAX_SECONDS = 1e12;
 
-/** A value of JSON, or of what Python makes of it. What is within arrays and objects is dropped. */
+/** A JSON value, or a literal of Python. The content of arrays and objects is dropped. */
 type Token =
   | { readonly type: "string"; readonly text: string }
   | { readonly type: "number"; readonly text: string }
   | { readonly type: "literal"; readonly text: string }
   | { readonly type: "array" | "object" };
 
-/** Reads a payload; undefined where it is to be rejected. */
+/** The reading of a payload; undefined if the payload must be rejected. */
 export function judge(payload: Uint8Array): Verdict | undefined {
   if (payload.length > MAX_BYTES) return undefined;
   const members = readMembers(payload);
@@ -45,7 +45,7 @@ export function judge(payload: Uint8Array): Verdict | undefined {
   return { uuid, sid, value, ...time };
 }
 
-/** The members of an object, the last of those with the same name. */
+/** The members of an object; of members with the same name, the last one. */
 function readMembers(payload: Uint8Array): Map<string, Token> | undefined {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(payload);
@@ -59,7 +59,7 @@ function readMembers(payload: Uint8Array): Map<string, Token> | undefined {
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 const LITERAL = /true|false|null|NaN|-?Infinity/y;
 
-/** Reads an object without recursion, so that no depth is too deep for it. */
+/** Parses an object without recursion, so that any depth of nesting works. */
 class Reader {
   readonly #text: string;
   #at = 0;
@@ -68,13 +68,13 @@ class Reader {
     this.#text = text;
   }
 
-  /** The members of the outermost object; none where the document is something else. */
+  /** The members of the outermost object; undefined if the document is not an object. */
   readDocument(): Map<string, Token> {
     const members = new Map<string, Token>();
     const open: ("array" | "object")[] = [];
     let name = "";
     while (true) {
-      // At the beginning of a value.
+      // At the start of a value.
       const value = this.#readValue();
       if (open.length === 1 && open[0] === "object") members.set(name, value);
       let isComplete = true;
@@ -85,7 +85,7 @@ class Reader {
           isComplete = false;
         }
       }
-      // At the end of a value: perhaps of those around it, too.
+      // At the end of a value, and possibly of the enclosing ones.
       while (isComplete && open.length > 0) {
         if (this.#skip(",")) break;
         this.#expect(open.pop() === "array" ? "]" : "}");
@@ -162,7 +162,7 @@ function readUuid(token: Token | undefined): string | undefined {
   let text = token.text.toLowerCase();
   if (text.startsWith("urn:uuid:")) text = text.slice(9);
   if (text.startsWith("{") && text.endsWith("}")) text = text.slice(1, -1);
-  // What grows shorter or longer in lower case is no ASCII.
+  // A text whose length changes in lower case is not ASCII.
   const isHyphenated = text.length === 36 && [8, 13, 18, 23].every((at) => text[at] === "-");
   const digits = isHyphenated ? text.replaceAll("-", "") : text;
   if (digits.length !== 32 || [...digits].some((digit) => !"0123456789abcdef".includes(digit))) {
@@ -184,7 +184,7 @@ function readTime(
   if (seconds >= MAX_SECONDS || seconds < -MAX_SECONDS) return undefined;
   const digits = BigInt(whole + fraction);
   const power = BigInt(exponent) - BigInt(fraction.length) + 6n;
-  // Far below a microsecond; and a zero may have any exponent.
+  // Far below a microsecond. A zero may have any exponent.
   if (digits === 0n || power < -100_000n) return { timeUs: 0n, isExact: digits === 0n };
   const divisor = power < 0n ? 10n ** -power : 1n;
   const rounded = power < 0n ? (digits + divisor / 2n) / divisor : digits * 10n ** power;

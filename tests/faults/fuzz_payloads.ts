@@ -1,22 +1,22 @@
 /**
- * Payloads that no daemon sends, and among them some that daemons do send, from a seed.
+ * Generates malformed and unusual payloads, with some valid ones among them, from a seed.
  */
 import { Buffer } from "node:buffer";
 import { createRandom, makeReadings, type Reading, toPayload } from "../support/readings.ts";
 
-/** A message of the mixture. */
+/** A message of the sequence. */
 export interface FuzzMessage {
   readonly topic: string;
   readonly payload: Uint8Array;
-  /** What a valid message says; undefined for the others, which may be valid by chance. */
+  /** The reading of a valid message; undefined for the others, which may be valid by chance. */
   readonly reading?: Reading;
 }
 
-/** What the mixture is made of. */
+/** The parameters of the sequence. */
 export interface FuzzOptions {
   readonly count: number;
   readonly seed: number;
-  /** Sensors of the valid messages: every fifth. */
+  /** Sensors of the valid messages, which are every fifth one. */
   readonly sensors: readonly Sensor[];
   /** Sensors that the other messages were made from. */
   readonly targets: readonly Sensor[];
@@ -29,10 +29,10 @@ interface Sensor {
 
 const VALID_EVERY = 5;
 
-/** The limit of docs/messages-and-tables.md, around which lengths are interesting. */
+/** The limit of docs/messages-and-tables.md; lengths around it are of interest. */
 const MAX_BYTES = 64 * 1024;
 
-/** Sensors whose ids have nothing in common with others, whatever is changed about them. */
+/** Sensors with ids so different that no mutation turns one into another. */
 export function makeTargets(count: number, seed: number): Sensor[] {
   const random = createRandom(seed);
   const digits = (length: number): string =>
@@ -43,7 +43,7 @@ export function makeTargets(count: number, seed: number): Sensor[] {
   }));
 }
 
-/** Makes the mixture, one after the other: together they are large. The last one is valid. */
+/** Generates the messages one at a time, because together they are large. The last one is valid. */
 export function* makeFuzz({ count, seed, sensors, targets }: FuzzOptions): Generator<FuzzMessage> {
   const valid = makeReadings({ count: Math.ceil(count / VALID_EVERY), sensors, seed }).values();
   const bases = makeReadings({ count, sensors: targets, seed: seed + 1 });
@@ -65,13 +65,13 @@ function topicOf({ uuid, sid }: Sensor): string {
 /** The fields of a message as JSON texts, in their order. */
 type Fields = [name: string, text: string][];
 
-/** A way to make a payload, and how often it is taken. */
+/** A way to make a payload, and its relative frequency. */
 interface Kind {
   readonly weight: number;
   readonly make: (fields: Fields) => string | Uint8Array;
 }
 
-/** Makes payloads. */
+/** Generates payloads. */
 class Fuzzer {
   readonly #random: () => number;
   readonly #kinds: readonly Kind[] = [
@@ -103,7 +103,7 @@ class Fuzzer {
     return this.#random() < 0.01 ? `sensors/${this.#pick(TOPICS)}` : topicOf(base);
   }
 
-  /** A reading in one of the forms in which it is accepted. */
+  /** A reading in one of the accepted forms. */
   #spell(base: Reading): Fields {
     const fields = Object.entries(JSON.parse(toPayload(base)) as Record<string, unknown>)
       .map(([name, value]): [string, string] => [name, JSON.stringify(value)]);
@@ -130,7 +130,7 @@ class Fuzzer {
     return `{${fields.map(([name, text]) => `"${name}":${space}${text}`).join(`,${space}`)}}`;
   }
 
-  /** Changes some bytes, wherever they are. */
+  /** Changes some bytes at random positions. */
   #mutate(text: string): Uint8Array {
     let bytes = Buffer.from(text);
     for (let left = 1 + this.#below(4); left > 0; left--) {
@@ -161,7 +161,7 @@ class Fuzzer {
     return flipped;
   }
 
-  /** Gives a field another value: any text, or a number that is near the limits of something. */
+  /** Replaces the value of a field by any text, or by a number close to some limit. */
   #withText(fields: Fields, name: string): Fields {
     const digits = (): string =>
       String(this.#random()).slice(2, 3 + this.#below(17)).repeat(1 + this.#below(3));
@@ -179,7 +179,7 @@ class Fuzzer {
     return fields.map(([other, old]) => [other, other === name ? text : old]);
   }
 
-  /** Leaves out, doubles, renames or exchanges fields. */
+  /** Omits, duplicates, renames or swaps fields. */
   #rearrange(fields: Fields): Fields {
     const at = this.#below(fields.length);
     const [name = "", text = ""] = fields[at] ?? [];
@@ -195,9 +195,9 @@ class Fuzzer {
     ])();
   }
 
-  /** Nests arrays or objects, closed or not, in a member or as a whole. */
+  /** Nests arrays or objects, closed or not, in a member or at the top level. */
   #nest(fields: Fields): string {
-    // Deeper than some hundreds, a reading with literals of Python's is refused. Others are not.
+    // Beyond some hundred levels, only readings with Python's literals are rejected.
     const isPlain = fields.every(([, text]) => !/NaN|Infinity/.test(text)) &&
       /^1[\d.]+$/.test(new Map(fields).get("timestamp") ?? "");
     const depth = this.#pick([10, 500, ...(isPlain ? [5_000, 10_000] : [])]);
@@ -214,7 +214,7 @@ class Fuzzer {
     ])();
   }
 
-  /** Makes it about as long as a payload may be. */
+  /** Extends a payload to about the maximum length. */
   #lengthen(fields: Fields): string {
     const text = this.#write(fields);
     const left = MAX_BYTES - Buffer.byteLength(text) + this.#below(5) - 2;
@@ -231,7 +231,7 @@ class Fuzzer {
     ])();
   }
 
-  /** Makes it a megabyte long. */
+  /** Extends a payload to a megabyte. */
   #enlarge(fields: Fields): string | Uint8Array {
     const size = 1_000_000;
     const [name = ""] = this.#pick(fields);
@@ -264,7 +264,7 @@ class Fuzzer {
   }
 }
 
-/** What mutations insert. */
+/** The texts that mutations insert. */
 const PIECES: readonly (string | Uint8Array)[] = [
   ...'0123456789eE+-."\\{}[],: \n',
   ..."NaN Infinity -Infinity null true e99 e-99 0x1 // /* \\u0000 \\ud800 \\udc00 \ufeff".split(
@@ -279,7 +279,7 @@ const PIECES: readonly (string | Uint8Array)[] = [
   Uint8Array.of(0xf4, 0x90, 0x80, 0x80),
 ];
 
-/** Values of fields. */
+/** Texts for the values of fields. */
 const TEXTS: readonly string[] = [
   ..."null true false {} [] NaN Infinity -Infinity nan inf +1 -1 0 -0 -0.0 01 1. .5 0x10".split(
     " ",
@@ -300,7 +300,7 @@ const TEXTS: readonly string[] = [
   "undefined",
 ];
 
-/** Names of fields. */
+/** Texts for the names of fields. */
 const NAMES = [
   "Timestamp",
   "uuid ",
@@ -312,7 +312,7 @@ const NAMES = [
   "value",
 ];
 
-/** What follows `sensors/`. */
+/** Topics after `sensors/`. */
 const TOPICS: readonly string[] = [
   "",
   "/",

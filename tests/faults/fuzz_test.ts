@@ -1,8 +1,8 @@
 /**
- * A hundred thousand messages of which most are nonsense: the logger runs on, stores what is a
- * reading, rejects what is not, and neither fills the log nor the memory.
+ * A hundred thousand messages, most of them invalid: the logger keeps running, stores the readings,
+ * rejects the others, and fills neither the log nor the memory.
  *
- * `KRAKEN_TEST_SEED` gives the messages of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the messages of an earlier run.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, runLogger, startLogger } from "../support/logger_process.ts";
@@ -29,16 +29,16 @@ const SEED = readSeed();
 const MESSAGES = 100_000;
 const MAX_MEMORY_BYTES = 512 * 2 ** 20;
 
-/** Ten a minute, and how many were left out, for rejected messages and for sensors each. */
+/** Ten lines per minute and a line about suppressed ones, for rejected messages and for sensors. */
 const MAX_WARNINGS_A_MINUTE = 2 * 11;
 
 const postgres = usePostgres();
 const targets = makeTargets(10, SEED);
 
-/** What must become of the messages. */
+/** The expected outcome of the messages. */
 class Expectation {
   readonly valid: Reading[] = [];
-  /** Readings that messages turned out to be that are not among the valid ones. */
+  /** Readings of messages that are valid by chance. */
   readonly accidental: Verdict[] = [];
   unknown = 0;
   rejected = 0;
@@ -69,7 +69,7 @@ function isSameSensor(first: Sensor, second: Sensor): boolean {
   return first.uuid === second.uuid && first.sid === second.sid;
 }
 
-/** Takes the rows of the targets out of the table, and compares them; returns how many. */
+/** Deletes the rows of the target sensors and compares them. Returns their number. */
 async function takeAccidental(
   database: TestDatabase,
   expected: readonly Verdict[],
@@ -89,12 +89,12 @@ async function takeAccidental(
     { value, isExplained: false },
   ]));
   for (const { uuid, sid, timeUs, isExact, value } of expected) {
-    // Of a time with more digits, a double knows the last one only so well.
+    // A double rounds the last digit of a time with more digits.
     const times = isExact ? [timeUs] : [timeUs, timeUs - 1n, timeUs + 1n];
     const found = times.map((time) => stored.get(key(`${uuid} ${sid}`, time)))
       .filter((row) => row !== undefined);
     assert.ok(found.length > 0, `not stored: ${uuid} ${sid} ${timeUs} ${value}`);
-    // Two messages may have got the same time: the first to come is stored.
+    // Two messages may have the same time: the first one to arrive is stored.
     for (const row of found) row.isExplained ||= Object.is(row.value, value);
   }
   const unexplained = [...stored].filter(([, { isExplained }]) => !isExplained);
@@ -118,7 +118,7 @@ async function waitForReading(
 }
 
 Deno.test(
-  `run stores every reading among ${MESSAGES} messages of all kinds, and outlives the others`,
+  `run stores every reading among ${MESSAGES} messages of all kinds, and survives the others`,
   { ignore: lacks("mosquitto") },
   async (t) => {
     printSeed(t, SEED);
@@ -139,7 +139,7 @@ Deno.test(
       return message;
     });
     assert.equal(await publishPayloadsFast(broker, messages, { qos: 1 }), MESSAGES);
-    // The last message is one of the valid ones, and what is under way by then ends with the run.
+    // The last message is valid; the end of the run completes messages still in flight.
     await waitForReading(database, expectation.valid.at(-1));
     const memoryBytes = peakMemoryBytes(logger.pid);
     const counts = await stopCleanly(logger);

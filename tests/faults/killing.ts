@@ -1,6 +1,5 @@
 /**
- * A logger that is killed again and again under load, and the comparison of what it has stored in
- * the end with what was sent.
+ * Kills a logger repeatedly under load, and compares the stored readings with the published ones.
  */
 import assert from "node:assert/strict";
 import type { LoggerProcess } from "../support/logger_process.ts";
@@ -11,45 +10,44 @@ import { isTransactionOpen, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";
 import { type Scene, setScene } from "./spool_scene.ts";
 import { Storm, type Weather } from "./storm.ts";
 
-/** Who is killed how often, and what happens meanwhile. */
+/** How often the logger is killed, and the behavior of the database meanwhile. */
 export interface KillOptions {
   readonly kills: number;
-  /** Of the moments, and of the weather. */
+  /** The seed of the moments and of the behavior of the database. */
   readonly seed: number;
   /** `comes and goes` by default. */
   readonly weather?: Weather;
-  /** Directory of the sources of those that are killed; see `startLogger`. */
+  /** Directory of the sources of the killed loggers; see `startLogger`. */
   readonly sources?: string;
 }
 
-/** What was seen of runs that were killed. */
+/** Counts of the killed runs. */
 export interface KilledRuns {
   readonly kills: number;
-  /** Those that had not reached the broker yet. */
+  /** Runs that had not connected to the broker yet. */
   readonly early: number;
-  /** The early ones that had their spool open already. */
+  /** Early runs that had opened their spool. */
   readonly opening: number;
-  /** The early ones whose predecessor had not finished a transaction of the spool. */
+  /** Early runs whose predecessor had left an unfinished transaction in the spool. */
   readonly recovering: number;
-  /** Those that found messages in the spool. */
+  /** Runs that found messages in the spool. */
   readonly found: number;
-  /** Those that were killed while they wrote to the spool. */
+  /** Runs that were killed while they wrote to the spool. */
   readonly interrupted: number;
 }
 
 /**
- * The moments of the kills, in turn: during a write to the spool, if there is one soon; while the
- * next one opens the spool that was left like that; anywhere from the first instruction on; and
- * at work.
+ * The moments of the kills, in turn: during a write to the spool, if one occurs soon; while the
+ * next run opens the spool after such a kill; at any time after the start; and while storing.
  */
 const MOMENTS = ["writing", "opening", "writing", "starting", "working"] as const;
 
-/** Time after which no further run is started, far more than a hundred take. */
+/** No further run is started after this time, which is far more than a hundred runs need. */
 const MAX_KILLING_MS = 300_000;
 
 /**
- * Starts a logger and kills it at a random moment, so many times, while readings keep coming. What
- * is left then is stored by the program as it is, which is not killed.
+ * Starts a logger and kills it at a random moment, `kills` times, under load. A last logger from
+ * unchanged sources, which is not killed, stores the remaining readings.
  *
  * @throws {Error} when the table has not got every reading once; see `expectStored`.
  */
@@ -75,7 +73,7 @@ export async function killUnderLoad(
   return runs;
 }
 
-/** Adds up what was seen at several places. */
+/** Adds up the counts of several scenes. */
 export function sumRuns(all: readonly KilledRuns[]): KilledRuns {
   const sum = (name: keyof KilledRuns): number => all.reduce((sum, runs) => sum + runs[name], 0);
   return {
@@ -88,7 +86,7 @@ export function sumRuns(all: readonly KilledRuns[]): KilledRuns {
   };
 }
 
-/** Asserts that the logger found neither its spool nor its counts to be wrong. */
+/** Asserts that the logger reported neither a damaged spool nor wrong counts. */
 export function expectNothingBroken(logger: LoggerProcess): void {
   assert.deepEqual(logger.lines.filter((line) => /CRITICAL|damaged|defect/.test(line)), []);
 }
@@ -100,7 +98,7 @@ async function killRepeatedly(
   const random = createRandom(seed);
   const runs = [];
   const endMs = performance.now() + MAX_KILLING_MS;
-  // How long a start takes, as far as is known.
+  // The duration of a start, as measured so far.
   let startMs = 1000;
   while (runs.length < kills) {
     assert.ok(performance.now() < endMs, `only ${runs.length} kills in ${MAX_KILLING_MS} ms`);
@@ -131,14 +129,14 @@ async function killRepeatedly(
       opening: Number(isEarly && isOpening),
       recovering: Number(isEarly && isOpening && isLeft),
       found: Number(says("in the spool from an earlier run")),
-      // One that is killed early may have left what it found.
+      // A run that was killed early may have left the messages that it found.
       interrupted: Number(isTransactionOpen(scene.directory) && !(isEarly && isLeft)),
     });
   }
   return sumRuns(runs);
 }
 
-/** Waits until something is being written to the spool, though not for long. */
+/** Waits for a short time until the spool is being written to. */
 async function waitForTransaction({ directory }: Scene): Promise<void> {
   const latestMs = performance.now() + 100;
   while (!isTransactionOpen(directory) && performance.now() < latestMs) await delay(0);

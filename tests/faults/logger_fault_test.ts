@@ -1,8 +1,8 @@
 /**
- * Faults of the logger itself and of what it runs on: stopped at random moments while the database
- * comes and goes, and a clock that is set.
+ * Faults of the logger and of its host: stops at random moments while the database comes and goes,
+ * and changes of the system clock.
  *
- * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the moments of an earlier run.
  */
 import assert from "node:assert/strict";
 import { delay } from "../support/poll.ts";
@@ -55,14 +55,14 @@ Deno.test("run accounts for every reading when it is stopped while the database 
   assert.ok(sum("found") > 0, "no run left anything in the spool");
 });
 
-Deno.test("run goes on when the clock is set back and forward", {
+Deno.test("run keeps every reading when the clock is set back and forward", {
   ignore: lacks("mosquitto", "libfaketime.so.1"),
 }, async () => {
   using clock = createFakeClock();
   await using scene = await setScene(postgres, { env: clock.env });
   const { database, broker, directory } = scene;
   const daySeconds = 24 * 3600;
-  // To 1972 and back again among them.
+  // One change is to 1972, and another one back.
   const offsets = [-10, 400, -20_000, 0].map((days) => days * daySeconds);
   const parts = offsets.map((_, part) => [
     makeReadings({ count: 100, startTimeUs: BigInt(part) * 1_000_000_000_000n }),
@@ -85,10 +85,10 @@ Deno.test("run goes on when the clock is set back and forward", {
       from,
     });
     await waitForRows(database, stored += before.length + after.length);
-    // The clock that the logger sees, to a day for the sake of time zones.
+    // The clock of the logger; it may differ by a day because of time zones.
     const offsetOfLine = (Date.parse(`${line.slice(0, 10)}T12:00Z`) - Date.now()) / 1000;
     assert.ok(Math.abs(offsetOfLine - offset) < 2 * daySeconds, `${offset} s are not in: ${line}`);
-    // What it measures is something else.
+    // Durations use another clock.
     const seconds = Number(/after (\d+\.\d) s/.exec(line)?.[1]);
     assert.ok(seconds < daySeconds, line);
   }

@@ -1,8 +1,8 @@
 /**
- * The logger killed at random moments, a hundred times, while the database comes and goes; and the
- * counter-tests: a logger that acknowledges too early loses readings in the same scene.
+ * Kills the logger a hundred times at random moments while the database comes and goes. In the
+ * counter-tests, a logger that acknowledges too early loses readings in the same scene.
  *
- * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the moments of an earlier run.
  */
 import assert from "node:assert/strict";
 import { printSeed, readSeed } from "../support/readings.ts";
@@ -28,21 +28,21 @@ Deno.test(
   },
   async (t) => {
     printSeed(t, SEED);
-    // Two at the same time, each with services of its own, for they mostly wait.
+    // Two scenes in parallel, each with its own services, because they mostly wait.
     const all = await Promise.all(
       [0, 10].map((part) => killUnderLoad(postgres, { kills: KILLS / 2, seed: SEED + part })),
     );
     const { kills, early, opening, recovering, found, interrupted } = sumRuns(all);
     // deno-lint-ignore no-console
     console.log(
-      `${kills} kills: ${early} before the broker was reached, ${opening} of these with the spool ` +
+      `${kills} kills: ${early} before connecting to the broker, ${opening} of these with the spool ` +
         `open, ${recovering} after an unfinished transaction; ${found} had found messages in the ` +
         `spool, ${interrupted} were writing to it`,
     );
     assert.equal(kills, KILLS);
     assert.ok(opening > 0, "no kill came while the spool was being opened");
     assert.ok(recovering > 0, "no kill came while an unfinished transaction was found");
-    assert.ok(found >= kills / 5, "hardly any left something in the spool");
+    assert.ok(found >= kills / 5, "too few runs found messages in the spool");
     assert.ok(interrupted > 0, "no kill came while the spool was written to");
   },
 );

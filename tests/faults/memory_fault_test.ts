@@ -1,7 +1,7 @@
 /**
- * A logger with little memory, and a large backlog that waits for it.
+ * A logger with a memory limit, and a large backlog.
  *
- * `KRAKEN_TEST_BACKLOG` is the number of messages; a million take two minutes or so.
+ * `KRAKEN_TEST_BACKLOG` is the number of messages; a million take about two minutes.
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
@@ -17,18 +17,17 @@ import { lacks } from "../support/programs.ts";
 
 const BACKLOG = Number(Deno.env.get("KRAKEN_TEST_BACKLOG") ?? 300_000);
 
-/** Time for anything that is done with the whole backlog. */
+/** Timeout of each operation on the whole backlog. */
 const TIMEOUT_MS = 300_000;
 
-/** Elsewhere than in CI, what the logger had of memory at most is looked at all the same. */
+/** Outside of CI, without control groups, the peak memory of the logger is checked instead. */
 const WITHOUT_LIMIT = "the memory of a process cannot be limited here: that needs root, and " +
   "control groups for memory, of version 1 or 2, that may be made";
 
 const postgres = usePostgres();
 
 /**
- * Waits until so many messages have come to a new spool. To count them again and again, as long as
- * they come, would keep the logger waiting.
+ * Waits until the messages are in a new spool. Repeated counting meanwhile would block the logger.
  */
 async function waitForBacklog(directory: string): Promise<void> {
   await waitUntil(() => readLastId(directory) >= BACKLOG, {
@@ -48,7 +47,7 @@ function readLastId(directory: string): number {
   }
 }
 
-/** Waits for what a logger does, but not if the system has ended it for want of memory. */
+/** Waits for the logger; fails if the system has killed it because of the memory limit. */
 async function unlessEnded(logger: LoggerProcess, work: Promise<unknown>): Promise<void> {
   const ended = logger.exited.then(({ signal, code }) => {
     throw new Error(`The logger has ended with ${signal ?? code}`);

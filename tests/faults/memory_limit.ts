@@ -1,15 +1,15 @@
 /**
- * A limit to the memory of a process, as containers have it: a control group, which root may make
- * where the system lets it, of version 1 or 2. See cgroups(7).
+ * Limits the memory of a process like a container: with a control group of version 1 or 2, which
+ * root can create if the system permits it (cgroups(7)).
  */
 
-/** A limit, in force for the processes that were added. Disposed when these have ended. */
+/** A memory limit for the added processes. Dispose it after they have ended. */
 export interface MemoryLimit extends Disposable {
-  /** Puts a process under the limit; to be called as soon as it is there. */
+  /** Applies the limit to a process. Call it right after the start of the process. */
   add(pid: number): void;
-  /** The most that its processes had at a time, in bytes; the file system's cache is included. */
+  /** The peak memory of its processes in bytes, including the page cache. */
   peakBytes(): number;
-  /** How often the system has ended a process that wanted more. */
+  /** How often the system has killed a process that exceeded the limit. */
   countKills(): number;
 }
 
@@ -32,21 +32,21 @@ const VERSIONS: readonly Version[] = [{
   kills: "memory.events",
 }];
 
-/** Makes a control group with a limit; null where that is not possible. */
+/** Creates a control group with a limit; null if that is not possible. */
 export function limitMemory(bytes: number): MemoryLimit | null {
   for (const version of VERSIONS) {
     const path = `${version.root}/kraken-test-${crypto.randomUUID().slice(0, 8)}`;
     try {
       Deno.mkdirSync(path);
     } catch {
-      continue; // Not this version, not root, or a container that may not.
+      continue; // Another version, not root, or a container without permission.
     }
     try {
       Deno.writeTextFileSync(`${path}/${version.limit}`, String(bytes), { create: false });
       Deno.readTextFileSync(`${path}/${version.peak}`);
       return openLimit(path, version);
     } catch {
-      Deno.removeSync(path); // The directory is one, but not for memory.
+      Deno.removeSync(path); // A control group, but without the memory controller.
     }
   }
   return null;
@@ -62,7 +62,7 @@ function openLimit(path: string, { peak, kills }: Version): MemoryLimit {
   };
 }
 
-/** The most memory that a running process had at a time, without the file system's cache. */
+/** The peak memory of a running process, without the page cache. */
 export function readPeakBytes(pid: number): number {
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   return Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024;

@@ -1,6 +1,6 @@
 /**
- * A signal while the database hangs: what is in hand at that moment goes to the spool, or stays
- * with the broker where there is none, before the deadline that is promised.
+ * A signal while the database hangs: in-flight messages are spooled, or stay with the broker
+ * without a spool, before the documented deadline.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
@@ -20,10 +20,10 @@ import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
-/** What is promised for the time from a signal to the end … */
+/** The documented maximum time from the signal to the exit … */
 const DEADLINE_MS = 10_000;
 
-/** … and what saying goodbye may take on a machine that has other things to do. */
+/** … and the time that closing the connections may take on a busy machine. */
 const GOODBYE_MS = 2_000;
 
 for (const spool of [true, false]) {
@@ -48,9 +48,9 @@ for (const spool of [true, false]) {
       );
       await waitUntil(
         () => linesOf(logger, "DEBUG").filter((line) => /^Received on /.test(line)).length === 60,
-        { what: "all readings in hand" },
+        { what: "all readings to be in flight" },
       );
-      // So that nothing is moved between this look at the spool and the signal.
+      // No message may be spooled between this check of the spool and the signal.
       logger.signal("SIGSTOP");
       await waitForBlockedInsert(database);
       if (spool) assert.equal(countSpooled(directory), 0, "the signal came too late");
@@ -59,7 +59,7 @@ for (const spool of [true, false]) {
       const status = await logger.stop("SIGCONT");
       const durationMs = performance.now() - startMs;
       assert.equal(status, spool ? 0 : 1);
-      // Until the deadline the database may come back.
+      // The database may recover until the deadline.
       const isInTime = durationMs < DEADLINE_MS + GOODBYE_MS;
       assert.ok(isInTime && (spool || durationMs >= DEADLINE_MS), `it took ${durationMs} ms`);
       const { received, stored, spooled, waiting } = readCounts(logger);
@@ -78,9 +78,9 @@ for (const spool of [true, false]) {
     await waitForRows(database, readings.length);
     const counts = await stopWhenDrained(again, broker);
     await expectStored(database, readings);
-    // Beside what is sent again there is the marker.
+    // In addition to the messages that are sent again, there is the marker.
     assert.deepEqual([counts.found, counts.received], spool ? [60, 1] : [0, 61]);
-    // The server may go on with the statement of a client that is gone: then these are repeats.
+    // The server may complete the statement of a disconnected client: then these are duplicates.
     assert.equal(counts.stored + counts.duplicates, readings.length);
     assert.deepEqual([counts.spooled, counts.waiting], [0, 0]);
   });

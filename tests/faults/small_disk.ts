@@ -1,14 +1,14 @@
 /**
- * A file system so small that a test can fill it, for a disk that is full. It needs the right to
- * mount, which root has, in a container only where it was given.
+ * A small file system that a test can fill, for a full disk. It requires the permission to mount,
+ * which root has; in a container, it must be granted.
  */
 import { leaveOut } from "../support/left_out.ts";
 import { runSuccessfully } from "../support/process.ts";
 
-/** CAP_SYS_ADMIN, see capabilities(7). */
+/** The bit of CAP_SYS_ADMIN, see capabilities(7). */
 const MOUNT_CAPABILITY = 1n << 21n;
 
-/** Says whether the tests may mount a file system. */
+/** Whether the tests may mount a file system. */
 export function canMount(): boolean {
   const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(
     Deno.readTextFileSync("/proc/self/status"),
@@ -17,7 +17,8 @@ export function canMount(): boolean {
 }
 
 /**
- * Says whether a test must be left out because it may not mount, for `ignore`; in CI it may not.
+ * Whether a test must be skipped because it may not mount, for `ignore`. In CI, the test is not
+ * skipped and fails.
  */
 export function lacksMount(): boolean {
   return !canMount() && Deno.env.get("CI") !== "true" &&
@@ -26,7 +27,7 @@ export function lacksMount(): boolean {
 
 const SIZE_BYTES = 4 * 1024 * 1024;
 
-/** A small file system. Its directory `path` is empty in the beginning, and the service's own. */
+/** A small file system. Its directory `path` is empty at first, and belongs to the service. */
 export interface SmallDisk extends AsyncDisposable {
   readonly path: string;
   /** Fills it to the last byte. */
@@ -36,7 +37,7 @@ export interface SmallDisk extends AsyncDisposable {
 }
 
 /**
- * Mounts one; its disposal removes it, with all that is in it. The owner is that of another path.
+ * Mounts one, owned by the owner of another path. Disposing it unmounts and removes it.
  */
 export async function mountSmallDisk(options: { readonly ownerOf: string }): Promise<SmallDisk> {
   const mountPoint = Deno.makeTempDirSync({ prefix: "kraken-test-" });

@@ -1,7 +1,7 @@
 /**
- * The soak itself: its command line, what it makes of its findings, and a very short run.
+ * The soak test itself: its command line, its verdict, and a very short run.
  *
- * `KRAKEN_TEST_SEED` gives the faults of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the faults of an earlier run.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -35,14 +35,14 @@ function startSoak(args: readonly string[]): TestProcess {
   });
 }
 
-/** The number behind a text at the beginning of a line of the summary. */
+/** The number after a text at the start of a line of the summary. */
 function numberOf(lines: readonly string[], text: string): number {
   const line = lines.find((candidate) => candidate.startsWith(text));
   assert.ok(line, `no '${text}' in:\n${lines.join("\n")}`);
   return Number(/^ +([\d,]+)/.exec(line.slice(text.length))?.[1]?.replaceAll(",", ""));
 }
 
-Deno.test("soak takes minutes, rate, seed and binary, and says what is wrong with them", () => {
+Deno.test("soak accepts minutes, rate, seed and binary, and reports invalid values", () => {
   const defaults = parseOptions([]);
   assert.deepEqual([defaults?.minutes, defaults?.rate, defaults?.binary], [30, 500, undefined]);
   assert.ok(Number.isInteger(defaults?.seed));
@@ -66,10 +66,10 @@ Deno.test("soak takes minutes, rate, seed and binary, and says what is wrong wit
   }
 });
 
-Deno.test("soak finds fault with whatever is not in the table exactly once", () => {
+Deno.test("soak fails for every reading that is not in the table exactly once", () => {
   assert.ok(isClean(CLEAN));
   assert.match(formatSummary(CLEAN), /\nlogger killed +3 +1\.3\n/);
-  assert.match(formatSummary(CLEAN), /\nNothing is lost, and nothing is there twice\.\n$/);
+  assert.match(formatSummary(CLEAN), /\nNo reading was lost or stored twice\.\n$/);
   const { outcome } = CLEAN;
   for (const name of ["lost", "storedTwice", "wrong", "notRecorded"] as const) {
     assert.ok(!isClean({ outcome: { ...outcome, [name]: 1 }, problems: [] }), name);
@@ -81,7 +81,7 @@ Deno.test("soak finds fault with whatever is not in the table exactly once", () 
   assert.match(formatSummary(withProblem), /\nlost +1\n[^]*\nPROBLEMS\n- reading x, lost\n$/);
 });
 
-Deno.test("soak says which faults there are, and which of them this machine does not allow", () => {
+Deno.test("soak lists its faults, and those that this machine does not support", () => {
   for (const kind of KINDS) assert.ok(HELP.includes(kind), kind);
   assert.deepEqual(HELP.split("\n").filter((line) => line.length > 100), []);
   assert.doesNotMatch(formatSummary(CLEAN), /Left out/);
@@ -93,7 +93,7 @@ Deno.test("soak says which faults there are, and which of them this machine does
   assert.match(formatSummary(summary), sentence);
 });
 
-Deno.test("soak notices what a logger must not say, whatever is done to it", () => {
+Deno.test("soak detects log lines that must not occur under any fault", () => {
   const time = "2026-11-23 17:31:56.480";
   const allowed = [
     `${time} INFO     40 messages are in the spool from an earlier run.`,

@@ -1,6 +1,6 @@
 /**
- * A spool whose file is damaged: it is moved aside, what can be read of it is stored, and what is
- * in hand is not lost with it.
+ * A damaged spool file: it is kept under another name, its readable messages are stored, and no
+ * in-flight message is lost.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
@@ -24,17 +24,17 @@ import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
-/** Bytes of a page of the file. */
+/** Size of a page of the file. */
 const PAGE = 4096;
 
-/** A damaged file, and how many of its messages are in it at least and at most. */
+/** A damaged file, and the minimum and maximum number of its readable messages. */
 interface DamageCase {
   readonly name: string;
   readonly bytes: Uint8Array;
   readonly expected: readonly [least: number, most: number];
 }
 
-Deno.test("run moves a damaged spool aside, stores what can be read of it and runs on", {
+Deno.test("run replaces a damaged spool, stores its readable messages and continues", {
   ignore: lacks("mosquitto"),
 }, async (t) => {
   await using scene = await setScene(postgres);
@@ -111,14 +111,14 @@ Deno.test("run moves a damaged spool aside, stores what can be read of it and ru
 });
 
 Deno.test(
-  "run notices that its spool is damaged while it runs, and goes on with what can be read",
+  "run detects damage to its spool in use, and continues with the readable messages",
   {
     ignore: lacks("mosquitto"),
   },
   async () => {
     await using scene = await setScene(postgres);
     const { database, broker, directory } = scene;
-    // Several times what SQLite keeps in memory, which is 2 MB.
+    // Several times the cache of SQLite, which has 2 MB.
     const readings = makeReadings({ count: 30_000 });
     const others = makeReadings({ count: 500, startTimeUs: 0n });
     await scene.takeDatabaseAway();
@@ -143,7 +143,7 @@ Deno.test(
   },
 );
 
-Deno.test("run writes down again what it has in hand when its spool is damaged", {
+Deno.test("run spools its in-flight messages again when its spool is damaged", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
@@ -161,12 +161,12 @@ Deno.test("run writes down again what it has in hand when its spool is damaged",
     await publishReadings(broker, after, { qos: 1 });
     await logger.waitForLine(/The spool '.*' is damaged .* 0 messages were recovered/);
     await scene.takeDatabaseAway();
-    // Or the server would store them once the lock is gone.
+    // Otherwise the server would store them when the lock is released.
     await database.query(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
     );
     const { spooled, unreadable } = await stopCleanly(logger);
-    // The connections have taken the oldest ones, and only the file had the others.
+    // The connections have taken the oldest messages; the others were only in the file.
     kept = [...before.slice(0, before.length - unreadable), ...after];
     assert.ok(kept.length > after.length, "nothing was in hand");
     assert.equal(spooled, kept.length);
@@ -182,7 +182,7 @@ Deno.test("run writes down again what it has in hand when its spool is damaged",
 });
 
 Deno.test(
-  "run loses nothing of a damaged spool for want of room for another one",
+  "run keeps a damaged spool while the disk has no space for a new one",
   {
     ignore: lacks("mosquitto") || lacksMount(),
   },
@@ -209,7 +209,7 @@ Deno.test(
       disk.fill();
       {
         await using logger = scene.startLogger();
-        // It may end, or go on without a spool; either way it has to tell.
+        // It may exit or continue without a spool; both must be logged.
         await waitUntil(() =>
           !logger.isRunning ||
           logger.lines.some((line) => line.includes("Connected to MQTT broker"))
@@ -243,7 +243,7 @@ Deno.test(
       await logger.waitForLine(SPOOL_DISK_FULL);
       await scene.bringDatabaseBack();
       await waitForRows(database, others.length);
-      // It has come upon the damage, for it reads the file, but has no room for another one.
+      // It has detected the damage by reading, but has no space for a new file.
       await logger.waitForLine(/DEBUG {4}Cannot read the spool: .*\bdisk is full/);
       const damaged = /^The spool '.*' is damaged .* is kept as '/;
       assert.deepEqual(linesOf(logger, "ERROR").filter((line) => damaged.test(line)), []);
@@ -259,7 +259,7 @@ Deno.test(
   },
 );
 
-/** Those readings whose payload is in the bytes, wherever that is. */
+/** The readings whose payload is anywhere in the bytes. */
 function readingsIn(bytes: Uint8Array, readings: readonly Reading[]): Reading[] {
   const text = new TextDecoder("latin1").decode(bytes);
   const payloads = new Set(text.matchAll(/\{"timestamp"[^}]*\}/g).map(([payload]) => payload));

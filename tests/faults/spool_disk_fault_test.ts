@@ -1,6 +1,6 @@
 /**
- * The spool on a disk that is full or refuses to be written to: what it cannot take stays with the
- * broker, and what is in it comes out all the same.
+ * The spool on a full or read-only disk: messages that it does not accept stay with the broker, and
+ * its content can still be drained.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
@@ -20,7 +20,7 @@ const postgres = usePostgres();
 const SPOOL_FULL = /ERROR {4}The spool is not accepting messages: .* SPOOL_MAX_BYTES /;
 const SPOOL_RECOVERED = /INFO {5}The spool is accepting messages again/;
 
-Deno.test("run leaves with the broker what a full spool does not take", {
+Deno.test("run leaves messages with the broker that a full spool does not accept", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres, {
@@ -28,7 +28,7 @@ Deno.test("run leaves with the broker what a full spool does not take", {
     broker: { config: ["log_type debug"] },
   });
   const { database, broker, directory } = scene;
-  // More than spool and in-flight window hold.
+  // More messages than spool and in-flight window hold.
   const readings = makeReadings({ count: 14_000 });
   await scene.takeDatabaseAway();
   let kept: number;
@@ -42,7 +42,7 @@ Deno.test("run leaves with the broker what a full spool does not take", {
     kept = await waitUntil(() => {
       const spooled = countSpooled(directory);
       return acknowledged() === spooled ? spooled : null;
-    }, { what: "the acknowledgement of what is in the spool" });
+    }, { what: "the acknowledgement of the spooled messages" });
     await logger.kill();
     assert.equal(acknowledged(), kept);
   }
@@ -61,7 +61,7 @@ Deno.test("run leaves with the broker what a full spool does not take", {
   assert.deepEqual([received, found, stored, spooled], [14_000 - kept, kept, 14_000, 0]);
 });
 
-Deno.test("run fills a disk, goes on without, and empties the spool while the disk is full", {
+Deno.test("run continues on a full disk, and drains the spool while the disk is full", {
   ignore: lacks("mosquitto") || lacksMount(),
 }, async () => {
   await using disk = await mountSmallDisk({ ownerOf: "/" });
@@ -121,7 +121,7 @@ Deno.test("run does not start with a spool directory that cannot be used", {
   }
 });
 
-Deno.test("run goes on when its spool becomes read-only", {
+Deno.test("run continues when its spool becomes read-only", {
   ignore: lacks("mosquitto") || lacksMount(),
 }, async () => {
   await using scene = await setScene(postgres);
@@ -148,7 +148,7 @@ Deno.test("run goes on when its spool becomes read-only", {
   assert.deepEqual([stored, duplicates, spooled], [1500, 0, 0]);
 });
 
-/** Makes a directory read-only for whoever opens something in it from now on, until disposal. */
+/** Makes a directory read-only for newly opened files, until disposal. */
 async function mountReadOnly(path: string): Promise<AsyncDisposable> {
   await runSuccessfully("mount", { args: ["--bind", path, path] });
   await runSuccessfully("mount", { args: ["-o", "remount,bind,ro", path] });

@@ -1,6 +1,6 @@
 /**
- * The spool: what the database does not take waits on disk, and is acknowledged. What ends the
- * logger loses nothing of it. A full disk and a damaged file have tests of their own.
+ * The spool: messages that the database does not accept wait on disk and are acknowledged. No end
+ * of the logger loses any of them. Other files test a full disk and a damaged file.
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
@@ -25,7 +25,7 @@ import { tune } from "../support/tuning.ts";
 const postgres = usePostgres();
 
 Deno.test(
-  "run keeps in the spool what comes while the database is away, whatever ends it, and drains it oldest first",
+  "run spools new messages during an outage of the database, keeps them across any exit, and drains them oldest first",
   {
     ignore: lacks("mosquitto"),
   },
@@ -52,7 +52,7 @@ Deno.test(
       await publishReadings(broker, readings.slice(10_000, 12_000), { qos: 2 });
       await publishReadings(broker, readings.slice(12_000, 13_999), { qos: 0 });
       await waitForSpooled(directory, 13_999);
-      // The acknowledgements of the others have left when this one is there.
+      // When this acknowledgement has arrived, the others have been sent.
       await publishReadings(broker, readings.slice(13_999, 14_000), { qos: 1 });
       await waitForSpooled(directory, 14_000);
       await logger.kill();
@@ -62,7 +62,7 @@ Deno.test(
     await t.step("and the next start, while others keep coming", async () => {
       await scene.bringDatabaseBack();
       await slowInserts(database, 0.1);
-      // One connection, so that the order of the transactions is that of the batches.
+      // One connection, so that transactions and batches have the same order.
       await using logger = scene.startLogger({ DATABASE_CONNECTIONS: "1" });
       await logger.waitForLine("Connected to MQTT broker");
       onlyLine(logger, "INFO", /^14000 messages are in the spool from an earlier run\.$/);
@@ -71,7 +71,7 @@ Deno.test(
       await waitForRows(database, readings.length);
       await expectStored(database, readings);
       const { received, redelivered, found, stored, spooled } = await stopCleanly(logger);
-      // The last one before SIGKILL may not have been acknowledged any more.
+      // The last message before SIGKILL may not have been acknowledged.
       assert.ok(received === 3000 || received === 3001, `${received} received`);
       assert.deepEqual([found, stored, redelivered, spooled], [14_000, 17_000, 0, 0]);
       await expectOldestFirst(database, readings.slice(0, 14_000));
@@ -80,7 +80,7 @@ Deno.test(
 );
 
 Deno.test(
-  "run without a spool drops what it cannot hold of QoS 0, and says how many",
+  "run without a spool drops QoS 0 messages beyond its limit, and logs their number",
   {
     ignore: lacks("mosquitto"),
   },
@@ -93,7 +93,7 @@ Deno.test(
     await logger.waitForLine("Connected to MQTT broker");
     await publishReadings(broker, readings, { qos: 0 });
     await logger.waitForLine(/WARNING {2}Dropped a QoS 0 message on 'sensors\/test\/.*: neither/);
-    // Those of QoS 1 wait behind them.
+    // The QoS 1 messages wait behind them.
     const others = makeReadings({ count: 10, seed: 2, startTimeUs: 0n });
     await publishReadings(broker, others, { qos: 1 });
     await scene.bringDatabaseBack();
@@ -109,7 +109,7 @@ Deno.test(
   },
 );
 
-Deno.test("run writes to the spool only what a slow database does not take in time", {
+Deno.test("run spools only the messages that a slow database does not accept in time", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
@@ -129,7 +129,7 @@ Deno.test("run writes to the spool only what a slow database does not take in ti
 
   await slowInserts(database, 1.5);
   const published = publish(1000, 2000);
-  // What the connections have in hand is copied there, too.
+  // The messages of the connections are copied to the spool, too.
   await waitUntil(() => countSpooled(directory) >= 500, { what: "messages in the spool" });
   assert.notDeepEqual(describeFiles(directory), untouched);
   await database.query("DROP TRIGGER linger ON sensor_data");
@@ -146,7 +146,7 @@ Deno.test("run writes to the spool only what a slow database does not take in ti
   assert.deepEqual([stored, duplicates, spooled], [3000, 0, 0]);
 });
 
-Deno.test("a second logger does not use the spool of another one, until that one is gone", {
+Deno.test("a second logger does not use a spool until the first logger has ended", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);
@@ -212,7 +212,7 @@ Deno.test("run logs the progress of a spool that is drained for long", {
   await stopCleanly(logger);
 });
 
-/** Asserts that one transaction after the other stored older readings than the next. */
+/** Asserts that each transaction stored older readings than the next one. */
 async function expectOldestFirst(
   database: TestDatabase,
   readings: readonly Reading[],
@@ -229,7 +229,7 @@ async function expectOldestFirst(
   assert.deepEqual(times, times.toSorted((first, second) => Number(first - second)));
 }
 
-/** Sizes of the files in a directory, and when they were last written to. */
+/** Sizes and modification times of the files in a directory. */
 function describeFiles(directory: string): string[] {
   return [...Deno.readDirSync(directory)].map(({ name }) => {
     const { size, mtime } = Deno.statSync(`${directory}/${name}`);

@@ -1,12 +1,12 @@
 /**
- * A look at the file of the spool from outside, with nothing of the logger's.
+ * Reads the spool file without code of the logger.
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { waitUntil } from "../support/poll.ts";
 import { type Reading, toPayload } from "../support/readings.ts";
 
-/** What the file is called. */
+/** The name of the file. */
 export const SPOOL_FILE = "spool.sqlite";
 
 /** Payloads of the messages in the spool of a directory, oldest first; a logger may be using it. */
@@ -15,7 +15,7 @@ export function readSpool(directory: string): string[] {
   return rows.map(({ payload }) => new TextDecoder().decode(payload as Uint8Array));
 }
 
-/** Asserts that these readings are in the spool of a directory, and nothing else, in any order. */
+/** Asserts that the spool of a directory contains exactly these readings, in any order. */
 export function expectSpooled(directory: string, readings: readonly Reading[]): void {
   assert.deepEqual(readSpool(directory).toSorted(), readings.map(toPayload).toSorted());
 }
@@ -25,25 +25,25 @@ export function countSpooled(directory: string): number {
   return Number(query(directory, "SELECT count(*) AS count FROM message")[0]?.["count"]);
 }
 
-/** Number of pages of the file that are not in use, until they are given back. */
+/** Number of free pages of the file, which `shrink` returns to the file system. */
 export function countFreePages(directory: string): number {
   return Number(query(directory, "PRAGMA freelist_count")[0]?.["freelist_count"]);
 }
 
-/** Waits until there are exactly so many. */
+/** Waits until the spool has exactly this number of messages. */
 export async function waitForSpooled(directory: string, count: number): Promise<void> {
   await waitUntil(() => countSpooled(directory) === count, {
     what: `${count} messages in the spool`,
     timeoutMs: 120_000,
-    // Counting keeps the logger waiting, and that of many takes some time.
+    // Counting locks the file for the logger, and takes long for many messages.
     intervalMs: count < 20_000 ? 20 : 250,
   });
 }
 
-/** What begins a journal that is not finished (SQLite, "Database File Format", section 3). */
+/** The start of an unfinished journal (SQLite, "Database File Format", section 3). */
 const JOURNAL_MAGIC = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
-/** Whether a transaction has begun to write and has not ended. */
+/** Whether a transaction has started to write and has not ended. */
 export function isTransactionOpen(directory: string): boolean {
   try {
     using journal = Deno.openSync(`${directory}/${SPOOL_FILE}-journal`);

@@ -1,6 +1,6 @@
 /**
- * What is rejected on its way out of a full spool is recorded all the same, each message with its
- * payload; and a retry says what became of each.
+ * Messages that are rejected while a full spool drains are recorded with their payloads, and a
+ * retry reports the outcome of each.
  */
 import assert from "node:assert/strict";
 import { runLogger } from "../support/logger_process.ts";
@@ -12,13 +12,13 @@ import { lacks } from "../support/programs.ts";
 
 const postgres = usePostgres();
 
-Deno.test("run records all that is rejected while it empties a full spool", {
+Deno.test("run records all rejected messages while it drains a full spool", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres, { env: { SPOOL_MAX_BYTES: "2M" } });
   const { database, broker, env } = scene;
   const readings = makeReadings({ count: 12_000 });
-  // Fewer than the record keeps in a spool of this size.
+  // Fewer than the record can hold in a spool of this size.
   const bad = Array.from({ length: 500 }, (_, index) => `bad ${index}`);
   const payloads = readings.flatMap((reading, index) =>
     index % 24 === 0 ? [bad[index / 24] as string, toPayload(reading)] : [toPayload(reading)]
@@ -39,7 +39,7 @@ Deno.test("run records all that is rejected while it empties a full spool", {
   assert.deepEqual(recorded.sort(), bad.sort());
 });
 
-Deno.test("a retry tells of a reading that is there already, and keeps it in the record", {
+Deno.test("a retry reports a reading that is already stored, and keeps it in the record", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using scene = await setScene(postgres);

@@ -1,6 +1,6 @@
 /**
- * What the tests of the spool have in common: a database behind a proxy, so that it can be away for
- * one logger at once and without the cost of a restart, a broker and a directory for the spool.
+ * The common parts of the spool tests: a database behind a proxy, so that it can become unavailable
+ * for one logger at once and without a restart, a broker, and a directory for the spool.
  */
 import type { MosquittoBroker, MosquittoOptions } from "../support/mosquitto.ts";
 import { loggerEnv, type LoggerOptions } from "../support/logger_process.ts";
@@ -9,22 +9,22 @@ import type { TestDatabase } from "../support/postgres_database.ts";
 import { startProxy, type TcpProxy } from "../support/proxy.ts";
 import { createSession, type SharedPostgres, startTellingMosquitto } from "../support/harness.ts";
 
-/** What the logger says when the disk has no room for the spool. */
+/** The log line when the disk has no space for the spool. */
 export const SPOOL_DISK_FULL = /ERROR {4}The spool is not accepting messages: .*\bdisk is full/;
 
 /** How {@linkcode setScene} sets the scene. */
 export interface SceneOptions {
-  /** Settings of the broker; it keeps everything by default. */
+  /** Settings of the broker; its queues have no limit by default. */
   readonly broker?: MosquittoOptions;
-  /** Variables of all loggers. */
+  /** Variables of each logger. */
   readonly env?: LoggerEnv;
   /** `false`: without a spool. */
   readonly spool?: boolean;
-  /** Where the spool is; in a temporary directory by default. */
+  /** The directory of the spool; a temporary one by default. */
   readonly directory?: string;
 }
 
-/** Starts everything but a logger. The database is there in the beginning. */
+/** Starts everything except a logger. The database is available at first. */
 export async function setScene(
   postgres: SharedPostgres,
   options: SceneOptions = {},
@@ -66,7 +66,7 @@ export class Scene implements AsyncDisposable {
   readonly database: TestDatabase;
   readonly proxy: TcpProxy;
   readonly broker: MosquittoBroker;
-  /** Where the spool is. */
+  /** The directory of the spool. */
   readonly directory: string;
   readonly env: LoggerEnv;
   readonly #resources: AsyncDisposableStack;
@@ -81,7 +81,7 @@ export class Scene implements AsyncDisposable {
     this.#resources = resources;
   }
 
-  /** Starts a logger, with further variables. The caller disposes it before the scene. */
+  /** Starts a logger with additional variables. The caller disposes it before the scene. */
   startLogger(env: LoggerEnv = {}, options: LoggerOptions = {}): LoggerProcess {
     return startLogger({ ...this.env, ...env }, options);
   }

@@ -1,5 +1,5 @@
 /**
- * A storm: readings that keep coming while the database is away for half of the time, or all of it.
+ * A storm: a steady load while the database is unavailable for half of the time, or all of it.
  */
 import assert from "node:assert/strict";
 import { delay } from "../support/poll.ts";
@@ -7,28 +7,28 @@ import { publishReadings } from "../support/publisher.ts";
 import { makeReadings, type Reading } from "../support/readings.ts";
 import type { Scene } from "./spool_scene.ts";
 
-/** Numbers from 0 to below 1, the same for the same seed. */
+/** Numbers from 0 to below 1, reproducible by the seed. */
 type Random = () => number;
 
 /**
- * What the database does during a storm: it comes and goes, now refusing connections, now carrying
- * nothing; it refuses them until the end; or it carries nothing until the end.
+ * The behavior of the database during a storm: it comes and goes, by refusing connections or by
+ * stalling them; it refuses connections until the end; or it stalls until the end.
  */
 export type Weather = "comes and goes" | "is away" | "stalls";
 
 /** A storm; see {@linkcode Storm}. */
 export interface StormOptions {
   readonly random: Random;
-  /** Readings a second. */
+  /** Readings per second. */
   readonly rate: number;
   /** `comes and goes` by default. */
   readonly weather?: Weather | undefined;
 }
 
-/** What the publishers have is enough for so long. */
+/** The publishers have enough readings for this time. */
 const MAX_STORM_SECONDS = 600;
 
-/** Publishes readings of QoS 1 and 2 steadily, whatever the database does. */
+/** Publishes readings of QoS 1 and 2 at a steady rate. */
 export class Storm implements AsyncDisposable {
   readonly #scene: Scene;
   readonly #random: Random;
@@ -41,11 +41,11 @@ export class Storm implements AsyncDisposable {
     this.#random = random;
     this.#publishers = ([1, 2] as const).map((qos) => this.#publish(qos, rate / 2));
     this.#weather = this.#let(weather);
-    // Held until `end`, which throws what went wrong.
+    // Kept until `end`, which throws their errors.
     for (const task of [...this.#publishers, this.#weather]) task.catch(() => {});
   }
 
-  /** Lets the database stay; returns what has been published. */
+  /** Makes the database available, and returns the published readings. */
   async end(): Promise<Reading[]> {
     this.#over.abort();
     await this.#weather;
@@ -58,7 +58,7 @@ export class Storm implements AsyncDisposable {
   }
 
   async #publish(qos: 1 | 2, rate: number): Promise<readonly Reading[]> {
-    // Years apart.
+    // Years apart from each other.
     const startTimeUs = BigInt(qos) * 1_000_000_000_000_000n;
     const readings = makeReadings({ count: rate * MAX_STORM_SECONDS, startTimeUs, seed: qos });
     const { signal } = this.#over;

@@ -1,6 +1,6 @@
 /**
- * What newer brokers do and Mosquitto before 2.0.15 does not: to tell a client of MQTT 5 that
- * another one has taken its session over, before closing its connection (MQTT 5 section 3.1.4).
+ * A proxy that adds a behavior of newer brokers to Mosquitto before 2.0.15: it notifies a client of
+ * MQTT 5 of a session takeover before closing its connection (MQTT 5.0 section 3.1.4).
  */
 import { Buffer } from "node:buffer";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -11,7 +11,7 @@ import type { ProxyTarget } from "../support/proxy.ts";
 const TAKEN_OVER = Buffer.from([0xe0, 2, 0x8e, 0]);
 
 /**
- * Starts a proxy that takes every end of a connection by the broker for a takeover, and says so to
+ * Starts a proxy that treats every end of a connection by the broker as a takeover, and notifies
  * the client. The caller disposes it.
  */
 export async function startTakeoverTeller(broker: ProxyTarget): Promise<TakeoverTeller> {
@@ -20,7 +20,7 @@ export async function startTakeoverTeller(broker: ProxyTarget): Promise<Takeover
   return teller;
 }
 
-/** The proxy; for a broker that ends connections for no other reason. */
+/** The proxy, for a broker that ends connections only because of takeovers. */
 export class TakeoverTeller implements AsyncDisposable {
   readonly host: string = LOOPBACK;
   readonly #server: Server;
@@ -35,7 +35,7 @@ export class TakeoverTeller implements AsyncDisposable {
       this.#keep(server);
       client.pipe(server);
       server.pipe(client, { end: false });
-      // Without an "end" before it, where the broker has left something unread.
+      // There is no "end" before it if the broker has left data unread.
       server.once("close", () => client.end(TAKEN_OVER));
       client.once("close", () => server.destroy());
     });

@@ -1,6 +1,6 @@
 /**
- * Faults of the broker. What it has acknowledged and not handed over is its own to lose: where it
- * would, the load pauses before until there is nothing of that kind.
+ * Faults of the broker. Some of them lose messages that the broker has acknowledged but not
+ * delivered, which the logger cannot prevent. Before those, the load pauses until there are none.
  */
 import { CLIENT_ID } from "../support/harness.ts";
 import type { MosquittoBroker } from "../support/mosquitto.ts";
@@ -24,10 +24,11 @@ export const BROKER_FAULTS: readonly Fault[] = [
     kind: "broker killed",
     begin: async (stage) => {
       const { broker, load } = stage;
-      // With the session. What waits in it now, it will hand over a second time.
+      // The store includes the session. The messages queued in it now will be delivered a second
+      // time.
       await broker.save();
       await untilHandedOver(stage);
-      // What is published from now on finds a broker that acknowledges nothing any more.
+      // From now on, the broker acknowledges no further messages.
       broker.signal("SIGSTOP");
       load.resume();
       await expectSilence(stage, () => stage.brokerLink.bytesToClient);
@@ -59,9 +60,9 @@ export const BROKER_FAULTS: readonly Fault[] = [
   {
     kind: "broker refusing the logger",
     begin: async (stage) => {
-      // The daemons come without a password.
+      // The daemons connect without a password.
       const { broker, brokerLink } = stage;
-      // Or Mosquitto 2.0.11, when it reads the passwords again, ends it once more, and crashes later.
+      // Otherwise Mosquitto 2.0.11 ends it again when it rereads the passwords, and crashes later.
       await waitFor(stage, () => isConnected(broker), "the logger to be connected");
       const from = broker.logLines.length;
       const says = (pattern: RegExp): boolean =>
@@ -108,8 +109,9 @@ async function waitForNoConnection(stage: Stage): Promise<void> {
 }
 
 /**
- * Lets the load pause, until `heal` or the fault lets it go on, and waits until the broker has
- * handed over everything: the rows are there, and the other messages came before the last ones.
+ * Pauses the load until `heal` or the fault resumes it, and waits until the broker has delivered
+ * all messages: the rows are stored, and the other messages were published before the last
+ * readings.
  */
 async function untilHandedOver(stage: Stage): Promise<void> {
   const { load, database } = stage;

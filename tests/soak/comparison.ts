@@ -1,44 +1,44 @@
 /**
- * The end of the soak: waits until everything has come through, and compares it with what was
- * published, in pieces, so that no number of readings is too large.
+ * The end of the soak: waits until all readings are stored, and compares the table with the
+ * published readings in parts, so that any number of readings fits into memory.
  */
 import { runLogger } from "../support/logger_process.ts";
 import { delay } from "../support/poll.ts";
 import { compareStored } from "../support/readings.ts";
 import type { Stage } from "./stage.ts";
 
-/** What the comparison found. */
+/** The result of the comparison. */
 export interface Outcome {
   readonly rows: number;
   readonly lost: number;
   readonly storedTwice: number;
-  /** Rows with another value, or that nobody has published. */
+  /** Rows with another value, or that were not published. */
   readonly wrong: number;
-  /** Messages to be rejected that the record of the rejected ones does not have. */
+  /** Messages that should have been recorded as rejected, and were not. */
   readonly notRecorded: number;
-  /** The first ones of all these, and what else is not as it should be. */
+  /** The first of these differences, and other problems. */
   readonly problems: readonly string[];
 }
 
-/** Time without a new row after which nothing more is expected. */
+/** Without a new row for this time, no further rows are expected. */
 const STALL_MS = 60_000;
 
-/** Time for the daemons to get rid of what they have kept. */
+/** Time for the daemons to publish their backlog. */
 const PUBLISH_TIMEOUT_MS = 600_000;
 
-/** The record of the rejected messages keeps only so many: those before them are not looked for. */
+/** The record keeps only this many rejected messages; earlier ones are not checked. */
 const MAX_RECORDED = 50_000;
 
-/** Differences that are shown. */
+/** Maximum number of reported differences. */
 const MAX_SHOWN = 10;
 
-/** Ends the load, waits for the last row, ends the logger and compares. All must be well. */
+/** Ends the load, waits for the last row, ends the logger and compares. No fault may be active. */
 export async function drainAndCompare(stage: Stage): Promise<Outcome> {
   const { load, logger } = stage;
   await load.finish({ timeoutMs: PUBLISH_TIMEOUT_MS });
   await waitForRows(stage, load.readings);
   const problems: string[] = [];
-  // What goes wrong with that, the keeper notes.
+  // The keeper records a failure of that.
   const counts = await logger.stop().catch(() => undefined);
   if (counts !== undefined && counts.spooled + counts.waiting > 0) {
     problems.push(
@@ -58,7 +58,7 @@ export async function drainAndCompare(stage: Stage): Promise<Outcome> {
   };
 }
 
-/** Waits until the table has so many rows, or grows no more. */
+/** Waits until the table has this number of rows, or stops growing. */
 async function waitForRows({ database }: Stage, count: number): Promise<void> {
   let rows = -1;
   let growthMs = performance.now();

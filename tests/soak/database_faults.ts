@@ -7,7 +7,7 @@ import type { Stage } from "./stage.ts";
 
 const TOO_MANY = /too many clients|connection slots are reserved/;
 
-/** What is waited for. */
+/** The state to wait for. */
 const REFUSAL = "the database to refuse the logger";
 
 export const DATABASE_FAULTS: readonly Fault[] = [
@@ -50,7 +50,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       try {
         await waitFor(stage, async () => {
           await others.takeAll();
-          // The server tells of those of the others, too.
+          // The server also logs the connections of other clients.
           return countRefusals(stage, TOO_MANY, from) > others.refusals;
         }, REFUSAL);
       } catch (error) {
@@ -67,7 +67,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       const from = postgres.logLines.length;
       await database.setLoggerPassword("another one");
       await waitFor(stage, async () => {
-        // None, where it has lost them for another reason, or is just opening one.
+        // The logger may have none, after another fault or while it is opening one.
         await database.terminateLogger();
         return countRefusals(stage, /password authentication failed/, from) > 0;
       }, REFUSAL);
@@ -112,7 +112,7 @@ async function terminateLogger(stage: Stage): Promise<void> {
   await waitFor(stage, async () => await database.terminateLogger() > 0, what);
 }
 
-/** Counts the lines about refusals for such a reason in the log of the server, from a line on. */
+/** Counts the refusals with this reason in the log of the server, from a line on. */
 function countRefusals({ postgres }: Stage, reason: RegExp, from: number): number {
   return postgres.logLines.slice(from).filter((line) => reason.test(line)).length;
 }

@@ -1,37 +1,35 @@
-/**
- * What a fault of the soak is, and how it shows.
- */
+/** The interface of a fault of the soak, and waiting for its effects. */
 import { waitUntil } from "../support/poll.ts";
 import type { Stage } from "./stage.ts";
 
-/** Ends a fault; what is left of it then, `heal` sees to. */
+/** Ends a fault. `heal` repairs its remaining effects. */
 export type EndFault = () => Promise<void> | void;
 
 /** A kind of fault. */
 export interface Fault {
-  /** As the summary has it. */
+  /** Its name in the summary. */
   readonly kind: string;
-  /** Whether it is one of the logger itself, which may come on top of another one. */
+  /** Whether it is a fault of the logger itself, which may be injected during another fault. */
   readonly isLogger?: boolean;
-  /** Whether the logger has to live through it, since it could not start or end as it should. */
+  /** Whether the logger must run throughout, because it could not start or stop during it. */
   readonly isAlone?: boolean;
-  /** What it needs and this machine does not have: it is left out. */
+  /** A requirement that this machine lacks; the fault is skipped then. */
   readonly lacks?: string | undefined;
   /**
-   * Begins it, and resolves when it has shown.
+   * Injects the fault, and resolves when its effect was observed.
    *
-   * @throws {Error} when it does not.
+   * @throws {Error} when no effect was observed.
    */
   readonly begin: (stage: Stage, random: () => number) => Promise<EndFault>;
 }
 
-/** Longest time that a fault gets to show, with what the logger may have to do before. */
+/** Maximum time until a fault has an effect, including the time the logger needs before. */
 const SHOW_TIMEOUT_MS = 120_000;
 
 /**
- * Waits until a fault has shown, or what it needs is there.
+ * Waits until a fault has an effect, or its precondition holds.
  *
- * @throws {Error} when that does not come in time, or the soak is interrupted.
+ * @throws {Error} when that takes too long, or the soak is interrupted.
  */
 export async function waitFor(
   { signal }: Stage,
@@ -45,18 +43,18 @@ export async function waitFor(
   signal.throwIfAborted();
 }
 
-/** Waits until so many more readings have fallen due, which they do at any time. */
+/** Waits until `count` more readings are due, which does not depend on the services. */
 export async function waitForDue(stage: Stage, count: number): Promise<void> {
   const target = stage.load.due + count;
   await waitFor(stage, () => stage.load.due >= target, `${count} readings`);
 }
 
-/** Asserts that nothing passes while readings fall due, which each cause packets in health. */
+/** Asserts that no bytes pass while readings are due, which would cause packets otherwise. */
 export async function expectSilence(stage: Stage, bytes: () => number): Promise<void> {
-  // What was on its way is let pass.
+  // Packets that were already on their way may pass.
   await waitForDue(stage, 20);
   const before = bytes();
   await waitForDue(stage, 50);
   const passed = bytes() - before;
-  if (passed !== 0) throw new Error(`${passed} bytes have passed, where none should`);
+  if (passed !== 0) throw new Error(`${passed} bytes have passed, expected none`);
 }

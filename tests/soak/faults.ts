@@ -1,6 +1,4 @@
-/**
- * The faults of the soak. Each shows that it has fired before it is held for a while.
- */
+/** The faults of the soak. The effect of each is observed before it is held for a while. */
 import { BROKER_FAULTS } from "./broker_faults.ts";
 import { DATABASE_FAULTS } from "./database_faults.ts";
 import type { Fault } from "./fault.ts";
@@ -16,12 +14,12 @@ const ALL = [
   ...LINK_FAULTS,
 ];
 
-/** What there is, whether this machine allows it or not. */
+/** All faults, including those that this machine does not support. */
 export const KINDS: readonly string[] = ALL.map(({ kind }) => kind);
 
-/** Those that this machine allows. */
+/** The faults that this machine supports. */
 export const FAULTS: readonly Fault[] = ALL.filter(({ lacks }) => lacks === undefined);
 
-/** What the others are, and what they need. */
+/** The other faults, and their requirements. */
 export const LEFT_OUT: readonly string[] = ALL.filter(({ lacks }) => lacks !== undefined)
   .map(({ kind, lacks }) => `${kind} (needs ${lacks})`);

@@ -1,6 +1,6 @@
 /**
- * Which faults come when: every kind in each round, in another order, with pauses in between, and
- * now and then with the end of the logger on top of another fault.
+ * The schedule of the faults: every kind once per round, in random order, with pauses in between,
+ * and sometimes with a fault of the logger during another fault.
  */
 import { delay } from "../support/poll.ts";
 import { createRandom } from "../support/readings.ts";
@@ -14,26 +14,26 @@ export interface InjectionOptions {
   readonly seed: number;
 }
 
-/** So often one kind of fault was injected, and how long that lasted in all. */
+/** How often one kind of fault was injected, and its total duration. */
 export interface FaultCount {
   times: number;
   seconds: number;
 }
 
-/** Longest that a fault and the pause after it last, and how that follows from the minutes. */
+/** The maximum duration of a fault and of the pause after it, derived from the minutes. */
 const MAX_HOLD_MS = 60_000;
 const MAX_PAUSE_MS = 20_000;
 const HOLD_MS_PER_MINUTE = 2_000;
 const PAUSE_MS_PER_MINUTE = 700;
 
-/** So likely the logger ends while something else is the matter. */
+/** The probability of a fault of the logger during another fault. */
 const OVERLAP = 1 / 3;
 
-/** Injects faults, one after the other. */
+/** Injects the faults one after another. */
 export class Injection {
-  /** By kind. */
+  /** Counts by kind. */
   readonly counts: ReadonlyMap<string, FaultCount>;
-  /** Faults that did not work as they should. */
+  /** Faults that failed, and unexpected ends of services. */
   readonly problems: string[] = [];
   readonly #stage: Stage;
   readonly #options: InjectionOptions;
@@ -48,24 +48,24 @@ export class Injection {
     this.counts = new Map(FAULTS.map(({ kind }) => [kind, { times: 0, seconds: 0 }]));
   }
 
-  /** The fault at the moment; undefined where all is well. */
+  /** The current fault; undefined if there is none. */
   get current(): string | undefined {
     return this.#current;
   }
 
-  /** Faults so far. */
+  /** Number of faults so far. */
   get total(): number {
     return this.counts.values().reduce((sum, { times }) => sum + times, 0);
   }
 
-  /** Times that the logger was ended while another fault lasted. */
+  /** Number of ends of the logger during another fault. */
   get overlaps(): number {
     return this.#overlaps;
   }
 
   /**
-   * Resolves when the time is over and each kind has had its turn, when something cannot be healed
-   * any more, or when the soak is interrupted: in the middle of a fault, that is ended first.
+   * Resolves when the time is over and each kind was injected, when a service cannot be repaired,
+   * or when the soak is interrupted; a current fault is ended first.
    */
   async run(): Promise<void> {
     const endMs = performance.now() + this.#options.minutes * 60_000;
@@ -93,18 +93,18 @@ export class Injection {
         this.#overlaps++;
       });
     } catch (error) {
-      // A Ctrl-C ends the services, too: then nothing is as it should be.
+      // A Ctrl-C also ends the services, which causes other errors.
       if (!signal.aborted) this.problems.push(`${fault.kind}: ${error}`);
     } finally {
       this.#current = undefined;
     }
   }
 
-  /** Returns whether everything is well again. */
+  /** Returns whether all services work again. */
   async #heal({ kind }: Fault): Promise<boolean> {
     try {
       for (const service of await heal(this.#stage)) {
-        this.problems.push(`After '${kind}': ${service} has ended by itself`);
+        this.problems.push(`After '${kind}': ${service} has ended unexpectedly`);
       }
       return true;
     } catch (error) {
@@ -129,7 +129,7 @@ export class Injection {
     }
   }
 
-  /** Waits for a random time, most often a short one, which the signal ends. */
+  /** Waits for a random, mostly short time, or until the signal is aborted. */
   async #pause(msPerMinute: number, maxMs: number): Promise<void> {
     const { minutes } = this.#options;
     const { signal } = this.#stage;

@@ -1,19 +1,17 @@
-/**
- * Faults of the network between the logger and a service, brought about by a proxy.
- */
+/** Faults of the network between the logger and a service, injected by a proxy. */
 import type { ProxyDirection, TcpProxy } from "../support/proxy.ts";
 import { expectSilence, type Fault, waitFor } from "./fault.ts";
 import type { Stage } from "./stage.ts";
 
 const DIRECTIONS: readonly ProxyDirection[] = ["toServer", "toClient", "both"];
 
-/** A connection is cut before so many bytes of readings have passed, some dozens of them, … */
+/** A connection is cut after at most this many bytes of readings, some dozen readings, … */
 const MAX_BYTES_OF_READINGS = 5_000;
 
-/** … or so many of what comes back: acknowledgements, answers to inserts. */
+/** … or after this many bytes in return: acknowledgements, answers to inserts. */
 const MAX_BYTES_OF_ANSWERS = 300;
 
-/** Which way readings go: from the broker to the logger, from the logger to the database. */
+/** The direction of readings: from the broker to the logger, and from there to the database. */
 type ReadingDirection = Exclude<ProxyDirection, "both">;
 
 export const LINK_FAULTS: readonly Fault[] = [
@@ -37,7 +35,7 @@ function linkFaults(name: string, { linkOf, readings }: LinkOptions): Fault[] {
       },
     },
     {
-      kind: `link to the ${name} cut in the middle of something`,
+      kind: `link to the ${name} cut after a random number of bytes`,
       begin: async (stage, random) => {
         const link = linkOf(stage);
         const direction = random() < 0.5 ? "toServer" : "toClient";

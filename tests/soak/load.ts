@@ -1,6 +1,6 @@
 /**
- * The load of the soak: a daemon for each QoS, and one whose messages are not to be stored. All
- * that they publish follows from a number, so that noting it takes no memory however long it lasts.
+ * The load of the soak: a daemon per QoS, and one whose messages must not be stored. All messages
+ * are derived from their number, so that recording them needs no memory for any duration.
  */
 import { type Daemon, type DaemonMessage, startDaemon } from "../support/daemon.ts";
 import type { BrokerAddress } from "../support/mqtt_client.ts";
@@ -15,37 +15,37 @@ import {
 /** How {@linkcode startLoad} publishes. */
 export interface LoadOptions {
   readonly seed: number;
-  /** Readings a second. */
+  /** Readings per second. */
   readonly rate: number;
 }
 
 /** Waits for a condition, which the text describes. */
 export type Wait = (condition: () => boolean, what: string) => Promise<void>;
 
-/** Readings in a stretch of time that has no others, for the comparison with the table. */
+/** The only readings of a time range, for the comparison with the table. */
 export interface Chunk {
   readonly readings: readonly Reading[];
-  /** SQL condition that selects their rows. */
+  /** The SQL condition that selects their rows. */
   readonly where: string;
 }
 
-/** Readings are compared so many at a time. */
+/** Number of readings per comparison. */
 const CHUNK = 50_000;
 
 /** Sensors of a daemon; two daemons have those of the reference installation. */
 const SENSORS = 125;
 
-/** Of each hundred readings, so many messages are published besides that are not stored. */
+/** Number of additional messages per hundred readings that must not be stored. */
 const NOISE_PERCENT = 4;
 
 /** The times of the readings of different daemons are ten years apart. */
 const START_US = 1_700_000_000_000_000n;
 const DAEMON_US = 315_360_000_000_000n;
 
-/** Between two readings of a daemon; never a multiple of a millisecond for long. */
+/** Time between two readings of a daemon; not a multiple of a millisecond. */
 const STEP_US = 2003n;
 
-/** All sensors that the load has readings of, in the form in which they are registered. */
+/** All sensors of the load, in the form in which they are registered. */
 export const LOAD_SENSORS = [1, 2].flatMap((qos) => makeSensors(SENSORS, qos));
 
 /** A daemon and its readings. */
@@ -92,7 +92,7 @@ export function startLoad(broker: BrokerAddress, options: LoadOptions): Load {
   return new Load(broker, options);
 }
 
-/** What is published, until it is told to finish. */
+/** The publishers, which publish until `finish` is called. */
 export class Load implements AsyncDisposable {
   readonly #sources: readonly { readonly source: Source; readonly daemon: Daemon }[];
   readonly #noise: Daemon;
@@ -113,27 +113,27 @@ export class Load implements AsyncDisposable {
     });
   }
 
-  /** Readings a second. */
+  /** Readings per second. */
   get rate(): number {
     return this.#rate;
   }
 
-  /** Readings that have fallen due, which they do at any time. */
+  /** Readings that are due so far, independent of the services. */
   get due(): number {
     return this.#sources.reduce((sum, { daemon }) => sum + daemon.due, 0);
   }
 
-  /** Readings that the broker has taken over. */
+  /** Readings that the broker has acknowledged. */
   get readings(): number {
     return this.#sources.reduce((sum, { daemon }) => sum + daemon.acknowledged, 0);
   }
 
-  /** Messages that are no readings of registered sensors. */
+  /** Messages that are not readings of registered sensors. */
   get noise(): number {
     return this.#noise.acknowledged;
   }
 
-  /** Those of {@linkcode noise} that are to be rejected, by what is unique in each of them. */
+  /** The messages of {@linkcode noise} that must be rejected, by their unique part. */
   get rejected(): string[] {
     return Array.from({ length: this.noise }, (_, index) => index).filter(isNonsense)
       .map(nonsense);
@@ -148,15 +148,17 @@ export class Load implements AsyncDisposable {
     return this.#daemons.some((daemon) => daemon.isPaused);
   }
 
-  /** Pauses what is not to be stored; resolves when the broker has taken over what there was of it. */
+  /**
+   * Pauses the messages that must not be stored; resolves when the broker has acknowledged them.
+   */
   async pauseNoise(wait: Wait): Promise<void> {
     this.#noise.pause();
     await wait(() => this.#noise.open === 0, "the broker to take over what is not to be stored");
   }
 
   /**
-   * Pauses everything, while readings still fall due; resolves when the broker has taken over what
-   * was published, readings of each QoS last.
+   * Pauses all publishers, while readings become due; resolves when the broker has acknowledged all
+   * published messages, the readings of each QoS last.
    */
   async pause(wait: Wait): Promise<void> {
     await this.pauseNoise(wait);
@@ -172,12 +174,12 @@ export class Load implements AsyncDisposable {
     );
   }
 
-  /** Goes on, beginning with what has fallen due meanwhile. */
+  /** Resumes, starting with the readings that became due meanwhile. */
   resume(): void {
     for (const daemon of this.#daemons) daemon.resume();
   }
 
-  /** Ends the publishing; resolves when the broker has taken everything over. */
+  /** Ends the publishing; resolves when the broker has acknowledged all messages. */
   async finish(options: { readonly timeoutMs: number }): Promise<void> {
     await Promise.all(this.#daemons.map((daemon) => daemon.finish(daemon.due, options)));
   }
@@ -196,7 +198,7 @@ export class Load implements AsyncDisposable {
   }
 }
 
-/** In turn nonsense and a reading of one of some sensors that nobody has registered. */
+/** Alternates between an invalid payload and a reading of an unregistered sensor. */
 function makeNoise(index: number): DaemonMessage {
   const topic = "sensors/soak/noise";
   if (isNonsense(index)) return { topic, payload: nonsense(index) };

@@ -1,11 +1,9 @@
-/**
- * Faults of the logger itself.
- */
+/** Faults of the logger itself. */
 import { type FakeClock, hasFakeClock } from "../support/fake_clock.ts";
 import { type Fault, waitFor } from "./fault.ts";
 import type { LoggerKeeper } from "./logger_keeper.ts";
 
-/** The clock is set by so many days: at least, and at most, for older rejected messages are deleted. */
+/** Minimum and maximum change of the clock in days; older rejected messages would be deleted. */
 const MIN_DAYS = 3;
 const MAX_DAYS = 20;
 
@@ -40,7 +38,7 @@ export const LOGGER_FAULTS: readonly Fault[] = [
       const days = MIN_DAYS + Math.floor(random() * (MAX_DAYS - MIN_DAYS + 1));
       const offsetDays = random() < 0.5 ? days : -days;
       clock.set(offsetDays * DAY_S);
-      // Something to tell of, with the time.
+      // Causes a log line, which has the time.
       const from = logger.lineCount;
       await waitFor(stage, () => databaseLink.reset() > 0, "a connection");
       await logger.waitForLine(linePattern(offsetDays), { from });
@@ -50,12 +48,12 @@ export const LOGGER_FAULTS: readonly Fault[] = [
 ];
 
 async function stop(logger: LoggerKeeper): Promise<void> {
-  // Before that it may not have come to listen to signals.
+  // Before that, it may not have installed its signal handlers.
   await logger.waitForLine(/Connected to|is not available/);
   await logger.stop();
 }
 
-/** Lines of that time, to a day for the sake of time zones. */
+/** Matches lines of that time; it may differ by a day because of time zones. */
 function linePattern(offsetDays: number): RegExp {
   const dates = [-1, 0, 1].map((days) =>
     new Date(Date.now() + (offsetDays + days) * DAY_S * 1000).toISOString().slice(0, 10)

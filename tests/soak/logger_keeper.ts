@@ -1,18 +1,17 @@
 /**
- * The logger of the soak: one process after the other with the same settings, and what became of
- * them.
+ * The logger of the soak: one process after another with the same settings, and their outcome.
  */
 import { type Counts, stopCleanly } from "../support/harness.ts";
 import { type LoggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
 
-/** Sums over the loggers that ended when they were asked to, from their last lines. */
+/** Sums of the counts of the loggers that were stopped, from their last log lines. */
 export type LoggerSums = Pick<Counts, "received" | "duplicates" | "redelivered" | "found">;
 
-/** What a logger never says, whatever is killed, cut or full. */
+/** Log lines that must not occur under any fault. */
 const NEVER_SAID =
   /CRITICAL|defect|do not add up|is damaged|could not be read|Dropped a|were dropped/;
 
-/** The lines of a logger that tell of something that must not happen. */
+/** The lines of a logger that must not occur. */
 export function findComplaints(lines: readonly string[]): string[] {
   return lines.filter((line) => NEVER_SAID.test(line));
 }
@@ -20,7 +19,7 @@ export function findComplaints(lines: readonly string[]): string[] {
 /** Keeps a logger. The caller disposes it. */
 export class LoggerKeeper implements AsyncDisposable {
   readonly env: LoggerEnv;
-  /** What should not have happened. */
+  /** Unexpected events. */
   readonly problems: string[] = [];
   readonly #sums = { received: 0, duplicates: 0, redelivered: 0, found: 0 };
   #logger: LoggerProcess | undefined;
@@ -35,7 +34,7 @@ export class LoggerKeeper implements AsyncDisposable {
     return this.#starts;
   }
 
-  /** How many loggers have ended when they were asked to. */
+  /** Number of loggers that ended after SIGTERM. */
   get cleanEnds(): number {
     return this.#cleanEnds;
   }
@@ -48,29 +47,29 @@ export class LoggerKeeper implements AsyncDisposable {
     return this.#logger?.isRunning ?? false;
   }
 
-  /** Lines of the one that runs, so far. */
+  /** The lines of the running logger so far. */
   get lineCount(): number {
     return this.#current().lines.length;
   }
 
-  /** Starts the next one, with further variables of its own; resolves at once. */
+  /** Starts the next logger, with additional variables. Resolves at once. */
   start(env: LoggerEnv = {}): void {
     if (this.isRunning) throw new Error("Starting the logger: it runs already");
     this.#logger = startLogger({ ...this.env, ...env });
     this.#starts++;
   }
 
-  /** Waits for a line of the one that runs, among all of its lines or those from a number on. */
+  /** Waits for a line of the running logger, among all its lines or those from a number on. */
   async waitForLine(pattern: string | RegExp, { from = 0 } = {}): Promise<void> {
     await this.#current().waitForLine(pattern, { timeoutMs: 60_000, from });
   }
 
-  /** Whether the last one of the lines that match `topic` matches `statement` too. */
+  /** Whether the last line that matches `topic` also matches `statement`. */
   lastSays(statement: RegExp, topic: RegExp): boolean {
     return statement.test(this.#current().lines.findLast((line) => topic.test(line)) ?? "");
   }
 
-  /** @throws {Error} when it had ended by itself before. */
+  /** @throws {Error} when the logger had ended before. */
   async kill(): Promise<void> {
     const logger = this.#current();
     await logger.kill();
@@ -79,7 +78,7 @@ export class LoggerKeeper implements AsyncDisposable {
     if (signal !== "SIGKILL") throw new Error(`Killing the logger: it has ended with ${code}`);
   }
 
-  /** Asks it to end; returns its counts. A failure is a problem, and thrown. */
+  /** Stops the logger and returns its counts. A failure is recorded as a problem, and thrown. */
   async stop(): Promise<Counts> {
     const logger = this.#current();
     try {
@@ -98,7 +97,7 @@ export class LoggerKeeper implements AsyncDisposable {
     }
   }
 
-  /** Takes note of a logger that ended by itself; does nothing while it runs. */
+  /** Records the unexpected end of a logger; does nothing while it runs. */
   async notice({ isExpected }: { readonly isExpected: boolean }): Promise<void> {
     const logger = this.#logger;
     if (logger === undefined || logger.isRunning) return;
@@ -123,6 +122,6 @@ export class LoggerKeeper implements AsyncDisposable {
     this.#logger = undefined;
     await logger[Symbol.asyncDispose]();
     const complaints = findComplaints(logger.lines);
-    this.problems.push(...complaints.map((line) => `The logger said: ${line}`));
+    this.problems.push(...complaints.map((line) => `The logger logged: ${line}`));
   }
 }

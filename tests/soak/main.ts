@@ -1,6 +1,6 @@
 /**
- * `deno task soak`: the logger under a steady load and random faults, for as long as one likes, and
- * the comparison of the table with what was published.
+ * `deno task soak`: runs the logger under a steady load and random faults for a chosen time, and
+ * compares the table with the published readings.
  */
 import { requireProgram } from "../support/programs.ts";
 import { within } from "../support/poll.ts";
@@ -12,21 +12,21 @@ import { heal, openStage, type Stage } from "./stage.ts";
 import { formatSummary, isClean } from "./summary.ts";
 import { print, printError } from "../support/output.ts";
 
-/** Time between two lines about the progress. */
+/** Time between two lines of progress. */
 const PROGRESS_MS = 10_000;
 
-/** Returns whether nothing was lost and nothing stored twice. */
+/** Returns whether every reading was stored exactly once and there were no other problems. */
 async function soak({ minutes, seed, rate, binary }: SoakOptions): Promise<boolean> {
   if (binary !== undefined) Deno.env.set("KRAKEN_LOGGER_BINARY", binary);
   const startMs = performance.now();
   const progress = (text: string): void =>
     printError(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(5)} s  ${text}\n`);
   using interruption = new Interruption();
-  progress(`Starting; --seed ${seed} gives the same faults again`);
+  progress(`Starting; --seed ${seed} repeats these faults`);
   await using resources = new AsyncDisposableStack();
   const { signal } = interruption;
   const stage = await openStage(resources, { seed, rate, signal }).catch((error) => {
-    // The services do not outlive a Ctrl-C that finds them starting.
+    // Services that are starting when Ctrl-C comes end by themselves.
     throw signal.aborted ? new Error("interrupted before anything was published") : error;
   });
   progress("Publishing, and injecting faults");
@@ -69,11 +69,11 @@ async function reportProgress(
   { database, load }: Stage,
   { injection, progress }: ProgressOptions,
 ): Promise<void> {
-  // The database may well be away, or frozen.
+  // The database may be unavailable or frozen.
   const rows = await within(database.countReadings().catch(() => undefined), 1_000);
   progress(
-    `${load.readings} readings published, ${rows ?? "nobody knows how many"} stored; ` +
-      `${injection.total} faults, now: ${injection.current ?? "all is well"}`,
+    `${load.readings} readings published, ${rows ?? "an unknown number"} stored; ` +
+      `${injection.total} faults, current: ${injection.current ?? "none"}`,
   );
 }
 
@@ -82,7 +82,9 @@ function describeLogger(): string {
   return binary ? `logger '${binary}'` : `logger from the sources, Deno ${Deno.version.deno}`;
 }
 
-/** Ctrl-C and the like: the first asks for an early end, the second one is obeyed at once. */
+/**
+ * Handles SIGINT and similar signals: the first requests an early end, the second exits at once.
+ */
 class Interruption implements Disposable {
   readonly #controller = new AbortController();
   readonly #listener = (): void => {

@@ -1,59 +1,56 @@
-/**
- * The command line of the soak.
- */
+/** The command line of the soak. */
 import { parseArgs } from "node:util";
 import { KINDS } from "./faults.ts";
 
-/** How to soak. */
+/** The parameters of the soak. */
 export interface SoakOptions {
-  /** How long faults are injected; it takes longer where each kind has not had its turn by then. */
+  /** How long faults are injected; longer if some kind was not injected by then. */
   readonly minutes: number;
-  /** Which faults come when, and the readings: the same seed gives the same ones. */
+  /** Determines the schedule of the faults and the readings. */
   readonly seed: number;
-  /** Readings a second. */
+  /** Readings per second. */
   readonly rate: number;
-  /** The compiled logger; undefined: from the sources, or what `KRAKEN_LOGGER_BINARY` names. */
+  /** Path of a compiled logger; undefined: `KRAKEN_LOGGER_BINARY`, or else the sources. */
   readonly binary: string | undefined;
 }
 
-/** Characters of a line of the help. */
+/** Maximum length of a line of the help. */
 const MAX_LINE_LENGTH = 99;
 
 export const HELP = `deno task soak [options]
 
-Runs the logger between a Mosquitto and a PostgreSQL of its own under a steady load, injects faults
-at random, and compares the table with what was published, reading by reading. Ctrl-C ends it
-early, with the comparison.
+Runs the logger with its own Mosquitto and PostgreSQL under a steady load, injects random faults,
+and compares the table with the published readings. Ctrl-C ends it early, with the comparison.
 
-  --minutes N     how long faults are injected (default 30); each kind has its turn in any case
-  --rate N        readings a second (default 500), half of QoS 1 and half of QoS 2
-  --seed N        which faults come when (default: a random one, which is printed)
-  --binary PATH   soak this compiled logger, not the sources; as KRAKEN_LOGGER_BINARY
-  --help          this text
+  --minutes N     how long faults are injected (default 30); each kind is injected at least once
+  --rate N        readings per second (default 500), half of QoS 1 and half of QoS 2
+  --seed N        determines the schedule of the faults (default: random; it is printed)
+  --binary PATH   soak this compiled logger, not the sources (or set KRAKEN_LOGGER_BINARY)
+  --help          print this help
 
-Exit status: 0 when every reading is there once and nothing else went wrong, 1 otherwise.
+Exit status: 0 if every reading is stored exactly once and there are no other problems, otherwise 1.
 
-Faults, one after the other in another order in each round, with pauses in between. Each of them has
-to show before it is held for a while; a soak of any length has at least one round. Some of them
-last while the logger is killed or stopped, too.
+The faults are injected one after another, in random order in each round, with pauses in between.
+The effect of each is observed before it is held for a while. There is at least one round. The
+logger is killed or stopped during some of them.
 
 ${formatKinds(KINDS)}
 
-Where libfaketime is missing, the clock is left alone, and without the right to mount the spool's
-disk; the summary says so.
+Without libfaketime, the faults of the clock are skipped; without the permission to mount, those of
+the spool's disk. The summary lists them.
 
-Left out, each with a test of its own in tests/faults:
+Not included, but tested in tests/faults:
 
-  The broker killed or robbed of its store with messages that it has acknowledged and not handed
-  over: Mosquitto saves its store now and then only, and would lose them itself. The load pauses
-  until there are none of that kind.
-  The disk of the database full: it would have to be both small enough to be filled and large enough
-  for a long soak.
-  Little memory, hostile payloads, damaged files of the spool, a second logger with the same client
-  id or the same spool directory: how the logger must behave then is more than losing nothing.
+  The broker killed, or its store deleted, with messages that it has acknowledged but not delivered:
+  Mosquitto saves its store only at intervals, and loses them itself. The load pauses until there
+  are none.
+  A full disk of the database: it would have to be small enough to be filled, and large enough for a
+  long soak.
+  Little memory, hostile payloads, damaged spool files, a second logger with the same client id or
+  the same spool directory: the requirements on the logger go beyond losing nothing.
 `;
 
-/** A list, as many to a line as fit. */
+/** Formats a list with as many entries per line as fit. */
 function formatKinds(kinds: readonly string[]): string {
   const lines = [""];
   for (const [index, kind] of kinds.entries()) {
@@ -66,8 +63,8 @@ function formatKinds(kinds: readonly string[]): string {
 }
 
 /**
- * @returns the options, or null when help is asked for.
- * @throws {TypeError} naming what is wrong.
+ * @returns the options; null for `--help`.
+ * @throws {TypeError} when an option is unknown or its value is not allowed.
  */
 export function parseOptions(args: readonly string[]): SoakOptions | null {
   const { values } = parseArgs({

@@ -1,6 +1,6 @@
 /**
- * A client with the id of another one that takes what the broker hands out and never answers, so
- * that the broker keeps all of it for the other one.
+ * A client with the client id of another one that receives messages and never acknowledges them, so
+ * that the broker keeps all of them for the other client.
  */
 import { Buffer } from "node:buffer";
 import { connect } from "node:net";
@@ -8,23 +8,23 @@ import { generate, type Packet, parser as createParser } from "mqtt-packet";
 import type { BrokerAddress } from "../support/mqtt_client.ts";
 import { delay, waitUntil } from "../support/poll.ts";
 
-/** As whom to connect. */
+/** The broker, the client id and the credentials. */
 export interface ClientIdentity {
   readonly clientId: string;
   readonly username: string;
   readonly password: string;
 }
 
-/** How long the broker keeps the session, in s: until somebody ends it, or not at all. */
+/** Session expiry in seconds: never, or at once. */
 const EVER = 0xffff_ffff;
 const NOT_AT_ALL = 0;
 
-/** Time between the loss of a session and the next attempt to have it. */
+/** Time between the loss of the session and the next takeover. */
 const RETRY_MS = 20;
 
 /**
- * Takes the session of another client over, again and again while that one takes it back. The
- * caller disposes it.
+ * Takes over the session of another client, repeatedly if that client takes it back. The caller
+ * disposes it.
  */
 export class SessionThief implements AsyncDisposable {
   readonly #connect: () => SilentClient;
@@ -37,7 +37,7 @@ export class SessionThief implements AsyncDisposable {
     this.#running = this.#run();
   }
 
-  /** Whether the broker has let it have a session that was there already. */
+  /** Whether the broker has resumed an existing session for it. */
   get hasSession(): boolean {
     return this.#client?.sessionPresent ?? false;
   }
@@ -57,7 +57,7 @@ export class SessionThief implements AsyncDisposable {
   }
 }
 
-/** Whether the broker has a session of a client that is not connected. It then has none any more. */
+/** Whether the broker had a session of a client that is not connected. The check deletes it. */
 export async function hadSession(
   broker: BrokerAddress,
   identity: ClientIdentity,
@@ -76,9 +76,9 @@ interface SessionOptions extends ClientIdentity {
   readonly sessionExpiryInterval: number;
 }
 
-/** One connection. */
+/** One connection to the broker. */
 class SilentClient {
-  /** Resolves when the connection has ended, whoever has ended it. */
+  /** Resolves when either side has ended the connection. */
   readonly closed: Promise<void>;
   readonly close: () => void;
   #sessionPresent: boolean | undefined;
@@ -104,7 +104,7 @@ class SilentClient {
     }));
   }
 
-  /** What the broker has said; undefined before it has consented. */
+  /** The CONNACK of the broker; undefined before it has accepted the connection. */
   get sessionPresent(): boolean | undefined {
     return this.#sessionPresent;
   }

@@ -1,27 +1,25 @@
-/**
- * A file system of its own for the spool, which can be filled and made read-only.
- */
+/** A separate file system for the spool, which can be filled and made read-only. */
 import { DatabaseSync } from "node:sqlite";
 import { mountSmallDisk } from "../faults/small_disk.ts";
 import { SPOOL_FILE } from "../faults/spool_file.ts";
 import { runSuccessfully } from "../support/process.ts";
 
-/** Room for what comes during the longest fault, and for as many rejected messages as are kept. */
+/** Space for the messages of the longest fault, and for the maximum of rejected messages. */
 const SIZE = "64M";
 
 /** The file system. */
 export interface SpoolDisk extends AsyncDisposable {
-  /** The directory for the spool. */
+  /** The directory of the spool. */
   readonly path: string;
-  /** Leaves not a byte of room, until `heal`. */
+  /** Fills the disk completely, until `heal`. */
   fill(): void;
-  /** Makes it read-only for whoever opens something in it from now on, until `heal`. */
+  /** Makes it read-only for newly opened files, until `heal`. */
   makeReadOnly(): Promise<void>;
-  /** Ends both. */
+  /** Ends both faults. */
   heal(): Promise<void>;
 }
 
-/** Mounts it. The caller disposes it when nobody uses it any more. */
+/** Mounts it. The caller disposes it when it is no longer in use. */
 export async function mountSpoolDisk(): Promise<SpoolDisk> {
   const disk = await mountSmallDisk({ ownerOf: "/" });
   const { path } = disk;
@@ -30,7 +28,7 @@ export async function mountSpoolDisk(): Promise<SpoolDisk> {
   const heal = async (): Promise<void> => {
     if (isFull) disk.empty();
     isFull = false;
-    // Lazily, since the logger may just have something open.
+    // A lazy unmount, because the logger may have a file open.
     if (isReadOnly) await runSuccessfully("umount", { args: ["--lazy", path] });
     isReadOnly = false;
   };
@@ -54,7 +52,7 @@ export async function mountSpoolDisk(): Promise<SpoolDisk> {
   };
 }
 
-/** Payloads of the last rejected messages that are recorded in the spool of a directory. */
+/** Payloads of the last rejected messages in the spool of a directory. */
 export function readRejected(directory: string, { last }: { readonly last: number }): Set<string> {
   const database = new DatabaseSync(`${directory}/${SPOOL_FILE}`, { readOnly: true });
   try {

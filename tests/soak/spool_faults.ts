@@ -1,6 +1,6 @@
 /**
- * Faults of the disk that the spool is on. They show only while the database does not take what
- * comes, so that this is taken away, too.
+ * Faults of the disk with the spool. They have an effect only while the database does not accept
+ * messages, so the database is made unavailable, too.
  */
 import { canMount } from "../faults/small_disk.ts";
 import { countSpooled } from "../faults/spool_file.ts";
@@ -14,20 +14,21 @@ export const SPOOL_FAULTS: readonly Fault[] = [
   spoolFault("spool directory read-only", (disk) => disk.makeReadOnly()),
 ];
 
-/** Rejected messages that must be recorded before the record cannot be written any more. */
+/** Rejected messages that must be recorded before the disk refuses writes. */
 const LAST_REJECTED = 1000;
 
 function spoolFault(kind: string, harm: (disk: SpoolDisk) => Promise<void> | void): Fault {
   return {
-    kind: `${kind}, while the database is away`,
-    lacks: canMount() ? undefined : "the right to mount",
-    // What neither takes stays with the broker: a logger that is stopped reports that as a failure.
+    kind: `${kind}, while the database is unavailable`,
+    lacks: canMount() ? undefined : "the permission to mount",
+    // Messages that neither accepts stay with the broker; a stopped logger reports that as a
+    // failure.
     isAlone: true,
     begin: async (stage) => {
       const disk = stage.spoolDisk as SpoolDisk;
-      // One that is still starting could not, or would find nothing to complain of.
+      // A logger that is still starting could not, or would not notice the fault.
       await stage.logger.waitForLine(/Connected to|is not available/);
-      // What is rejected meanwhile would be in the log only.
+      // Messages rejected meanwhile would only be logged.
       await stage.load.pauseNoise((condition, what) => waitFor(stage, condition, what));
       await waitFor(stage, () => isSettled(stage, disk), "the spool to be empty");
       await harm(disk);
@@ -41,15 +42,15 @@ function spoolFault(kind: string, harm: (disk: SpoolDisk) => Promise<void> | voi
   };
 }
 
-/** Whether nothing is in the spool, and everything that was rejected is on record. */
+/** Whether the spool is empty and all rejected messages are recorded. */
 function isSettled({ load }: Stage, { path }: SpoolDisk): boolean {
   if (countSpooled(path) > 0) return false;
-  // Some may be there twice.
+  // Some may be recorded twice.
   const recorded = readRejected(path, { last: 2 * LAST_REJECTED });
   return load.rejected.slice(-LAST_REJECTED).every((payload) => recorded.has(payload));
 }
 
-/** Whether the logger says so, and nothing is spooled in more time than it waits before it does. */
+/** Whether the logger reports the refusal, and spools nothing for longer than its delay. */
 async function isRefusing(stage: Stage, { path }: SpoolDisk): Promise<boolean> {
   const before = countSpooled(path);
   await waitForDue(stage, 2 * stage.load.rate);

@@ -1,6 +1,6 @@
 /**
- * What the soak runs on: real services, a proxy in front of each of the two that the logger talks
- * to, the logger, and the load.
+ * The environment of the soak: real services, a proxy in front of broker and database, the logger,
+ * and the load.
  */
 import { createFakeClock, type FakeClock, hasFakeClock } from "../support/fake_clock.ts";
 import { canMount } from "../faults/small_disk.ts";
@@ -16,37 +16,37 @@ import { type Load, LOAD_SENSORS, type LoadOptions, startLoad } from "./load.ts"
 import { LoggerKeeper } from "./logger_keeper.ts";
 import { mountSpoolDisk, type SpoolDisk } from "./spool_disk.ts";
 
-/** All that there is. */
+/** All parts of the environment. */
 export interface Stage {
   readonly postgres: PostgresServer;
   readonly database: TestDatabase;
   readonly broker: MosquittoBroker;
-  /** What the logger connects to in their place. */
+  /** The proxies that the logger connects to. */
   readonly databaseLink: TcpProxy;
   readonly brokerLink: TcpProxy;
   readonly logger: LoggerKeeper;
   readonly load: Load;
-  /** Where the spool is; undefined, and in a temporary directory, where nobody may mount. */
+  /** The disk of the spool; undefined without the permission to mount. */
   readonly spoolDisk: SpoolDisk | undefined;
-  /** Undefined where libfaketime is missing. */
+  /** Undefined if libfaketime is not installed. */
   readonly clock: FakeClock | undefined;
-  /** Aborted when somebody interrupts the soak. */
+  /** Aborted when the soak is interrupted. */
   readonly signal: AbortSignal;
 }
 
-/** How the logger connects to the broker, which lets the daemons in without. */
+/** The credentials of the logger; the daemons connect without. */
 export const BROKER_USER = { username: "logger", password: "right" };
 
 /** All users of the broker. */
 export const BROKER_USERS = { [BROKER_USER.username]: BROKER_USER.password };
 
-/** Few, so that all of them are soon taken. */
+/** Few connections, so that all of them are quickly in use. */
 const MAX_CONNECTIONS = "12";
 
-/** Longest time that the services get to be well again. */
+/** Maximum time until the services work again. */
 const HEAL_TIMEOUT_MS = 120_000;
 
-/** Longest time that the logger gets to subscribe, after the longest of its delays. */
+/** Maximum time until the logger subscribes, including its longest delay. */
 const SUBSCRIBE_TIMEOUT_MS = 60_000;
 
 /** How {@linkcode openStage} sets the stage. */
@@ -67,7 +67,7 @@ export async function openStage(
   );
   const database = await postgres.createDatabase({ name: "soak" });
   await database.registerSensors(LOAD_SENSORS);
-  // While the logger is away, the broker has to keep what comes.
+  // The broker must queue all messages while the logger is not connected.
   const broker = resources.use(
     await startTellingMosquitto({
       maxInflightMessages: 1000,
@@ -98,11 +98,11 @@ export async function openStage(
 }
 
 /**
- * Ends every fault that there may be, and starts what does not run: after a Ctrl-C, which a
- * terminal sends to the services too, that is all of them.
+ * Ends all faults, and starts services that do not run. After a Ctrl-C, which a terminal also sends
+ * to the services, those are all of them.
  *
- * @returns the services that have ended without having been asked to.
- * @throws {Error} when they are not well in time.
+ * @returns the services that have ended unexpectedly.
+ * @throws {Error} when they do not work in time.
  */
 export async function heal(stage: Stage): Promise<string[]> {
   const { postgres, database, broker, logger, load, signal } = stage;
@@ -132,14 +132,14 @@ export async function heal(stage: Stage): Promise<string[]> {
     await logger.notice({ isExpected: signal.aborted });
     if (!logger.isRunning) logger.start();
     return true;
-  }, { timeoutMs: HEAL_TIMEOUT_MS, what: "all services to be well" });
+  }, { timeoutMs: HEAL_TIMEOUT_MS, what: "all services to work" });
   if (load.isPaused) await resume(stage);
   return signal.aborted ? [] : ended;
 }
 
 async function resume({ broker, load }: Stage): Promise<void> {
   try {
-    // A broker that has forgotten the session would throw away what nobody subscribes to.
+    // A broker without the session would discard messages without a subscriber.
     await waitForSubscription(broker, { timeoutMs: SUBSCRIBE_TIMEOUT_MS });
   } finally {
     load.resume();

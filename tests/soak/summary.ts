@@ -1,18 +1,16 @@
-/**
- * What the soak prints at its end.
- */
+/** The summary that the soak prints at its end. */
 import type { FaultCount } from "./injection.ts";
 import type { Outcome } from "./comparison.ts";
 import type { LoggerSums } from "./logger_keeper.ts";
 
-/** What there is to tell. */
+/** The content of the summary. */
 export interface Summary {
   /** `30 minutes, seed 7, logger from the sources, …`. */
   readonly title: string;
   readonly faults: ReadonlyMap<string, FaultCount>;
-  /** Kinds of faults that this machine does not allow, and why. */
+  /** Kinds of faults that this machine does not support, with the reason. */
   readonly leftOut: readonly string[];
-  /** Times that the logger was ended while another fault lasted. */
+  /** Number of ends of the logger during another fault. */
   readonly overlaps: number;
   readonly published: {
     readonly readings: number;
@@ -25,14 +23,14 @@ export interface Summary {
   readonly problems: readonly string[];
 }
 
-/** Whether every reading is in the table once, and nothing else went wrong. */
+/** Whether every reading is stored exactly once, and there are no other problems. */
 export function isClean({ outcome, problems }: Pick<Summary, "outcome" | "problems">): boolean {
   const { lost, storedTwice, wrong, notRecorded } = outcome;
   return lost + storedTwice + Math.abs(wrong) + notRecorded === 0 &&
     problems.length + outcome.problems.length === 0;
 }
 
-/** The summary as text. */
+/** Formats the summary. */
 export function formatSummary(summary: Summary): string {
   const { title, faults, leftOut, overlaps, published, loggers, sums, outcome } = summary;
   const problems = [...summary.problems, ...outcome.problems];
@@ -49,20 +47,20 @@ export function formatSummary(summary: Summary): string {
       ["stored", count(outcome.rows)],
       ["lost", count(outcome.lost)],
       ["stored twice", count(outcome.storedTwice)],
-      ["stored otherwise than published", count(outcome.wrong)],
+      ["stored with another value", count(outcome.wrong)],
       ["rejected, but not recorded", count(outcome.notRecorded)],
     ]),
     formatColumns([
-      `loggers: ${loggers.starts}, of which ${loggers.cleanEnds} were asked to end; these`,
+      `loggers: ${loggers.starts}, of which ${loggers.cleanEnds} were stopped; these`,
       "count",
     ], [
       ["received", count(sums.received)],
       ["found in the spool", count(sums.found)],
       ["absorbed as duplicates", count(sums.duplicates)],
-      ["recognised as redelivered while in flight", count(sums.redelivered)],
+      ["recognized as redelivered while in flight", count(sums.redelivered)],
     ]),
     problems.length === 0
-      ? "Nothing is lost, and nothing is there twice."
+      ? "No reading was lost or stored twice."
       : `PROBLEMS\n${problems.map((problem) => `- ${problem}`).join("\n")}`,
   ];
   return `\nKraken logger, soaked: ${title}\n\n${sections.join("\n\n")}\n`;
@@ -80,7 +78,7 @@ function formatColumns(header: readonly string[], rows: readonly (readonly strin
   return [format(header), rule, ...rows.map(format)].join("\n");
 }
 
-/** A whole number with commas between the thousands. */
+/** An integer with commas between the thousands. */
 function count(value: number): string {
   return value.toLocaleString("en");
 }
