@@ -24,9 +24,8 @@ export interface InitOptions {
 export async function init(config: DatabaseConfig, options: InitOptions): Promise<boolean> {
   const { print, grant } = options;
   const where = `database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
-  let connection: DatabaseConnection | undefined;
   try {
-    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    await using connection = await DatabaseConnection.open(config);
     const before = await readHypertable(connection);
     const statements = [
       ...schemaStatements(options),
@@ -58,8 +57,6 @@ export async function init(config: DatabaseConfig, options: InitOptions): Promis
   } catch (error) {
     print(`PROBLEM  Cannot create the tables in ${where}: ${describeFailure(error)}.\n`);
     return false;
-  } finally {
-    await connection?.close();
   }
 }
 

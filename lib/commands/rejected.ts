@@ -62,11 +62,10 @@ export async function retryRejected(
   using spoolFile = SpoolFile.attach(config.spool);
   const record = new RejectedMessages(spoolFile);
   const { name, endpoint } = config.database;
-  let connection: DatabaseConnection | undefined;
   let count = 0;
   let stored = 0;
   try {
-    connection = await DatabaseConnection.open(config.database, new AbortController().signal);
+    await using connection = await DatabaseConnection.open(config.database);
     const columns = await connection.readColumns();
     for (const messages of selectChunks(record, selection)) {
       count += messages.length;
@@ -83,8 +82,6 @@ export async function retryRejected(
       }. The messages that were not stored are still recorded.\n`,
     );
     return false;
-  } finally {
-    await connection?.close();
   }
 }
 

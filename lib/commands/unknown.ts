@@ -47,9 +47,8 @@ async function readRegistered(
   config: DatabaseConfig,
   printNote: (text: string) => void,
 ): Promise<Set<string>> {
-  let connection: DatabaseConnection | undefined;
   try {
-    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    await using connection = await DatabaseConnection.open(config);
     const rows = await connection.query<{ sensor: string }>(
       "SELECT uuid || ' ' || sensor_sid AS sensor FROM sensors",
     );
@@ -60,8 +59,6 @@ async function readRegistered(
       `Cannot check which of these sensors are registered by now: ${describeError(error)}.\n`,
     );
     return new Set();
-  } finally {
-    await connection?.close();
   }
 }
 

@@ -54,7 +54,10 @@ export class DatabaseConnection implements AsyncDisposable {
    * @throws {DatabaseError} when the database cannot be reached or refuses the connection, or when
    * `signal` is aborted.
    */
-  static async open(config: DatabaseConfig, signal: AbortSignal): Promise<DatabaseConnection> {
+  static async open(
+    config: DatabaseConfig,
+    signal: AbortSignal = new AbortController().signal,
+  ): Promise<DatabaseConnection> {
     const { sslMode } = config;
     try {
       return await connect(config, { sslMode, signal });

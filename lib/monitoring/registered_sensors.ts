@@ -5,6 +5,7 @@
 
 import { sleep } from "../common/backoff.ts";
 import { describeError } from "../common/error_text.ts";
+import { onAbort } from "../common/abort.ts";
 import type { DatabaseConfig } from "../config/config.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { log } from "../common/log.ts";
@@ -72,19 +73,13 @@ export class RegisteredSensors {
 
   async #read(): Promise<RegisteredSensor[]> {
     const { signal } = this.#stop;
-    const connection = await DatabaseConnection.open(this.#config, signal);
-    const cut = (): void => connection.cut();
-    signal.addEventListener("abort", cut);
-    try {
-      const [row] = await connection.query<{ hasLabel: boolean }>(HAS_LABEL_SQL);
-      const label = row?.hasLabel ? "nullif(label::text, '')" : "NULL";
-      return await connection.query<RegisteredSensor>(
-        `SELECT uuid::text AS uuid, sensor_sid::float8 AS sid, ${label} AS label, enabled
-         FROM sensors LIMIT ${MAX_ROWS}`,
-      );
-    } finally {
-      signal.removeEventListener("abort", cut);
-      await connection.close();
-    }
+    await using connection = await DatabaseConnection.open(this.#config, signal);
+    using _ = onAbort(signal, () => connection.cut());
+    const [row] = await connection.query<{ hasLabel: boolean }>(HAS_LABEL_SQL);
+    const label = row?.hasLabel ? "nullif(label::text, '')" : "NULL";
+    return await connection.query<RegisteredSensor>(
+      `SELECT uuid::text AS uuid, sensor_sid::float8 AS sid, ${label} AS label, enabled
+       FROM sensors LIMIT ${MAX_ROWS}`,
+    );
   }
 }

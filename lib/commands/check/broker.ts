@@ -1,5 +1,6 @@
 /** The part of `check` about a broker. */
 
+import { onAbort } from "../../common/abort.ts";
 import { sleep } from "../../common/backoff.ts";
 import { describeError } from "../../common/error_text.ts";
 import type { ReportFinding } from "./findings.ts";
@@ -39,24 +40,19 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   const subject = `Broker ${describeEndpoint(endpoint)}`;
   const received: Delivery[] = [];
   const shared: Delivery[] = [];
-  const connections: MqttConnection[] = [];
-  const deadline = setTimeout(() => {
-    for (const connection of connections) {
-      connection.destroy("the broker keeps the connection open, but does not answer");
-    }
-  }, DEADLINE_MS);
+  const deadline = new AbortController();
+  const timer = setTimeout(() => deadline.abort(), DEADLINE_MS);
+  const { signal } = deadline;
   try {
-    const connection = await open(config, endpoint, received);
-    connections.push(connection);
+    await using connection = await open(config, { endpoint, received, signal });
     const version = connection.protocolVersion === 5 ? "MQTT 5" : "MQTT 3.1.1";
     const encryption = config.tls === undefined ? "not encrypted" : "encrypted";
     report({ level: "ok", text: `${subject}: connected with ${version}, ${encryption}.` });
     checkSession(config, connection, report);
-    if (config.sharedGroup !== undefined) {
-      const member = await open(config, endpoint, shared);
-      connections.push(member);
-      await member.subscribe(config.filters.map(toOwnGroup), config.qos);
-    }
+    await using member = config.sharedGroup === undefined
+      ? undefined
+      : await open(config, { endpoint, received: shared, signal });
+    await member?.subscribe(config.filters.map(toOwnGroup), config.qos);
     await checkSubscriptions(config, connection, report);
     await sleep(LISTEN_MS, new AbortController().signal);
     const messages = ofSensors(received, config);
@@ -68,11 +64,7 @@ export async function checkBroker(config: MqttConfig, options: CheckBrokerOption
   } catch (error) {
     report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
   } finally {
-    clearTimeout(deadline);
-    for (const connection of connections) {
-      connection.destroy("checked");
-      await connection.closed;
-    }
+    clearTimeout(timer);
   }
 }
 
@@ -101,10 +93,17 @@ function checkSharing(counts: { messages: number; shared: number }, report: Repo
   }
 }
 
+interface OpenOptions {
+  readonly endpoint: Endpoint;
+  /** Receives the messages, which are acknowledged at once. */
+  readonly received: Delivery[];
+  /** Aborted: the connection is closed, or the attempt given up. */
+  readonly signal: AbortSignal;
+}
+
 async function open(
   config: MqttConfig,
-  endpoint: Endpoint,
-  received: Delivery[],
+  { endpoint, received, signal }: OpenOptions,
 ): Promise<MqttConnection> {
   const attempt = (protocolVersion: 4 | 5): Promise<MqttConnection> =>
     MqttConnection.open({
@@ -121,10 +120,16 @@ async function open(
       },
       earlierInFlight: () => ({ count: 0, bytes: 0 }),
       tuning: config.tuning,
-      signal: new AbortController().signal,
+      signal,
     });
-  if (config.protocolVersion !== undefined) return await attempt(config.protocolVersion);
-  return await connectNewest(attempt);
+  const { protocolVersion } = config;
+  const connection = protocolVersion === undefined
+    ? await connectNewest(attempt)
+    : await attempt(protocolVersion);
+  onAbort(signal, () => {
+    connection.destroy("the broker keeps the connection open, but does not answer");
+  });
+  return connection;
 }
 
 function checkSession(config: MqttConfig, connection: MqttConnection, report: ReportFinding): void {

@@ -20,9 +20,8 @@ export async function checkDatabase(
   report: ReportFinding,
 ): Promise<TableColumns | undefined> {
   const subject = `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
-  let connection: DatabaseConnection | undefined;
   try {
-    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    await using connection = await DatabaseConnection.open(config);
     const encryption = connection.encrypted ? "encrypted" : "not encrypted";
     report({ level: "ok", text: `${subject}: connected, ${encryption}.` });
     await checkServer(connection, config, report);
@@ -32,8 +31,6 @@ export async function checkDatabase(
   } catch (error) {
     report({ level: "problem", text: `${subject}: ${describeError(error)}.` });
     return undefined;
-  } finally {
-    await connection?.close();
   }
 }
 

@@ -38,9 +38,8 @@ export interface ReportOptions extends AvailabilityQuery, ReportLayout {
  */
 export async function report(config: DatabaseConfig, options: ReportOptions): Promise<boolean> {
   const { print, printNote } = options;
-  let connection: DatabaseConnection | undefined;
   try {
-    connection = await DatabaseConnection.open(config, new AbortController().signal);
+    await using connection = await DatabaseConnection.open(config);
     const sensors = chooseSensors(await listSensors(connection), options);
     if (sensors === undefined) return false;
     const { results, withoutReadings } = await measureSensors(connection, sensors, {
@@ -55,8 +54,6 @@ export async function report(config: DatabaseConfig, options: ReportOptions): Pr
     const where = `Database '${config.name}' at ${describeEndpoint(config.endpoint)}`;
     printNote(`${where}: ${describeError(error)}.\n`);
     return false;
-  } finally {
-    await connection?.close();
   }
 }
 
