@@ -5,10 +5,11 @@
 
 import { sleep } from "../lib/common/backoff.ts";
 import { describeError } from "../lib/common/error_text.ts";
-import { type MqttConfig, parseConfig } from "../lib/config/config.ts";
+import { parseConfig } from "../lib/config/config.ts";
 import { describeEndpoint, type Endpoint } from "../lib/common/endpoint.ts";
 import { readTextFile } from "../lib/config/environment.ts";
 import { configureLog } from "../lib/common/log.ts";
+import type { MqttConfig } from "../lib/config/mqtt.ts";
 import { Logger } from "../lib/logger.ts";
 import { HELP, type Options, parseCommandLine, UsageError } from "./command_line.ts";
 import { countRows, formatTable, type View } from "./layout.ts";

@@ -1,7 +1,7 @@
 /** The MQTT connections of the demo, except the logger's. */
 
+import type { MqttConfig } from "../lib/config/mqtt.ts";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
-import type { MqttConfig } from "../lib/config/config.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 

@@ -4,7 +4,7 @@
  */
 
 import type { MqttClient } from "mqtt";
-import type { MqttConfig } from "../lib/config/config.ts";
+import type { MqttConfig } from "../lib/config/mqtt.ts";
 import { connect, disconnect } from "./mqtt_client.ts";
 import { type Sensor, topicOf } from "./sensors.ts";
 

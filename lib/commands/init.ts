@@ -1,8 +1,8 @@
 /** `kraken-logger init`: creates the tables in the configured database. */
 
 import { describeError } from "../common/error_text.ts";
-import type { DatabaseConfig } from "../config/config.ts";
 import { describeEndpoint } from "../common/endpoint.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
 import { describeHypertable, readHypertable } from "../database/hypertable.ts";

@@ -2,7 +2,8 @@
 
 import { describeError } from "../common/error_text.ts";
 import { escapeControls, formatTime } from "../common/text.ts";
-import type { DatabaseConfig, StorageConfig } from "../config/config.ts";
+import type { StorageConfig } from "../config/config.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { DatabaseError } from "../database/errors.ts";
 import { registrationSql } from "../database/schema.ts";

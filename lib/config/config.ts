@@ -8,60 +8,11 @@
  */
 
 import type { LogConfig, LogLevel } from "../common/log.ts";
-import type { QoS } from "../message/delivery.ts";
-import { isKeyOf, ruleForCertificates, ruleForKey } from "../common/certificates.ts";
-import type { Endpoint } from "../common/endpoint.ts";
+import { type DatabaseConfig, parseDatabase } from "./database.ts";
+import { type MqttConfig, parseMqtt } from "./mqtt.ts";
 import { findMisspelled } from "./setting_names.ts";
-import { type Environment, mayHoldLogin, quote, type ReadFile, Settings } from "./settings.ts";
+import { type Environment, quote, type ReadFile, Settings } from "./settings.ts";
 import type { Tuning } from "./tuning.ts";
-import { isTopicFilter, TOPIC_FILTER_RULE } from "../message/topic_filter.ts";
-
-/** The modes of libpq's `sslmode` (PostgreSQL manual, "SSL Support") except the deprecated `allow`. */
-export type SslMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
-
-/** PEM texts with which TLS authenticates both sides. */
-export interface Certificates {
-  /** The trusted certificate authorities; undefined: those of the system. */
-  readonly ca: string | undefined;
-  /** A client certificate and its private key; both are set or neither. */
-  readonly cert: string | undefined;
-  readonly key: string | undefined;
-}
-
-/** How to connect to the database. */
-export interface DatabaseConfig extends Certificates {
-  readonly endpoint: Endpoint;
-  readonly user: string;
-  readonly password: string;
-  readonly name: string;
-  readonly sslMode: SslMode;
-  /** Number of connections that insert concurrently. */
-  readonly connections: number;
-  readonly tuning: Tuning;
-}
-
-/** The protocol level in CONNECT: 4 is MQTT 3.1.1 (MQTT 3.1.1, section 3.1.2.2), 5 is MQTT 5. */
-export type ProtocolVersion = 4 | 5;
-
-/** How to connect to the broker, and what to subscribe to. */
-export interface MqttConfig {
-  /** At least one; tried in this order, forever. */
-  readonly endpoints: readonly Endpoint[];
-  /** Set: a persistent session. Undefined: a random id, and a session that ends with the connection. */
-  readonly clientId: string | undefined;
-  readonly user: string | undefined;
-  readonly password: string | undefined;
-  /** At least one topic filter, as configured: without the `$share/…` of `sharedGroup`. */
-  readonly filters: readonly string[];
-  readonly qos: QoS;
-  /** Undefined: 5, and 4 if the broker refuses 5. */
-  readonly protocolVersion: ProtocolVersion | undefined;
-  /** Undefined: ordinary subscriptions. */
-  readonly sharedGroup: string | undefined;
-  /** Undefined: plain TCP. */
-  readonly tls: Certificates | undefined;
-  readonly tuning: Tuning;
-}
 
 /** Where messages wait on disk while the database is unavailable. */
 export interface SpoolConfig {
@@ -183,138 +134,6 @@ export function parseStorageConfig(env: Environment, readFile: ReadFile): Storag
   return deepFreeze(config);
 }
 
-function parseDatabase(settings: Settings): DatabaseConfig {
-  const defaultPort = settings.integer("DATABASE_PORT", { min: 1, max: 65535 }) ?? 5432;
-  const host = settings.mandatory("DATABASE_HOST");
-  const endpoint = host === undefined
-    ? undefined
-    : settings.endpoint(host, { variable: "DATABASE_HOST", defaultPort, zeroIsDefault: false });
-  const sslMode = settings.choice("DATABASE_SSLMODE", {
-    disable: "disable",
-    prefer: "prefer",
-    require: "require",
-    "verify-ca": "verify-ca",
-    "verify-full": "verify-full",
-  }) ?? "prefer";
-  // verify-ca ignores the host name, so with the many authorities of a system any certificate passes.
-  if (sslMode === "verify-ca" && settings.text("DATABASE_CA_FILE") === undefined) {
-    const rule = "verify-ca requires DATABASE_CA_FILE (verify-full works with the system's)";
-    settings.problem("DATABASE_SSLMODE", rule);
-  }
-  return {
-    endpoint: endpoint ?? { host: "", port: defaultPort },
-    user: settings.mandatory("DATABASE_USER") ?? "",
-    password: settings.mandatory("DATABASE_PASSWORD") ?? "",
-    name: settings.text("DATABASE_NAME") ?? "sensors",
-    sslMode,
-    ...parseCertificates(settings, "DATABASE"),
-    connections: settings.integer("DATABASE_CONNECTIONS", { min: 1, max: 64 }) ?? 2,
-    tuning: settings.tuning,
-  };
-}
-
-function parseMqtt(settings: Settings): MqttConfig {
-  const tls = parseMqttTls(settings);
-  const port = settings.integer("MQTT_PORT", { min: 0, max: 65535 });
-  const defaultPort = port || (tls ? 8883 : 1883);
-  const hosts = settings.mandatory("MQTT_HOST") ?? "";
-  // A login may contain commas; only the whole text shows what must be hidden in the message.
-  const endpoints = (mayHoldLogin(hosts) ? [hosts] : list(hosts)).map((host) =>
-    settings.endpoint(host, { variable: "MQTT_HOST", defaultPort, zeroIsDefault: true })
-  );
-  const user = settings.text("MQTT_CLIENT_USER");
-  const password = settings.text("MQTT_CLIENT_PASSWORD");
-  if (
-    password !== undefined && user === undefined && !settings.isRefused("MQTT_CLIENT_USER_FILE")
-  ) {
-    settings.problem("MQTT_CLIENT_USER", "must be set if MQTT_CLIENT_PASSWORD is");
-  }
-  const sharedGroup = settings.text("MQTT_SHARED_GROUP");
-  if (sharedGroup !== undefined && /[/+#\0]/.test(sharedGroup)) {
-    settings.problem("MQTT_SHARED_GROUP", "must not contain '/', '+' or '#'", sharedGroup);
-  }
-  return {
-    endpoints: endpoints.filter((endpoint) => endpoint !== undefined),
-    clientId: settings.text("MQTT_CLIENT_ID"),
-    user,
-    password,
-    filters: parseFilters(settings, sharedGroup),
-    qos: settings.choice("MQTT_QOS", { "0": 0, "1": 1, "2": 2 }) ?? 2,
-    protocolVersion: settings.choice("MQTT_PROTOCOL_VERSION", {
-      "3.1.1": 4,
-      "4": 4,
-      "5": 5,
-    }),
-    sharedGroup,
-    tls,
-    tuning: settings.tuning,
-  };
-}
-
-function parseMqttTls(settings: Settings): Certificates | undefined {
-  const on = settings.choice("MQTT_TLS", {
-    on: true,
-    true: true,
-    yes: true,
-    "1": true,
-    off: false,
-    false: false,
-    no: false,
-    "0": false,
-  });
-  if (settings.isRefused("MQTT_TLS")) return undefined;
-  const files = ["MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"];
-  if (on) {
-    return parseCertificates(settings, "MQTT");
-  }
-  for (const name of files.filter((name) => settings.text(name) !== undefined)) {
-    settings.problem(name, "has no effect without MQTT_TLS=on", settings.text(name));
-  }
-  return undefined;
-}
-
-/** Reads the PEM files whose variables are set. */
-function parseCertificates(settings: Settings, prefix: "DATABASE" | "MQTT"): Certificates {
-  const names = { ca: `${prefix}_CA_FILE`, cert: `${prefix}_CERT_FILE`, key: `${prefix}_KEY_FILE` };
-  const isSet = (name: string): boolean => settings.text(name) !== undefined;
-  if (isSet(names.cert) !== isSet(names.key)) {
-    const missing = isSet(names.cert) ? names.key : names.cert;
-    settings.problem(
-      missing,
-      `must be set: a client certificate requires ${names.cert} and ${names.key}`,
-    );
-  }
-  const ca = settings.file(names.ca, ruleForCertificates);
-  const cert = settings.file(names.cert, ruleForCertificates);
-  const fits = (text: string): boolean =>
-    cert === undefined || settings.isRefused(names.cert) || isKeyOf(text, cert);
-  const mismatch = `must name the key that belongs to the certificate in ${names.cert}`;
-  const key = settings.file(
-    names.key,
-    (text) => ruleForKey(text) ?? (fits(text) ? undefined : mismatch),
-  );
-  return { ca, cert, key };
-}
-
-function parseFilters(settings: Settings, sharedGroup: string | undefined): string[] {
-  const filters = list(settings.text("MQTT_TOPIC") ?? "sensors/#");
-  for (const filter of filters) {
-    if (!isTopicFilter(filter)) {
-      const rule = `must be topic filters separated by commas, ${TOPIC_FILTER_RULE}`;
-      settings.problem("MQTT_TOPIC", rule, filter);
-    } else if (filter.startsWith("$share/") && !/^\$share\/[^+#/]+\/./.test(filter)) {
-      settings.problem("MQTT_TOPIC", "must have the form '$share/GROUP/FILTER'", filter);
-    } else if (filter.startsWith("$share/") && sharedGroup !== undefined) {
-      settings.problem(
-        "MQTT_TOPIC",
-        "must not begin with '$share/' if MQTT_SHARED_GROUP is set",
-        filter,
-      );
-    }
-  }
-  return filters;
-}
-
 const LEVELS: Readonly<Record<string, LogLevel>> = {
   DEBUG: "DEBUG",
   "10": "DEBUG",
@@ -366,11 +185,6 @@ function parseMandatorySpool(settings: Settings): SpoolConfig {
 /** systemd passes a colon-separated list if the unit names several directories; the first is used. */
 function stateDirectory(settings: Settings): string | undefined {
   return settings.text("STATE_DIRECTORY")?.split(":")[0];
-}
-
-/** Splits a comma-separated list; an empty text has no element. */
-function list(text: string): string[] {
-  return text === "" ? [] : text.split(",").map((element) => element.trim());
 }
 
 function deepFreeze<T>(value: T): T {

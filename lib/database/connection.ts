@@ -8,7 +8,7 @@ import { Socket } from "node:net";
 import pg from "pg";
 import { onAbort } from "../common/abort.ts";
 import { describeError } from "../common/error_text.ts";
-import type { DatabaseConfig, SslMode } from "../config/config.ts";
+import type { DatabaseConfig, SslMode } from "../config/database.ts";
 import type { Reading } from "../message/reading.ts";
 import { encodeBatch } from "./binary_arrays.ts";
 import { ColumnsChangedError, DatabaseError } from "./errors.ts";

@@ -6,7 +6,7 @@
 import type { Socket } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import { systemAuthorities } from "../common/certificates.ts";
-import type { DatabaseConfig, SslMode } from "../config/config.ts";
+import type { DatabaseConfig, SslMode } from "../config/database.ts";
 import type { DatabaseError } from "./errors.ts";
 import type { Endpoint } from "../common/endpoint.ts";
 import { explainTlsProblem } from "../common/tls_diagnosis.ts";

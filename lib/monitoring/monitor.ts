@@ -4,7 +4,7 @@
  */
 
 import metadata from "../../deno.json" with { type: "json" };
-import type { DatabaseConfig } from "../config/config.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import type { Health } from "./health.ts";
 import type { Inbox } from "../pipeline/inbox.ts";
 import type { MqttSubscriber } from "../mqtt/subscriber.ts";

@@ -6,7 +6,7 @@
 import { sleep } from "../common/backoff.ts";
 import { describeError } from "../common/error_text.ts";
 import { onAbort } from "../common/abort.ts";
-import type { DatabaseConfig } from "../config/config.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import { DatabaseConnection } from "../database/connection.ts";
 import { log } from "../common/log.ts";
 import type { RegisteredSensor } from "./sensor_activity.ts";

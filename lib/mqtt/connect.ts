@@ -2,8 +2,8 @@
 
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import type { ProtocolVersion } from "../config/config.ts";
-import { MqttNoAnswerError, MqttRefusedError } from "./connection.ts";
+import type { ProtocolVersion } from "../config/mqtt.ts";
+import { MqttNoAnswerError, MqttRefusedError } from "./errors.ts";
 
 /**
  * Connects with MQTT 5, else with 3.1.1: if the broker says that it does not speak 5, and if it

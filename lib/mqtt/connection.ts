@@ -25,52 +25,25 @@ import {
 import { onAbort } from "../common/abort.ts";
 import type { Endpoint } from "../common/endpoint.ts";
 import { describeError } from "../common/error_text.ts";
-import type { Certificates, ProtocolVersion } from "../config/config.ts";
+import type { Certificates } from "../config/certificate_files.ts";
+import type { ProtocolVersion } from "../config/mqtt.ts";
 import type { Tuning } from "../config/tuning.ts";
 import { Delivery, type QoS, RECEIVE_MAXIMUM } from "../message/delivery.ts";
 import { AcknowledgementQueue } from "./acknowledgement_queue.ts";
-import { describeConnectRefusal, describeReason, isVersionRefusal } from "./reason_codes.ts";
+import { type BrokerLimits, limitsOf, SESSION_EXPIRY_SECONDS } from "./broker_limits.ts";
+import { MqttNoAnswerError, MqttRefusedError } from "./errors.ts";
+import { FlowControl, type InFlight } from "./flow_control.ts";
+import { describeReason } from "./reason_codes.ts";
 import { openSocket } from "./socket.ts";
 
 /** Time for the last acknowledgements to be sent, and then for the DISCONNECT. */
 const GOODBYE_TIMEOUT_MS = 5_000;
-
-/**
- * How long the broker is asked to keep the session of a logger that is away (MQTT 5 section
- * 3.1.2.11.2): longer than any holidays of a laboratory.
- */
-export const SESSION_EXPIRY_SECONDS = 60 * 24 * 3600;
-
-/** Messages in flight above which the socket is not read, and below which it is read again. */
-const PAUSE_ABOVE = RECEIVE_MAXIMUM;
-const RESUME_BELOW = 6_000;
-
-/** The same in bytes of the payloads, for publishers that send more than readings. */
-const PAUSE_ABOVE_BYTES = 64 * 2 ** 20;
-const RESUME_BELOW_BYTES = 48 * 2 ** 20;
 
 /** Reason code of a DISCONNECT (MQTT 5 section 3.14.2.1). */
 const SESSION_TAKEN_OVER = 0x8e;
 
 /** A broker that speaks MQTT 5 sends no larger packets; they could exhaust the memory. */
 const MAXIMUM_PACKET_BYTES = 16 * 1024 * 1024;
-
-/** What the broker announced when it accepted the connection. */
-export interface BrokerLimits {
-  /** Whether the broker had kept a session of this client id. */
-  readonly sessionPresent: boolean;
-  /** Seconds that the broker keeps the session after a disconnection; undefined before MQTT 5. */
-  readonly sessionExpirySeconds: number | undefined;
-  /** Undefined before MQTT 5, which does not announce it. */
-  readonly sharedSubscriptions: boolean | undefined;
-  readonly wildcardSubscriptions: boolean;
-}
-
-/** Messages in flight, and bytes of their payloads. */
-export interface InFlight {
-  readonly count: number;
-  readonly bytes: number;
-}
 
 /**
  * Handles a message, in the order of arrival; must not throw. To accept the message, it first calls
@@ -101,23 +74,6 @@ export interface MqttConnectionOptions {
   readonly signal: AbortSignal;
 }
 
-/** The broker answered a CONNECT with a refusal. */
-export class MqttRefusedError extends Error {
-  override readonly name = "MqttRefusedError";
-  /** Whether the broker might accept another protocol version. */
-  readonly versionRefused: boolean;
-
-  constructor(code: number) {
-    super(describeConnectRefusal(code));
-    this.versionRefused = isVersionRefusal(code);
-  }
-}
-
-/** The broker closed the connection instead of answering the CONNECT. */
-export class MqttNoAnswerError extends Error {
-  override readonly name = "MqttNoAnswerError";
-}
-
 /** The broker's answer to one filter of a SUBSCRIBE. */
 export interface Subscription {
   readonly filter: string;
@@ -133,7 +89,7 @@ export class MqttConnection implements AsyncDisposable {
   readonly closed: Promise<string>;
   readonly #socket: Socket;
   readonly #onMessage: MessageHandler;
-  readonly #earlierInFlight: () => InFlight;
+  readonly #flow: FlowControl;
   readonly #acknowledgements = new AcknowledgementQueue(
     (bytes) => this.#write(bytes),
     () => this.resumeWithRoom(),
@@ -144,7 +100,6 @@ export class MqttConnection implements AsyncDisposable {
   #pings: ReturnType<typeof setInterval> | undefined;
   #nextPacketId = 1;
   #lastReceivedMs = performance.now();
-  #paused = false;
   #closeReason: string | undefined;
   #explained = false;
   #takenOver = false;
@@ -169,7 +124,11 @@ export class MqttConnection implements AsyncDisposable {
   private constructor(socket: Socket, options: MqttConnectionOptions) {
     this.#socket = socket;
     this.#onMessage = options.onMessage;
-    this.#earlierInFlight = options.earlierInFlight;
+    this.#flow = new FlowControl(socket, () => {
+      const { inFlight, inFlightBytes } = this.#acknowledgements;
+      const earlier = options.earlierInFlight();
+      return { count: inFlight + earlier.count, bytes: inFlightBytes + earlier.bytes };
+    });
     this.endpoint = options.endpoint;
     this.protocolVersion = options.protocolVersion;
     const parser = createParser({ protocolVersion: options.protocolVersion });
@@ -181,8 +140,7 @@ export class MqttConnection implements AsyncDisposable {
       this.#lastReceivedMs = performance.now();
       parser.parse(bytes);
       this.#acknowledgements.flush();
-      const inFlight = this.#inFlight();
-      if (inFlight.count > PAUSE_ABOVE || inFlight.bytes > PAUSE_ABOVE_BYTES) this.#pause();
+      this.#flow.pauseIfFull();
     });
     this.closed = new Promise((resolve) => {
       socket.on("error", (error) => this.#closeReason ??= describeError(error));
@@ -274,7 +232,8 @@ export class MqttConnection implements AsyncDisposable {
    * each step.
    */
   async disconnect(): Promise<void> {
-    this.#resume();
+    this.#flow.resume();
+    this.#resumed();
     await this.#untilIdle();
     this.#closeReason ??= "disconnected";
     this.#write(this.#encode({ cmd: "disconnect", reasonCode: 0 }));
@@ -358,34 +317,19 @@ export class MqttConnection implements AsyncDisposable {
     clearTimeout(timer);
   }
 
-  #pause(): void {
-    this.#paused = true;
-    this.#socket.pause();
-  }
-
-  #inFlight(): InFlight {
-    const { inFlight, inFlightBytes } = this.#acknowledgements;
-    const earlier = this.#earlierInFlight();
-    return { count: inFlight + earlier.count, bytes: inFlightBytes + earlier.bytes };
-  }
-
   /** Reads the socket again if there is room. Call it when an earlier message has become safe. */
   resumeWithRoom(): void {
-    if (!this.#paused) return;
-    const { count, bytes } = this.#inFlight();
-    if (count < RESUME_BELOW && bytes < RESUME_BELOW_BYTES) this.#resume();
+    if (this.#flow.resumeWithRoom()) this.#resumed();
   }
 
-  #resume(): void {
-    this.#paused = false;
-    // The broker was not silent: its bytes were not read.
+  /** The broker was not silent: its bytes were not read. */
+  #resumed(): void {
     this.#lastReceivedMs = performance.now();
-    this.#socket.resume();
   }
 
   /** A broker that has sent nothing for 2.5 intervals, not even a PINGRESP, is dead. */
   #ping(intervalMs: number): void {
-    if (!this.#paused && performance.now() - this.#lastReceivedMs > 2.5 * intervalMs) {
+    if (!this.#flow.isPaused && performance.now() - this.#lastReceivedMs > 2.5 * intervalMs) {
       this.destroy("the broker no longer answers");
     } else {
       this.#write(this.#encode({ cmd: "pingreq" }));
@@ -424,19 +368,4 @@ function encodeConnect(options: MqttConnectionOptions): Buffer {
     }),
   };
   return generate(packet, { protocolVersion });
-}
-
-/** A limit that a CONNACK does not mention does not exist (MQTT 5.0 section 3.2.2.3). */
-function limitsOf(connack: IConnackPacket, protocolVersion: ProtocolVersion): BrokerLimits {
-  const properties = connack.properties ?? {};
-  return {
-    sessionPresent: connack.sessionPresent,
-    sessionExpirySeconds: protocolVersion === 5
-      ? properties.sessionExpiryInterval ?? SESSION_EXPIRY_SECONDS
-      : undefined,
-    sharedSubscriptions: protocolVersion === 5
-      ? properties.sharedSubscriptionAvailable ?? true
-      : undefined,
-    wildcardSubscriptions: properties.wildcardSubscriptionAvailable ?? true,
-  };
 }

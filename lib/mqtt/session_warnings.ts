@@ -3,9 +3,10 @@
 import type { Endpoint } from "../common/endpoint.ts";
 import { log } from "../common/log.ts";
 import { formatClock } from "../common/text.ts";
-import type { MqttConfig } from "../config/config.ts";
+import type { MqttConfig } from "../config/mqtt.ts";
 import type { QoS } from "../message/delivery.ts";
-import { type BrokerConnection, SESSION_EXPIRY_SECONDS, type Subscription } from "./connection.ts";
+import { SESSION_EXPIRY_SECONDS } from "./broker_limits.ts";
+import { type BrokerConnection, type Subscription } from "./connection.ts";
 
 export interface SessionHistory {
   /** Whether an earlier run of the logger left a session with the only broker of the list. */

@@ -3,9 +3,9 @@
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, TLSSocket } from "node:tls";
 import { systemAuthorities } from "../common/certificates.ts";
-import type { Certificates } from "../config/config.ts";
 import type { Endpoint } from "../common/endpoint.ts";
 import { explainTlsProblem } from "../common/tls_diagnosis.ts";
+import type { Certificates } from "../config/certificate_files.ts";
 
 /** Where and how to connect. */
 export interface SocketOptions {

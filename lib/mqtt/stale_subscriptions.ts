@@ -6,7 +6,7 @@
 
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import type { MqttConfig } from "../config/config.ts";
+import type { MqttConfig } from "../config/mqtt.ts";
 import { filtersThatMatch, isMatch } from "../message/topic_filter.ts";
 import type { BrokerConnection } from "./connection.ts";
 

@@ -10,7 +10,7 @@ import { describeEndpoint, type Endpoint } from "../common/endpoint.ts";
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
 import { Outage } from "../common/outage.ts";
-import type { MqttConfig } from "../config/config.ts";
+import type { MqttConfig } from "../config/mqtt.ts";
 import type { Delivery } from "../message/delivery.ts";
 import { connectNewest } from "./connect.ts";
 import { type BrokerConnection, MqttConnection, type MqttConnectionOptions } from "./connection.ts";

@@ -8,7 +8,7 @@ import { ConnectionState, type ConnectionStatus } from "../common/connection_sta
 import { describeEndpoint } from "../common/endpoint.ts";
 import { log } from "../common/log.ts";
 import { Outage } from "../common/outage.ts";
-import type { DatabaseConfig } from "../config/config.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import type { TableColumns } from "../database/table_columns.ts";
 
 /** One of the parallel connections: the same object from one attempt to the next. */

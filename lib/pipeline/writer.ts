@@ -11,7 +11,7 @@ import { onAbort } from "../common/abort.ts";
 import { Backoff } from "../common/backoff.ts";
 import { describeError } from "../common/error_text.ts";
 import { log } from "../common/log.ts";
-import type { DatabaseConfig } from "../config/config.ts";
+import type { DatabaseConfig } from "../config/database.ts";
 import type { DatabaseConnection } from "../database/connection.ts";
 import { ColumnsChangedError, DatabaseError } from "../database/errors.ts";
 import { decodeReadings, storeReadings } from "../database/storing.ts";

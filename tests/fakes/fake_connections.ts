@@ -1,11 +1,11 @@
 /** Connections to brokers whose answers a test decides, in place of `MqttConnection`. */
 import { Buffer } from "node:buffer";
+import type { MqttConfig } from "../../lib/config/mqtt.ts";
 import { DEFAULT_TUNING } from "../../lib/config/tuning.ts";
-import type { MqttConfig } from "../../lib/config/config.ts";
 import { Delivery, type QoS } from "../../lib/message/delivery.ts";
+import type { BrokerLimits } from "../../lib/mqtt/broker_limits.ts";
 import type {
   BrokerConnection,
-  BrokerLimits,
   MqttConnectionOptions,
   Subscription,
 } from "../../lib/mqtt/connection.ts";

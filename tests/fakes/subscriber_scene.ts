@@ -1,6 +1,6 @@
 /** A subscriber with fake brokers, in fake time. */
 import assert from "node:assert/strict";
-import type { MqttConfig } from "../../lib/config/config.ts";
+import type { MqttConfig } from "../../lib/config/mqtt.ts";
 import type { Delivery } from "../../lib/message/delivery.ts";
 import type { SubscriptionStore } from "../../lib/mqtt/stale_subscriptions.ts";
 import { MqttSubscriber } from "../../lib/mqtt/subscriber.ts";

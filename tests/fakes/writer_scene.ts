@@ -1,6 +1,6 @@
 /** A writer with a fake database, a real inbox and real outcomes, in fake time. */
 import assert from "node:assert/strict";
-import type { DatabaseConfig } from "../../lib/config/config.ts";
+import type { DatabaseConfig } from "../../lib/config/database.ts";
 import { DEFAULT_TUNING } from "../../lib/config/tuning.ts";
 import type { Delivery } from "../../lib/message/delivery.ts";
 import { DatabaseState } from "../../lib/pipeline/database_state.ts";

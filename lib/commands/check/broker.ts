@@ -3,15 +3,12 @@
 import { onAbort } from "../../common/abort.ts";
 import { sleep } from "../../common/backoff.ts";
 import { describeError } from "../../common/error_text.ts";
+import type { MqttConfig } from "../../config/mqtt.ts";
+import { SESSION_EXPIRY_SECONDS } from "../../mqtt/broker_limits.ts";
 import type { ReportFinding } from "./findings.ts";
-import type { MqttConfig } from "../../config/config.ts";
 import { describeEndpoint, type Endpoint } from "../../common/endpoint.ts";
 import type { Delivery } from "../../message/delivery.ts";
-import {
-  MqttConnection,
-  SESSION_EXPIRY_SECONDS,
-  type Subscription,
-} from "../../mqtt/connection.ts";
+import { MqttConnection, type Subscription } from "../../mqtt/connection.ts";
 import { connectNewest } from "../../mqtt/connect.ts";
 import { decodeReading, PayloadError, type ReadingColumns } from "../../message/reading.ts";
 import { isMatch } from "../../message/topic_filter.ts";

@@ -1,8 +1,8 @@
 /** The part of `check` about the database. */
 
 import { describeError } from "../../common/error_text.ts";
+import type { DatabaseConfig } from "../../config/database.ts";
 import type { ReportFinding } from "./findings.ts";
-import type { DatabaseConfig } from "../../config/config.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
 import type { TableColumns } from "../../database/table_columns.ts";
 import { DatabaseConnection } from "../../database/connection.ts";

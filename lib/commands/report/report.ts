@@ -1,6 +1,7 @@
 /** `kraken-logger report`: reports availability and gaps of the sensors, from the database. */
 
 import { describeError } from "../../common/error_text.ts";
+import type { DatabaseConfig } from "../../config/database.ts";
 import {
   AvailabilityMeter,
   type AvailabilityQuery,
@@ -8,7 +9,6 @@ import {
   type SensorResult,
   type SensorRow,
 } from "./availability.ts";
-import type { DatabaseConfig } from "../../config/config.ts";
 import type { Tuning } from "../../config/tuning.ts";
 import { DatabaseConnection } from "../../database/connection.ts";
 import { DatabaseError } from "../../database/errors.ts";

@@ -4,13 +4,10 @@ import { Buffer } from "node:buffer";
 import type { IPublishPacket, Packet } from "mqtt-packet";
 import { DEFAULT_TUNING } from "../../../lib/config/tuning.ts";
 import { type Delivery, RECEIVE_MAXIMUM } from "../../../lib/message/delivery.ts";
-import {
-  type InFlight,
-  MqttConnection,
-  type MqttConnectionOptions,
-  MqttRefusedError,
-  SESSION_EXPIRY_SECONDS,
-} from "../../../lib/mqtt/connection.ts";
+import { SESSION_EXPIRY_SECONDS } from "../../../lib/mqtt/broker_limits.ts";
+import { MqttConnection, type MqttConnectionOptions } from "../../../lib/mqtt/connection.ts";
+import { MqttRefusedError } from "../../../lib/mqtt/errors.ts";
+import type { InFlight } from "../../../lib/mqtt/flow_control.ts";
 import { FakeBroker } from "../../fakes/fake_broker.ts";
 import { delay, waitUntil, within } from "../../support/poll.ts";
 

@@ -1,7 +1,7 @@
 /** Warnings about the session that a broker has granted. */
 import assert from "node:assert/strict";
-import type { MqttConfig } from "../../../lib/config/config.ts";
-import type { BrokerLimits } from "../../../lib/mqtt/connection.ts";
+import type { MqttConfig } from "../../../lib/config/mqtt.ts";
+import type { BrokerLimits } from "../../../lib/mqtt/broker_limits.ts";
 import { SessionWarnings } from "../../../lib/mqtt/session_warnings.ts";
 import { FakeBrokers, type FakeConnection, mqttConfig } from "../../fakes/fake_connections.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";

@@ -1,6 +1,6 @@
 /** Subscriptions of a session that are no longer configured. */
 import assert from "node:assert/strict";
-import type { MqttConfig, ProtocolVersion } from "../../../lib/config/config.ts";
+import type { MqttConfig, ProtocolVersion } from "../../../lib/config/mqtt.ts";
 import { StaleSubscriptions } from "../../../lib/mqtt/stale_subscriptions.ts";
 import { FakeBrokers, type FakeConnection, mqttConfig } from "../../fakes/fake_connections.ts";
 import { settle } from "../../fakes/fake_time.ts";

@@ -1,6 +1,6 @@
 /** The subscriber: connecting, reconnecting, subscribing, and the end. */
 import assert from "node:assert/strict";
-import { MqttNoAnswerError } from "../../../lib/mqtt/connection.ts";
+import { MqttNoAnswerError } from "../../../lib/mqtt/errors.ts";
 import { SubscriberScene } from "../../fakes/subscriber_scene.ts";
 
 const ENDPOINTS = ["one", "two", "three"].map((host) => ({ host, port: 1883 }));
