@@ -5,7 +5,6 @@
  */
 import assert from "node:assert/strict";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
-import { lacksSources } from "../support/broken_sources.ts";
 import { waitUntil } from "../support/poll.ts";
 import { startProxy, type TcpProxy } from "../support/proxy.ts";
 import { publishReadings } from "../support/publisher.ts";

@@ -6,7 +6,6 @@
  */
 import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
-import { lacksSources } from "../support/broken_sources.ts";
 import { waitUntil } from "../support/poll.ts";
 import { startProxy } from "../support/proxy.ts";
 import { publishReadingsFast } from "../support/publisher_process.ts";

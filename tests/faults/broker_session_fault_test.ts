@@ -3,7 +3,7 @@
  * a second logger with a copy of the configuration, and by another client, which ends eventually.
  */
 import assert from "node:assert/strict";
-import { breakSources, type BrokenSources, hasSources } from "../support/broken_sources.ts";
+import { hasSources } from "../support/broken_sources.ts";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
 import type { MosquittoBroker } from "../support/mosquitto.ts";
 import { closeClient, openClient } from "../support/mqtt_client.ts";

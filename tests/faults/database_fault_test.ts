@@ -4,7 +4,6 @@
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
-import { lacksSources } from "../support/broken_sources.ts";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { delay, waitUntil } from "../support/poll.ts";
 import { LOGGER_ROLE, type TestDatabase } from "../support/postgres_database.ts";

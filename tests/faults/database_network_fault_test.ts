@@ -6,7 +6,6 @@
  */
 import assert from "node:assert/strict";
 import { waitUntil } from "../support/poll.ts";
-import { lacksSources } from "../support/broken_sources.ts";
 import { startProxy } from "../support/proxy.ts";
 import { createRandom, printSeed, readSeed } from "../support/readings.ts";
 import { slowInserts, usePostgres } from "../support/harness.ts";

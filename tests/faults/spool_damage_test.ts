@@ -14,7 +14,6 @@ import {
   toPayload,
 } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import { linesOf, onlyLine, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import { lacksMount, mountSmallDisk } from "./small_disk.ts";
 import { expectSpooled, SPOOL_FILE, waitForSpooled } from "./spool_file.ts";

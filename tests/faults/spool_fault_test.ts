@@ -8,7 +8,6 @@ import type { TestDatabase } from "../support/postgres_database.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { publishReadingsFast } from "../support/publisher_process.ts";
 import { expectStored, makeReadings, type Reading } from "../support/readings.ts";
-import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   linesOf,
   onlyLine,

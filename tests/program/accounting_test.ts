@@ -6,7 +6,6 @@ import { startBroker } from "../support/broker.ts";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
-import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,

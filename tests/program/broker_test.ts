@@ -56,7 +56,7 @@ Deno.test("run keeps every reading when the broker restarts under load", {
   await waitForRows(database, published);
   await expectStored(database, readings.slice(0, published));
   await stopCleanly(logger);
-  onlyLine(logger, "ERROR", /^MQTT broker '127.0.0.1:\d+' is not available: .*Trying again/);
+  onlyLine(logger, "ERROR", /^MQTT broker '127.0.0.1:\d+' is not available: .*Retrying/);
   onlyLine(logger, "INFO", /^MQTT broker '127.0.0.1:\d+' is available again after \d+\.\d s\.$/);
   assert.equal(countConnections(broker), 1);
 });

@@ -8,7 +8,6 @@ import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,

@@ -7,7 +7,6 @@ import { loggerEnv, startLogger } from "../support/logger_process.ts";
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { expectStored, makeReadings } from "../support/readings.ts";
-import { breakSources, lacksSources } from "../support/broken_sources.ts";
 import {
   createSession,
   linesOf,
