@@ -127,14 +127,14 @@ Deno.test("a suspected takeover names the client id, once", () => {
 
 Deno.test("a refused filter is an ERROR until it is granted", () => {
   const { warnings, lines } = createScene();
-  const refused = { filter: "a/#", granted: "not authorised" };
+  const refused = { filter: "a/#", granted: "not authorized" };
   assert.equal(warnings.isGranted(refused), false);
   assert.equal(warnings.isGranted(refused), false);
   assert.equal(warnings.isGranted({ filter: "b", granted: 1 }), true);
   assert.equal(warnings.isGranted({ filter: "a/#", granted: 1 }), true);
   assert.equal(warnings.isGranted(refused), false);
   assert.deepEqual(lines().map((line) => line.split(" ")[0]), ["ERROR", "INFO", "ERROR"]);
-  assert.match(lines()[0] ?? "", /Subscription to 'a\/#' was refused: not authorised\. Retrying/);
+  assert.match(lines()[0] ?? "", /Subscription to 'a\/#' was refused: not authorized\. Retrying/);
   assert.equal(lines()[1], "INFO     Subscription to 'a/#' was granted.");
 });
 

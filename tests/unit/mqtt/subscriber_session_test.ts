@@ -178,7 +178,7 @@ Deno.test("filters are recorded before they are subscribed to, others removed at
 
 Deno.test("a recorded filter stays recorded until the configured ones are granted", async () => {
   using scene = new SubscriberScene({ stored: ["old/#"] });
-  scene.brokers.grant = () => "not authorised";
+  scene.brokers.grant = () => "not authorized";
   await scene.start();
   await reconnect(scene);
   assert.deepEqual(scene.store?.filters(), ["old/#", "kraken/#"]);

@@ -149,11 +149,11 @@ Deno.test("an outage of all brokers of the list names each reason", async () => 
 
 Deno.test("a refused subscription is retried after a minute, the others are not", async () => {
   using scene = new SubscriberScene({ config: { filters: ["a/#", "b/#"] } });
-  scene.brokers.grant = (filter) => filter === "b/#" ? "not authorised" : 1;
+  scene.brokers.grant = (filter) => filter === "b/#" ? "not authorized" : 1;
   await scene.start();
   const subscriptions = (): string[] =>
     scene.brokers.calls.filter((call) => call.startsWith("subscribe"));
-  assert.match(scene.lines("ERROR").join(), /'b\/#' was refused: not authorised/);
+  assert.match(scene.lines("ERROR").join(), /'b\/#' was refused: not authorized/);
   await scene.time.pass(59_999);
   assert.deepEqual(subscriptions(), ["subscribe a/# b/# 1"]);
   await scene.time.pass(1);
@@ -167,7 +167,7 @@ Deno.test("a refused subscription is retried after a minute, the others are not"
 
 Deno.test("the end of a connection ends the wait for a refused subscription", async () => {
   using scene = new SubscriberScene();
-  scene.brokers.grant = () => "not authorised";
+  scene.brokers.grant = () => "not authorized";
   await scene.start();
   scene.brokers.last.end("gone");
   await scene.time.pass(1_000);
@@ -177,7 +177,7 @@ Deno.test("the end of a connection ends the wait for a refused subscription", as
 
 Deno.test("an abort ends the wait for a refused subscription", async () => {
   using scene = new SubscriberScene();
-  scene.brokers.grant = () => "not authorised";
+  scene.brokers.grant = () => "not authorized";
   await scene.start();
   await scene.stop();
   await scene.time.pass(120_000);
