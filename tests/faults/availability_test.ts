@@ -148,7 +148,7 @@ Deno.test(
     assert.deepEqual([total.minutes, total.missed], [Math.ceil(count / 60), 0]);
     assert.equal(total.availability, 100);
     assert.equal(await countRepeated(database), 0);
-    assert.ok(daemon.repetitions > 0, "the broker was killed with nothing under way");
+    assert.ok(daemon.repetitions > 0, "the broker was killed with no message in flight");
     const counts = await stopCleanly(logger);
     assert.equal(counts.rejected + counts.unknown + counts.spooled + counts.waiting, 0);
 

@@ -110,7 +110,7 @@ Deno.test("run keeps every reading when its connection is reset repeatedly durin
   });
   await waitForOutageEnds(logger);
   const counts = await stopWhenDrained(logger, broker);
-  assert.ok(proxy.bytesToClient - carried > 150_000, "the last one came behind the backlog");
+  assert.ok(proxy.bytesToClient - carried > 150_000, "the last message came after the backlog");
   await expectStored(database, readings);
   assert.deepEqual([counts.stored, counts.unknown], [readings.length, 1]);
   assert.equal(proxy.acceptedConnections, cuts.length + 1);

@@ -177,7 +177,7 @@ for (const { name, version, told, delaysMs, takeovers: count } of VARIANTS) {
     const missing = await findMissing(database, published);
     const lost = [...missing].map(toPayload).filter((payload) => !taken.has(payload));
     assert.deepEqual(lost, []);
-    assert.ok(taken.size > 0, "the other client was given nothing");
+    assert.ok(taken.size > 0, "the other client received nothing");
     const readings = published.filter((reading) => !missing.has(reading));
     await expectStored(database, readings);
     assert.deepEqual([counts.stored, counts.unknown], [readings.length, 1]);

@@ -205,7 +205,7 @@ const REFUSALS: readonly Refusal[] = [{
     };
   },
 }, {
-  name: "the password is another one",
+  name: "the password has changed",
   reason: /authentication failed .*\(check DATABASE_USER and DATABASE_PASSWORD\)/,
   begin: async (database) => {
     await database.setLoggerPassword("another one");
@@ -213,7 +213,7 @@ const REFUSALS: readonly Refusal[] = [{
     return async () => await database.setLoggerPassword();
   },
 }, {
-  name: "others have taken all connections",
+  name: "other clients use all connections",
   reason: /(too many clients|connection slots are reserved).*\(raise max_connections/,
   begin: async (database) => {
     const others = database.takeConnections();

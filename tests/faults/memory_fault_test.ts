@@ -22,7 +22,7 @@ const TIMEOUT_MS = 300_000;
 
 /** Outside of CI, without control groups, the peak memory of the logger is checked instead. */
 const WITHOUT_LIMIT = "the memory of a process cannot be limited here: that needs root, and " +
-  "control groups for memory, of version 1 or 2, that may be made";
+  "permission to create control groups for memory";
 
 const postgres = usePostgres();
 

@@ -28,8 +28,8 @@ const GOODBYE_MS = 2_000;
 
 for (const spool of [true, false]) {
   const name = spool
-    ? "what is in hand at a signal goes to the spool while the database hangs, before the deadline"
-    : "what is in hand at a signal stays with the broker without a spool, and the deadline is kept";
+    ? "run spools its in-flight messages at a signal while the database hangs, before the deadline"
+    : "run leaves its in-flight messages with the broker at a signal without a spool, before the deadline";
   Deno.test(name, { ignore: lacks("mosquitto") }, async () => {
     const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
     await using scene = await setScene(postgres, { spool, env });

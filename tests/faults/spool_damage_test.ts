@@ -97,7 +97,7 @@ Deno.test("run replaces a damaged spool, stores its readable messages and contin
     });
   }
 
-  await t.step("a file that is empty is a new one", async () => {
+  await t.step("an empty file becomes a new spool", async () => {
     using directory = withTemporaryDirectory();
     Deno.writeFileSync(`${directory.path}/${SPOOL_FILE}`, new Uint8Array());
     await database.query("TRUNCATE sensor_data");
@@ -167,7 +167,7 @@ Deno.test("run spools its in-flight messages again when its spool is damaged", {
     const { spooled, unreadable } = await stopCleanly(logger);
     // The connections have taken the oldest messages; the others were only in the file.
     kept = [...before.slice(0, before.length - unreadable), ...after];
-    assert.ok(kept.length > after.length, "nothing was in hand");
+    assert.ok(kept.length > after.length, "no message was in flight");
     assert.equal(spooled, kept.length);
     expectSpooled(directory, kept);
   }
@@ -193,7 +193,7 @@ Deno.test(
     const readings = makeReadings({ count: 3000 });
     await scene.takeDatabaseAway();
 
-    await t.step("that it finds at the start", async () => {
+    await t.step("damage detected at the start", async () => {
       {
         await using logger = scene.startLogger();
         await logger.waitForLine("Connected to MQTT broker");
@@ -225,7 +225,7 @@ Deno.test(
       onlyLine(logger, "ERROR", /^The spool '.*' is damaged .* is kept as '/);
     });
 
-    await t.step("that it comes upon while it runs", async () => {
+    await t.step("damage detected while it runs", async () => {
       await database.query("TRUNCATE sensor_data");
       for (const { name } of Deno.readDirSync(directory)) Deno.removeSync(`${directory}/${name}`);
       await scene.takeDatabaseAway();

@@ -77,7 +77,7 @@ Deno.test("run continues on a full disk, and drains the spool while the disk is 
     disk.fill();
     await publishReadings(broker, readings.slice(3000, 4000), { qos: 1 });
     await logger.waitForLine(SPOOL_DISK_FULL);
-    assert.ok(countSpooled(directory) < 4000, "the disk had room for all of them");
+    assert.ok(countSpooled(directory) < 4000, "the disk had space for all of them");
     disk.empty();
     await logger.waitForLine(SPOOL_RECOVERED);
     await waitForSpooled(directory, 4000);
@@ -107,7 +107,7 @@ Deno.test("run does not start with a spool directory that cannot be used", {
   await using scene = await setScene(postgres, { spool: false });
   const cases = [
     { name: "read-only", directory: `${path}/empty` },
-    { name: "not there, where none can be made", directory: `${path}/empty/spool` },
+    { name: "missing, in a read-only directory", directory: `${path}/empty/spool` },
     { name: "a file", directory: `${path}/file` },
   ];
   for (const { name, directory } of cases) {

@@ -64,7 +64,9 @@ export async function hadSession(
 ): Promise<boolean> {
   const client = new SilentClient(broker, { ...identity, sessionExpiryInterval: NOT_AT_ALL });
   try {
-    await waitUntil(() => client.sessionPresent !== undefined, { what: "the broker's consent" });
+    await waitUntil(() => client.sessionPresent !== undefined, {
+      what: "the broker to accept the connection",
+    });
     return client.sessionPresent === true;
   } finally {
     client.close();
