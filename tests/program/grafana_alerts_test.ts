@@ -106,6 +106,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   const database = await postgres.createDatabase();
   const role = await createGrafanaRole(database);
   await using broker = await startBroker();
+  await createSession(broker);
   const httpPort = findFreePort();
   await using logger = startLogger(loggerEnv({ database, broker }, {
     HTTP_PORT: String(httpPort),

@@ -7,7 +7,14 @@ import { delay, waitUntil } from "../support/poll.ts";
 import { publishPayloads, publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { linesOf, SENSORS, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import {
+  createSession,
+  linesOf,
+  SENSORS,
+  stopCleanly,
+  usePostgres,
+  waitForRows,
+} from "../support/harness.ts";
 import {
   addressOf,
   getMetrics,
@@ -31,6 +38,7 @@ Deno.test("metrics and status count each message by its outcome", async () => {
     label: "Oven <1>",
   }]);
   await using broker = await startBroker();
+  await createSession(broker);
   await using logger = startLogger(withHttp(loggerEnv({ database, broker }, {
     SPOOL_DIRECTORY: directory.path,
   })));
@@ -160,6 +168,7 @@ Deno.test("readiness depends on broker and database, health does not", async () 
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
+  await createSession(broker);
   await using logger = startLogger(withHttp(loggerEnv({ database, broker }, {
     SPOOL_DIRECTORY: directory.path,
   })));
@@ -271,6 +280,7 @@ Deno.test("the first metrics have labels, and every enabled sensor is listed", a
   assert.ok(publishing);
   await database.registerSensors([publishing, ...others]);
   await using broker = await startBroker();
+  await createSession(broker);
   await using logger = startLogger(withHttp(loggerEnv({ database, broker })));
   const address = await addressOf(logger);
   await logger.waitForLine("Connected to MQTT broker");

@@ -11,7 +11,7 @@ import { findFreePort, LOOPBACK } from "../support/ports.ts";
 import { publishReadings } from "../support/publisher.ts";
 import { makeReadings } from "../support/readings.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
-import { stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
+import { createSession, stopCleanly, usePostgres, waitForRows } from "../support/harness.ts";
 import {
   authority,
   type Case,
@@ -119,6 +119,7 @@ Deno.test("readings arrive over TLS, and the logger goes on once a certificate i
   const options = { config: ["cafile ca.pem", "certfile cert.pem", "keyfile key.pem", ...door] };
   const files = { "ca.pem": authority.cert, "cert.pem": EXPIRED.cert, "key.pem": EXPIRED.key };
   await using broker = await startMosquitto({ ...options, files });
+  await createSession(plain);
   await using logger = startLogger(loggerEnv({ database, broker }, {
     MQTT_TLS: "on",
     ...filesEnv(directory.path, TRUSTING),
