@@ -131,7 +131,9 @@ Deno.test("a device file is refused with a text of ours, not of the runtime", as
   const spool = envWithoutServices({ SPOOL_DIRECTORY: "/proc/kraken" });
   await using logger = startLogger(spool);
   assert.equal((await logger.exited).code, 1);
-  await logger.waitForLine(new RegExp(`'/proc/kraken': cannot create the directory: ${reason}\\.$`));
+  await logger.waitForLine(
+    new RegExp(`'/proc/kraken': cannot create the directory: ${reason}\\.$`),
+  );
   const { stdout } = await runLogger(["check"], spool);
   assert.match(stdout, new RegExp(`^PROBLEM  Spool in '/proc/kraken': .*${reason}`, "m"));
   assert.doesNotMatch(stdout + logger.lines.join("\n"), /--allow|Requires/);

@@ -9,7 +9,7 @@ import { type LoggerEnv, loggerEnv, runLogger } from "../support/logger_process.
 import type { TestDatabase } from "../support/postgres_database.ts";
 import { usePostgres } from "../support/harness.ts";
 
-const postgres = usePostgres();
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 /** Replaces the extension; `compressed` says whether the table is to be compressed. */
 async function pretendTimescale(database: TestDatabase, compressed: boolean): Promise<void> {

@@ -32,7 +32,7 @@ import {
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 import { findProgram, lacks, type ProgramName } from "../support/programs.ts";
 
-const postgres = usePostgres();
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 /** One for all tests, since it takes long to start. */
 let rabbit: RabbitMqBroker | undefined;

@@ -14,7 +14,7 @@ import { makeReadings } from "../support/readings.ts";
 import { linesOf, stopCleanly, usePostgres } from "../support/harness.ts";
 import { lacks, type ProgramName } from "../support/programs.ts";
 
-const postgres = usePostgres();
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 interface Kind {
   readonly name: string;

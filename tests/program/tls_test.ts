@@ -34,7 +34,7 @@ import {
 } from "./tls_scene.ts";
 import { lacks } from "../support/programs.ts";
 
-const postgres = usePostgres();
+const postgres = usePostgres({ settings: { fsync: "on" } });
 
 const TRUSTING = { MQTT_CA_FILE: authority.cert };
 
