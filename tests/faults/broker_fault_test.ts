@@ -66,7 +66,7 @@ async function waitForAttempt(
   reason: RegExp,
   from: number = logger.lines.length,
 ): Promise<void> {
-  const pattern = new RegExp(`Cannot connect to MQTT broker at .*: .*(${reason.source})`);
+  const pattern = new RegExp(`Cannot connect to MQTT broker .*: .*(${reason.source})`);
   await logger.waitForLine(pattern, { from, timeoutMs: 180_000 });
 }
 
