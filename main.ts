@@ -21,6 +21,7 @@ import { healthcheck } from "./lib/commands/healthcheck.ts";
 import { HttpError } from "./lib/http/server.ts";
 import { init } from "./lib/commands/init.ts";
 import { configureLog, isJournal, log } from "./lib/common/log.ts";
+import { formatCount } from "./lib/common/text.ts";
 import { Logger } from "./lib/logger.ts";
 import { listRejected, retryRejected } from "./lib/commands/rejected.ts";
 import { report } from "./lib/commands/report/report.ts";
@@ -105,9 +106,12 @@ async function run(): Promise<number> {
   if (unfinished === 0) return SUCCESS;
   log.error(
     config.mqtt.clientId === undefined
-      ? `${unfinished} messages could not be stored and were lost because MQTT_CLIENT_ID is not set.`
-      : `${unfinished} messages could not be stored. They are not acknowledged; the broker ` +
-        "redelivers them, except those of QoS 0.",
+      ? `Could not store ${
+        formatCount(unfinished, "message")
+      } in time. Messages that are not stored ` +
+        "are lost because MQTT_CLIENT_ID is not set."
+      : `Could not store ${formatCount(unfinished, "message")} in time. The broker redelivers ` +
+        "unacknowledged messages, except those of QoS 0.",
   );
   return FAILURE;
 }

@@ -10,6 +10,7 @@ import { describeEndpoint, type Endpoint } from "../lib/common/endpoint.ts";
 import { readTextFile } from "../lib/config/environment.ts";
 import { configureLog } from "../lib/common/log.ts";
 import type { MqttConfig } from "../lib/config/mqtt.ts";
+import { formatCount } from "../lib/common/text.ts";
 import { Logger } from "../lib/logger.ts";
 import { HELP, type Options, parseCommandLine, UsageError } from "./command_line.ts";
 import { countRows, formatTable, type View } from "./layout.ts";
@@ -98,7 +99,9 @@ async function run({ broker, seconds }: Options, { screen, stop }: Context): Pro
   const view = await readView();
   const table = formatTable(view, screen.columns ?? DEFAULT_COLUMNS);
   screen.print(["", ...table, "", summary(view)]);
-  if (dropped > 0) screen.print([`${dropped} more readings did not reach the broker.`]);
+  if (dropped > 0) {
+    screen.print([`${formatCount(dropped, "more reading")} did not reach the broker.`]);
+  }
   return unfinished === 0 && countRows(view) >= view.published ? SUCCESS : FAILURE;
 }
 
@@ -238,9 +241,11 @@ function summary(view: View): string {
   const outcome = rows === published
     ? "each is stored exactly once"
     : rows > published
-    ? `all are stored, and ${rows - published} rows from other senders`
-    : `${published - rows} are missing (${statistics})`;
-  return `${published} readings published, ${rows} rows in the database: ${outcome}.`;
+    ? `all are stored, and ${formatCount(rows - published, "row")} from other senders`
+    : `${published - rows} missing (${statistics})`;
+  return `${formatCount(published, "reading")} published, ${
+    formatCount(rows, "row")
+  } in the database: ${outcome}.`;
 }
 
 /** Returns a port that no program uses at this moment. */

@@ -5,6 +5,7 @@
 
 import { sleep } from "./common/backoff.ts";
 import { log } from "./common/log.ts";
+import { formatCount } from "./common/text.ts";
 import type { Config } from "./config/config.ts";
 import { DatabaseConnection } from "./database/connection.ts";
 import { Metrics } from "./http/metrics.ts";
@@ -82,7 +83,7 @@ export class Logger {
     this.#overflow = spool && new Overflow({
       inbox: this.#inbox,
       spool,
-      isDatabaseAway: () => state.isAway,
+      isDatabaseUnavailable: () => state.isUnavailable,
       tuning,
     });
     const recorder = http && new InsertRecorder();
@@ -122,12 +123,12 @@ export class Logger {
     this.#http = recorder && this.#serve(config, recorder);
     if (mqtt.clientId === undefined) {
       log.warning(
-        "MQTT_CLIENT_ID is not set: the broker queues nothing while the logger is away, so that " +
-          "messages are lost at every restart and every interruption of the connection.",
+        "MQTT_CLIENT_ID is not set: the broker queues nothing for a logger that is not connected. " +
+          "Messages are lost at every restart and every interruption of the connection.",
       );
     }
     if (statistics.found > 0) {
-      log.info(`${statistics.found} messages are in the spool from an earlier run.`);
+      log.info(`Found ${formatCount(statistics.found, "message")} of an earlier run in the spool.`);
     }
   }
 
@@ -172,7 +173,7 @@ export class Logger {
   /**
    * Stops the intake, commits and acknowledges the messages in flight within ten seconds, and
    * disconnects; messages that the database does not store in time go to the spool. Returns how
-   * many messages could not be finished; the broker sends those again that it keeps for this client.
+   * many messages have no outcome; the broker redelivers those that it keeps for this client.
    */
   async stop(): Promise<number> {
     this.#subscriber.stopIntake();
@@ -193,8 +194,8 @@ export class Logger {
     const { waiting } = this.statistics;
     if (waiting !== this.#inbox.inMemory) {
       log.error(
-        `The counts do not add up: ${this.#inbox.inMemory} messages are in memory, ` +
-          `${this.statistics}. This is a defect of the logger.`,
+        `The counts do not add up: ${formatCount(this.#inbox.inMemory, "message")} in memory, ` +
+          `but ${this.statistics}. This is a defect of the logger.`,
       );
     }
     this.#spoolFile?.close();

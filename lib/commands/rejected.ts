@@ -2,7 +2,7 @@
 
 import { isUtf8 } from "node:buffer";
 import { describeError } from "../common/error_text.ts";
-import { escapeControls, formatTime } from "../common/text.ts";
+import { escapeControls, formatCount, formatTime } from "../common/text.ts";
 import type { SpoolConfig, StorageConfig } from "../config/config.ts";
 import type { TableColumns } from "../database/table_columns.ts";
 import { DatabaseConnection } from "../database/connection.ts";
@@ -46,7 +46,9 @@ export function listRejected(
     count += messages.length;
     print(messages.map(json ? formatJson : formatText).join(""));
   }
-  if (!json) print(count === 0 ? "No rejected messages.\n" : `${describeCount(count)}.\n`);
+  if (!json) {
+    print(count === 0 ? "No rejected messages.\n" : `${formatCount(count, "rejected message")}.\n`);
+  }
 }
 
 /**
@@ -71,7 +73,7 @@ export async function retryRejected(
       count += messages.length;
       stored += await retry(messages, { record, connection, columns, print });
     }
-    print(`Stored ${stored} of ${describeCount(count)}.\n`);
+    print(`Stored ${stored} of ${formatCount(count, "rejected message")}.\n`);
     return true;
   } catch (error) {
     if (!(error instanceof DatabaseError)) throw error;
@@ -138,10 +140,6 @@ async function retry(
   record.delete(stored.map(({ id }) => id));
   for (const message of stored) printOutcome("stored", message);
   return stored.length;
-}
-
-function describeCount(count: number): string {
-  return `${count} rejected ${count === 1 ? "message" : "messages"}`;
 }
 
 function formatText({ timeMs, topic, reason, payload }: RejectedMessage): string {

@@ -1,7 +1,7 @@
 /** `kraken-logger unknown`: lists the sensors that publish but are not registered. */
 
 import { describeError } from "../common/error_text.ts";
-import { escapeControls, formatTime } from "../common/text.ts";
+import { escapeControls, formatCount, formatTime } from "../common/text.ts";
 import type { StorageConfig } from "../config/config.ts";
 import type { DatabaseConfig } from "../config/database.ts";
 import { DatabaseConnection } from "../database/connection.ts";
@@ -87,7 +87,9 @@ function formatTable(sensors: readonly UnknownSensor[]): string {
 function formatSql(sensor: UnknownSensor): string {
   const { topic, count, lastMs } = sensor;
   const comment =
-    `${escapeControls(topic)}, last value ${formatValue(sensor)}, ${count} readings, ` +
+    `${escapeControls(topic)}, last value ${formatValue(sensor)}, ${
+      formatCount(count, "reading")
+    }, ` +
     `last seen ${formatTime(lastMs)}`;
   return `-- ${comment}\n${registrationSql(sensor)}\n`;
 }

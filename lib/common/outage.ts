@@ -5,6 +5,7 @@
 
 import { sleep } from "./backoff.ts";
 import { log } from "./log.ts";
+import { formatCount } from "./text.ts";
 
 /**
  * The outages of a service that several parties use. An outage begins with the failure of a party
@@ -51,7 +52,7 @@ export class Outage {
     this.#retryNow = new AbortController();
     const seconds = ((performance.now() - this.#startMs) / 1000).toFixed(1);
     const mostWaiting = Math.max(this.#mostWaiting, this.#countWaiting());
-    const waited = mostWaiting > 0 ? ` ${mostWaiting} messages waited.` : "";
+    const waited = mostWaiting > 0 ? ` ${formatCount(mostWaiting, "message")} waited.` : "";
     log.info(`${this.#service} is available again after ${seconds} s.${waited}`);
   }
 }

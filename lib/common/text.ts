@@ -1,4 +1,4 @@
-/** Formatting for logs and terminals: escaped control characters, and times. */
+/** Formatting for logs and terminals: escaped control characters, counts and times. */
 
 /**
  * Escapes control characters as `\u001b`. A payload may contain them, and they must not break a log
@@ -11,6 +11,11 @@ export function escapeControls(text: string): string {
 
 function escapeCharacter(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** A number with its noun: `1 message`, `2 messages`. The plural of the noun must end in `s`. */
+export function formatCount(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** A time as `2026-11-23 17:31:56.480`, in the time zone of the host. */

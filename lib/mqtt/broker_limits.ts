@@ -3,7 +3,7 @@
 import type { ProtocolVersion } from "../config/mqtt.ts";
 
 /**
- * How long the broker is asked to keep the session of a logger that is away (MQTT 5 section
+ * How long the broker is asked to keep the session of a logger that is not connected (MQTT 5 section
  * 3.1.2.11.2): longer than any holidays of a laboratory.
  */
 export const SESSION_EXPIRY_SECONDS = 60 * 24 * 3600;

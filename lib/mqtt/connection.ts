@@ -62,7 +62,7 @@ export interface MqttConnectionOptions {
   readonly tls: Certificates | undefined;
   readonly protocolVersion: ProtocolVersion;
   readonly clientId: string;
-  /** Whether the broker is to keep subscriptions and messages while this client is away. */
+  /** Whether the broker is to keep subscriptions and messages while this client is not connected. */
   readonly persistent: boolean;
   readonly user: string | undefined;
   readonly password: string | undefined;
@@ -70,7 +70,7 @@ export interface MqttConnectionOptions {
   /** Messages in flight of earlier connections, which take up room as well. */
   readonly earlierInFlight: () => InFlight;
   readonly tuning: Pick<Tuning, "mqttConnectTimeoutMs" | "mqttKeepaliveSeconds">;
-  /** Aborting gives the attempt to connect up. */
+  /** Aborting it cancels the attempt to connect. */
   readonly signal: AbortSignal;
 }
 

@@ -35,7 +35,7 @@ export class DatabaseState {
   }
 
   /** Whether no connection works although one was tried. */
-  get isAway(): boolean {
+  get isUnavailable(): boolean {
     return this.#connected.size === 0 && this.#failing.size > 0;
   }
 

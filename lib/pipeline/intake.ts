@@ -23,7 +23,7 @@ export class Intake {
   constructor({ inbox, statistics, tuning = DEFAULT_TUNING }: IntakeOptions) {
     this.#inbox = inbox;
     this.#statistics = statistics;
-    this.#drops = new FloodGuard("QoS 0 messages that were dropped", tuning);
+    this.#drops = new FloodGuard("dropped QoS 0 messages", tuning);
   }
 
   /** Accepts a message. Only a message of QoS 0 may be dropped. */
@@ -45,7 +45,7 @@ export class Intake {
     this.#statistics.redelivered++;
   }
 
-  /** Logs how many lines about dropped messages were left out. */
+  /** Logs how many lines about dropped messages were suppressed. */
   flush(): void {
     this.#drops.flush();
   }

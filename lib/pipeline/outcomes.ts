@@ -6,6 +6,7 @@
 import { describeError } from "../common/error_text.ts";
 import { FloodGuard } from "../common/flood_guard.ts";
 import { log } from "../common/log.ts";
+import { formatCount } from "../common/text.ts";
 import type { Tuning } from "../config/tuning.ts";
 import type { InsertResult } from "../database/connection.ts";
 import { registrationSql } from "../database/schema.ts";
@@ -19,7 +20,7 @@ import { RejectedMessages } from "../spool/rejected_messages.ts";
 import { UnknownSensors } from "../spool/unknown_sensors.ts";
 import { createLastRefusal, type Statistics } from "./statistics.ts";
 
-/** Sensors remembered as already logged as unknown or disabled, or left out of the log. */
+/** Sensors remembered as already logged as unknown or disabled, or suppressed in the log. */
 const MAX_LOGGED_SENSORS = 10_000;
 
 /** Receives the readings that were committed, or were not to be stored; must not throw. */
@@ -52,8 +53,8 @@ export class Outcomes {
   /** Deliveries that were logged as postponed. */
   readonly #postponed = new WeakSet<Delivery>();
   readonly #loggedSensors = new Set<string>();
-  /** Sensors left out of the log since the last line; they are logged with a later reading. */
-  readonly #leftOutSensors = new Set<string>();
+  /** Sensors suppressed in the log since the last line; a later reading logs them. */
+  readonly #suppressedSensors = new Set<string>();
 
   constructor({ statistics, spoolFile, onInserted, tuning }: OutcomesOptions) {
     this.#statistics = statistics;
@@ -62,7 +63,7 @@ export class Outcomes {
     this.#unknownSensors = spoolFile && new UnknownSensors(spoolFile);
     this.#rejections = new FloodGuard("rejected messages", tuning);
     this.#recordFailures = new FloodGuard("failures to record", tuning);
-    this.#sensorWarnings = new FloodGuard("warnings about sensors that are not stored", tuning);
+    this.#sensorWarnings = new FloodGuard("sensors whose readings are not stored", tuning);
     this.#postponements = new FloodGuard("messages that cannot be stored at present", tuning);
   }
 
@@ -116,7 +117,7 @@ export class Outcomes {
     this.#record("rejected messages", () => this.#rejectedMessages?.prune());
   }
 
-  /** Writes the records, and logs how many lines were left out. */
+  /** Writes the records, and logs how many lines were suppressed. */
   flush(): void {
     this.keepRecords();
     this.#rejections.flush();
@@ -150,18 +151,18 @@ export class Outcomes {
     const { reading: { uuid, sid }, message: { topic } } = decoded;
     const key = `${state} ${uuid} ${sid}`;
     if (this.#loggedSensors.has(key)) return;
-    if (this.#sensorWarnings.isFull && this.#leftOutSensors.has(key)) return;
+    if (this.#sensorWarnings.isFull && this.#suppressedSensors.has(key)) return;
     const id = hyphenate(uuid);
     const remedy = state === "unknown"
       ? registrationSql({ uuid: id, sid })
       : `UPDATE sensors SET enabled = true WHERE uuid = '${id}' AND sensor_sid = ${sid};`;
     const what = state === "unknown" ? "is not registered" : "is not enabled";
     const isWritten = this.#sensorWarnings.warning(() =>
-      `Sensor ${id} sid ${sid} (topic '${topic}') ${what}, its readings are not stored. ` +
+      `Sensor ${id} sid ${sid} (topic '${topic}') ${what}; its readings are not stored. ` +
       `To store them: ${remedy}`
     );
-    if (isWritten) this.#leftOutSensors.clear();
-    const remembered = isWritten ? this.#loggedSensors : this.#leftOutSensors;
+    if (isWritten) this.#suppressedSensors.clear();
+    const remembered = isWritten ? this.#loggedSensors : this.#suppressedSensors;
     if (remembered.size >= MAX_LOGGED_SENSORS) remembered.clear();
     remembered.add(key);
   }
@@ -175,7 +176,7 @@ function logInserted(batch: readonly Decoded<Delivery>[], result: InsertResult):
   }
   log.debug(
     `Committed a batch of ${batch.length}: ${result.stored} stored, ` +
-      `${result.duplicates} duplicates, ${notStored.size} not stored.`,
+      `${formatCount(result.duplicates, "duplicate")}, ${notStored.size} not stored.`,
   );
 }
 

@@ -1,10 +1,10 @@
 /**
  * The overflow: decides when messages go to the spool.
  *
- * While the database keeps up, nothing touches the disk. When the database is away, when a message
+ * While the database keeps up, nothing touches the disk. When the database is unavailable, when a message
  * has waited for a second, or when the in-flight window is about to fill, all waiting messages go
- * to the spool at once and are acknowledged, so that the broker need not queue; until the database
- * stores batches promptly again.
+ * to the spool at once and are acknowledged, so that the broker need not queue them. This ends when the
+ * database stores batches promptly again.
  */
 
 import { sleep } from "../common/backoff.ts";
@@ -45,7 +45,7 @@ export interface OverflowOptions {
   readonly inbox: Inbox;
   readonly spool: Spool;
   /** Whether no connection to the database works. */
-  readonly isDatabaseAway: () => boolean;
+  readonly isDatabaseUnavailable: () => boolean;
   readonly tuning?: Pick<Tuning, "spoolQuietMs" | "spoolReportMs">;
 }
 
@@ -53,7 +53,7 @@ export interface OverflowOptions {
 export class Overflow {
   readonly #inbox: Inbox;
   readonly #spool: Spool;
-  readonly #isDatabaseAway: () => boolean;
+  readonly #isDatabaseUnavailable: () => boolean;
   readonly #progress: SpoolProgress;
   /** How many deliveries had arrived at each of the last checks, the oldest check first. */
   readonly #arrivals: number[] = [];
@@ -72,10 +72,10 @@ export class Overflow {
   #removedBefore = 0;
   #retryMs = 0;
 
-  constructor({ inbox, spool, isDatabaseAway, tuning = DEFAULT_TUNING }: OverflowOptions) {
+  constructor({ inbox, spool, isDatabaseUnavailable, tuning = DEFAULT_TUNING }: OverflowOptions) {
     this.#inbox = inbox;
     this.#spool = spool;
-    this.#isDatabaseAway = isDatabaseAway;
+    this.#isDatabaseUnavailable = isDatabaseUnavailable;
     this.#progress = new SpoolProgress(spool, tuning);
   }
 
@@ -110,7 +110,9 @@ export class Overflow {
       this.#progress.tick(nowMs);
       if (this.#hasOldDelivery()) this.#isSpooling = true;
     }
-    if (this.#isDatabaseAway() || nowMs - this.#progressMs >= MAX_STALL_MS) this.#isSpooling = true;
+    if (this.#isDatabaseUnavailable() || nowMs - this.#progressMs >= MAX_STALL_MS) {
+      this.#isSpooling = true;
+    }
     if (this.#isSpooling) this.#moveAll(nowMs);
   }
 

@@ -4,6 +4,8 @@
  * those that wait in memory.
  */
 
+import { formatCount } from "../common/text.ts";
+
 /** The outcomes that a message can end in. */
 export type Outcome =
   | "stored"
@@ -99,10 +101,10 @@ export class Statistics {
     const { stored, duplicate, unknown, disabled, rejected, dropped } = this.outcomes;
     const { unreadable } = this.#spool;
     return [
-      `${this.received} messages received`,
+      `${formatCount(this.received, "message")} received`,
       ...(this.found > 0 ? [`${this.found} found in the spool`] : []),
       `${stored} stored`,
-      `${duplicate} duplicates`,
+      formatCount(duplicate, "duplicate"),
       `${unknown} of unknown sensors`,
       `${disabled} of disabled sensors`,
       `${rejected} rejected`,

@@ -73,7 +73,10 @@ export class SpoolFile implements Disposable {
     try {
       Deno.statSync(path);
     } catch (error) {
-      throw new SpoolError(`cannot open '${path}': ${systemReason(error)}`, { cause: error });
+      const reason = error instanceof Deno.errors.NotFound
+        ? `there is no '${path}'; the logger creates it when it first runs`
+        : `cannot open '${path}': ${systemReason(error)}`;
+      throw new SpoolError(reason, { cause: error });
     }
     return new SpoolFile(path, {
       maxBytes: config.maxBytes,

@@ -1,6 +1,7 @@
 /** Logs the progress of filling and draining the spool, if it takes more than a few seconds. */
 
 import { log } from "../common/log.ts";
+import { formatCount } from "../common/text.ts";
 import { DEFAULT_TUNING, type Tuning } from "../config/tuning.ts";
 import type { Spool } from "./spool.ts";
 
@@ -37,15 +38,19 @@ export class SpoolProgress {
       this.#logged = false;
     } else if (count === 0) {
       const seconds = ((nowMs - this.#startMs) / 1000).toFixed(1);
-      const text = `The spool is empty again: ${removedCount - this.#removedAtStart} messages ` +
-        `passed through it in ${seconds} s.`;
+      const text = `The spool is empty again: ${
+        formatCount(removedCount - this.#removedAtStart, "message")
+      } passed through it in ${seconds} s.`;
       if (this.#logged) log.info(text);
       else log.debug(text);
       this.#startMs = undefined;
     } else if (!this.#logged && nowMs - this.#startMs >= this.#tuning.spoolQuietMs) {
       this.#logged = true;
       this.#intervalMs = this.#tuning.spoolReportMs;
-      this.#report(nowMs, `${count} messages wait in the spool for the database.`);
+      this.#report(
+        nowMs,
+        `Waiting for the database, with ${formatCount(count, "message")} in the spool.`,
+      );
     } else if (this.#logged && nowMs - this.#reportMs >= this.#intervalMs) {
       const rate = (removedCount - this.#removedAtReport) * 1000 / (nowMs - this.#reportMs);
       const shrinks = count < this.#reportedCount;
@@ -58,7 +63,7 @@ export class SpoolProgress {
           : ", and the spool still grows";
         this.#report(
           nowMs,
-          `Draining the spool: ${count} messages left, ${
+          `Draining the spool: ${formatCount(count, "message")} left, ${
             Math.round(rate)
           } stored per second${left}.`,
         );

@@ -8,6 +8,7 @@
 
 import type { DatabaseSync } from "node:sqlite";
 import { log } from "../common/log.ts";
+import { formatCount } from "../common/text.ts";
 import { systemReason } from "../config/environment.ts";
 import { toSpoolError } from "./errors.ts";
 import { copyRows, removeIfThere, rescueRows } from "./rescue.ts";
@@ -41,7 +42,7 @@ export function replaceDamagedFile(
     Deno.renameSync(fresh, path);
     log.error(
       `The spool '${path}' is damaged (${systemReason(damage)}). The damaged file is kept as ` +
-        `'${aside}'; ${rescued.message} messages were recovered from it and will be stored.`,
+        `'${aside}'. Recovered ${formatCount(rescued.message, "message")} from it, to be stored.`,
     );
     return openDatabase(path, { maxBytes, isLogger: true });
   } catch (error) {
@@ -75,7 +76,7 @@ export function restoreDeletedFile(
     deleted.close();
     log.error(
       `The spool '${path}' was deleted while the logger was using it. The logger has restored it ` +
-        `with ${restored.message} messages.`,
+        `with ${formatCount(restored.message, "message")}.`,
     );
     return openDatabase(path, { maxBytes, isLogger: true });
   } catch (error) {

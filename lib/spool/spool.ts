@@ -10,6 +10,7 @@ import { Buffer } from "node:buffer";
 import { describeError } from "../common/error_text.ts";
 import { Delivery } from "../message/delivery.ts";
 import { log } from "../common/log.ts";
+import { formatCount } from "../common/text.ts";
 import { SpoolError } from "./errors.ts";
 import type { SpoolFile } from "./file.ts";
 
@@ -271,7 +272,7 @@ export class Spool {
     this.#waitingCount = count;
     this.#unreadable += missing;
     if (missing > 0) {
-      log.error(`${missing} spooled messages could not be read from the damaged file.`);
+      log.error(`Could not read ${formatCount(missing, "spooled message")} from the damaged file.`);
     }
     this.#onRescued();
   }

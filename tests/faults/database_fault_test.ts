@@ -297,7 +297,7 @@ Deno.test("run logs the end of an outage when another connection has stored the 
   await lock.query("ROLLBACK");
   await waitForRows(database, readings.length);
   await logger.waitForLine(
-    /Database '.*' is available again after \d+\.\d s\. 1 messages waited\.$/,
+    /Database '.*' is available again after \d+\.\d s\. 1 message waited\.$/,
   );
   await stopCleanly(logger);
 });

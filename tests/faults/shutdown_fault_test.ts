@@ -67,8 +67,8 @@ for (const spool of [true, false]) {
         [received, stored, spooled, waiting],
         [60, 0, ...(spool ? [60, 0] : [0, 60])],
       );
-      const left = "60 messages could not be stored. They are not acknowledged; the broker " +
-        "redelivers them, except those of QoS 0.";
+      const left = "Could not store 60 messages in time. The broker redelivers unacknowledged " +
+        "messages, except those of QoS 0.";
       assert.deepEqual(linesOf(logger, "ERROR"), spool ? [] : [left]);
       if (spool) expectSpooled(directory, readings);
       assert.equal(await database.countReadings(), 0);

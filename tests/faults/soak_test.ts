@@ -96,7 +96,7 @@ Deno.test("soak lists its faults, and those that this machine does not support",
 Deno.test("soak detects log lines that must not occur under any fault", () => {
   const time = "2026-11-23 17:31:56.480";
   const allowed = [
-    `${time} INFO     40 messages are in the spool from an earlier run.`,
+    `${time} INFO     Found 40 messages of an earlier run in the spool.`,
     `${time} ERROR    The spool is not accepting messages: database or disk is full.`,
     `${time} ERROR    Database 'soak' at '127.0.0.1:5432' is not available: timeout.`,
     `${time} WARNING  Rejected a message on 'sensors/soak/noise': not JSON.`,
@@ -104,8 +104,8 @@ Deno.test("soak detects log lines that must not occur under any fault", () => {
   const complaints = [
     `${time} CRITICAL Cannot use the spool in '/spool': database is locked.`,
     `${time} ERROR    The spool '/spool.sqlite' is damaged (malformed). The damaged file is kept as '/aside'.`,
-    `${time} ERROR    12 spooled messages could not be read from the damaged file.`,
-    `${time} ERROR    The counts do not add up: 1 messages are in memory.`,
+    `${time} ERROR    Could not read 12 spooled messages from the damaged file.`,
+    `${time} ERROR    The counts do not add up: 1 message in memory, but …`,
     `${time} ERROR    Something is wrong. This is a defect of the logger.`,
     `${time} WARNING  Dropped a QoS 0 message on 'sensors/x': no room.`,
   ];

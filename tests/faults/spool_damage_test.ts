@@ -89,7 +89,7 @@ Deno.test("run replaces a damaged spool, stores its readable messages and contin
         "ERROR",
         /^The spool '.*' is damaged \(.*\)\. The damaged file is kept as '/,
       );
-      assert.ok(said.includes(` ${survivors.length} messages were recovered`), said);
+      assert.ok(said.includes(` Recovered ${survivors.length} messages `), said);
       const aside = /is kept as '([^']+)'/.exec(said)?.[1] ?? "";
       const kept = Deno.readFileSync(aside);
       assert.equal(kept.length, bytes.length);
@@ -136,7 +136,7 @@ Deno.test(
     await waitForRows(database, survivors.length + others.length);
     await expectStored(database, [...survivors, ...others]);
     onlyLine(logger, "ERROR", /^The spool '.*' is damaged .* is kept as '/);
-    onlyLine(logger, "ERROR", new RegExp(`^${lost} spooled messages could not be read`));
+    onlyLine(logger, "ERROR", new RegExp(`^Could not read ${lost} spooled messages? from`));
     const counts = await stopCleanly(logger);
     assert.deepEqual([counts.stored, counts.unreadable, counts.spooled], [30_500 - lost, lost, 0]);
   },
@@ -158,7 +158,7 @@ Deno.test("run spools its in-flight messages again when its spool is damaged", {
     await waitForSpooled(directory, before.length);
     Deno.writeFileSync(`${directory}/${SPOOL_FILE}`, randomBytes(20 * PAGE));
     await publishReadings(broker, after, { qos: 1 });
-    await logger.waitForLine(/The spool '.*' is damaged .* 0 messages were recovered/);
+    await logger.waitForLine(/The spool '.*' is damaged .* Recovered 0 messages /);
     await scene.takeDatabaseAway();
     // Otherwise the server would store them when the lock is released.
     await database.query(

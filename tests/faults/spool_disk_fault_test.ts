@@ -85,7 +85,7 @@ Deno.test("run continues on a full disk, and drains the spool while the disk is 
   }
   disk.fill();
   await using logger = scene.startLogger();
-  await logger.waitForLine("4000 messages are in the spool from an earlier run.");
+  await logger.waitForLine("Found 4000 messages of an earlier run in the spool.");
   await publishReadings(broker, readings.slice(4000), { qos: 1 });
   await logger.waitForLine(SPOOL_DISK_FULL);
   await scene.bringDatabaseBack();

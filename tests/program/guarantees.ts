@@ -313,7 +313,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
       find: "outcomes.stored += result.stored;",
       replace: "outcomes.stored += 2 * result.stored;",
     }],
-    complaint: /deep-equal[^]*The counts do not add up: 0 messages are in memory/,
+    complaint: /deep-equal[^]*The counts do not add up: 0 messages in memory/,
   }, {
     name: "accounts for every message that it rejects",
     check: async ({ options }) => {
@@ -331,6 +331,6 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
       find: "this.#statistics.outcomes.rejected++;",
       replace: "",
     }],
-    complaint: /deep-equal[^]*The counts do not add up: 0 messages are in memory/,
+    complaint: /deep-equal[^]*The counts do not add up: 0 messages in memory/,
   }];
 }

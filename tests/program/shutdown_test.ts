@@ -146,7 +146,10 @@ Deno.test("what the database cannot take before the deadline is said, exits with
     const { received, stored, waiting } = readCounts(logger);
     assert.deepEqual([received, stored, waiting], [readings.length, 0, readings.length]);
     const said = linesOf(logger, "ERROR").at(-1) ?? "";
-    assert.match(said, /^15 messages could not be stored.* the broker redelivers them/);
+    assert.match(
+      said,
+      /^Could not store 15 messages in time\. The broker redelivers unacknowledged/,
+    );
   } finally {
     await postgres.server.start();
   }

@@ -156,9 +156,9 @@ export interface Counts {
 
 /** The words of the last line for each count. */
 const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
-  received: "messages received",
+  received: "messages? received",
   stored: "stored",
-  duplicates: "duplicates",
+  duplicates: "duplicates?",
   unknown: "of unknown sensors",
   disabled: "of disabled sensors",
   rejected: "rejected",

@@ -1,6 +1,7 @@
 /** The part of `check` about the database. */
 
 import { describeError } from "../../common/error_text.ts";
+import { formatCount } from "../../common/text.ts";
 import type { DatabaseConfig } from "../../config/database.ts";
 import type { ReportFinding } from "./findings.ts";
 import { describeEndpoint } from "../../common/endpoint.ts";
@@ -224,8 +225,9 @@ async function checkSchema(
     report({ level: "problem", text });
   }
   if (row.repeated > 0) {
-    const text = `Sensors: ${row.repeated} pairs of uuid and sensor_sid are registered more than ` +
-      "once; their readings are stored once for each entry. Remove the duplicates, then run: " +
+    const text =
+      `Sensors: ${formatCount(row.repeated, "pair")} of uuid and sensor_sid registered more ` +
+      "than once; their readings are stored once for each entry. Remove the duplicates, then run: " +
       "ALTER TABLE sensors ADD UNIQUE (uuid, sensor_sid);";
     report({ level: "problem", text });
   }

@@ -20,13 +20,13 @@ Deno.test("a flood is ten lines a minute, and then the number of lines left out"
   await time.pass(30_000);
   assert.deepEqual(lines.map(withoutTime).slice(9), [
     "WARNING  bad 10",
-    "WARNING  993 more rejected messages were left out of the log.",
+    "WARNING  Suppressed 993 more warnings about rejected messages.",
   ]);
   assert.equal(time.pending, 0, "no timer while nothing was left out");
   warn(11);
   assert.equal(lines.length, 21);
   guard.flush();
-  assert.match(lines[21] ?? "", /1 more rejected messages/);
+  assert.match(lines[21] ?? "", /Suppressed 1 more warning about rejected messages/);
   guard.flush();
   assert.equal(lines.length, 22);
   assert.equal(time.pending, 0);
@@ -55,7 +55,7 @@ Deno.test("each guard counts its own lines, and says when it leaves lines out", 
   drops.flush();
   assert.deepEqual(lines.map(withoutTime).slice(10), [
     "WARNING  dropped",
-    "WARNING  1 more rejected messages were left out of the log.",
+    "WARNING  Suppressed 1 more warning about rejected messages.",
   ]);
   assert.equal(rejections.isFull, false);
 });

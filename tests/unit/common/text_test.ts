@@ -1,9 +1,10 @@
-/** Text for logs and terminals: control characters and times. */
+/** Text for logs and terminals: control characters, counts and times. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
   escapeControls,
   formatClock,
+  formatCount,
   formatLocalTime,
   formatTime,
 } from "../../../lib/common/text.ts";
@@ -38,6 +39,14 @@ Deno.test("escaped text is one line, whatever the text", () => {
     });
     if (!text.includes("\\u")) assert.equal(restored, text);
   }));
+});
+
+Deno.test("the noun of a count is in the plural unless the count is one", () => {
+  assert.deepEqual([0, 1, 2].map((count) => formatCount(count, "new message")), [
+    "0 new messages",
+    "1 new message",
+    "2 new messages",
+  ]);
 });
 
 Deno.test("a time is written in the time zone of the host, with two digits for each part", () => {

@@ -49,7 +49,7 @@ class Scene implements Disposable {
 
 Deno.test("the first connection is logged once, and the status says where it is", async () => {
   using scene = new Scene();
-  assert.deepEqual([scene.state.status.connected, scene.state.isAway], [false, false]);
+  assert.deepEqual([scene.state.status.connected, scene.state.isUnavailable], [false, false]);
   using _ = scene.open(0);
   using _other = scene.open(1);
   scene.succeed(0);
@@ -76,7 +76,7 @@ Deno.test("while messages wait, an open connection is no proof that rows are acc
   scene.fail(0);
   scene.waiting = 3;
   using _ = scene.open(0);
-  assert.deepEqual([scene.state.status.connected, scene.state.isAway], [false, false]);
+  assert.deepEqual([scene.state.status.connected, scene.state.isUnavailable], [false, false]);
   scene.succeed(0);
   assert.equal(scene.state.status.connected, true);
   assert.match(
@@ -88,12 +88,12 @@ Deno.test("while messages wait, an open connection is no proof that rows are acc
 Deno.test("the database is away when no connection works although one was tried", async () => {
   using scene = new Scene();
   const [first, second] = [scene.open(0), scene.open(1)];
-  assert.equal(scene.state.isAway, false);
+  assert.equal(scene.state.isUnavailable, false);
   first[Symbol.dispose]();
   scene.fail(0);
-  assert.deepEqual([scene.state.isAway, scene.state.status.connected], [false, true]);
+  assert.deepEqual([scene.state.isUnavailable, scene.state.status.connected], [false, true]);
   second[Symbol.dispose]();
-  assert.equal(scene.state.isAway, true);
+  assert.equal(scene.state.isUnavailable, true);
   scene.fail(1, "the server is shutting down");
   assert.deepEqual(
     [scene.state.status.connected, scene.state.status.text],
@@ -102,7 +102,7 @@ Deno.test("the database is away when no connection works although one was tried"
   await scene.time.pass(100);
   using _ = scene.open(0);
   assert.deepEqual(
-    [scene.state.isAway, scene.state.status.connected, scene.state.status.reconnects],
+    [scene.state.isUnavailable, scene.state.status.connected, scene.state.status.reconnects],
     [false, true, 1],
   );
 });
@@ -110,11 +110,11 @@ Deno.test("the database is away when no connection works although one was tried"
 Deno.test("a connection that worked and was closed is not away until it fails again", () => {
   using scene = new Scene();
   scene.fail(0);
-  assert.equal(scene.state.isAway, true);
+  assert.equal(scene.state.isUnavailable, true);
   scene.open(0)[Symbol.dispose]();
-  assert.equal(scene.state.isAway, false);
+  assert.equal(scene.state.isUnavailable, false);
   scene.fail(0);
-  assert.equal(scene.state.isAway, true);
+  assert.equal(scene.state.isUnavailable, true);
 });
 
 Deno.test("an outage of all connections is one ERROR and one INFO", async () => {

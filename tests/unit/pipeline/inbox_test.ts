@@ -332,7 +332,7 @@ class Course {
   readonly #temporary: TemporarySpool;
   readonly #finished = new Map<string, number>();
   #hands: Batch[] = [];
-  #isAway = false;
+  #isUnavailable = false;
   readonly spool: Spool;
   readonly statistics: Statistics;
   readonly #inbox: Inbox;
@@ -346,7 +346,7 @@ class Course {
     this.spool = new Spool(database);
     this.statistics = new Statistics(this.spool);
     const inbox = this.#inbox = new Inbox(this.spool);
-    const options = { inbox, spool: this.spool, isDatabaseAway: () => this.#isAway };
+    const options = { inbox, spool: this.spool, isDatabaseUnavailable: () => this.#isUnavailable };
     this.#overflow = new Overflow(options);
   }
 
@@ -385,8 +385,8 @@ class Course {
     else this.#inbox.finish(batch);
   }
 
-  setDatabase(isAway: boolean): void {
-    this.#isAway = isAway;
+  setDatabase(isUnavailable: boolean): void {
+    this.#isUnavailable = isUnavailable;
   }
 
   setDisk(refuses: boolean): void {
@@ -435,7 +435,7 @@ Deno.test("whatever happens in which order, each message ends once, and is safe 
         fails: fc.boolean(),
       }),
     },
-    { weight: 2, arbitrary: fc.record({ isAway: fc.boolean() }) },
+    { weight: 2, arbitrary: fc.record({ isUnavailable: fc.boolean() }) },
     { weight: 1, arbitrary: fc.record({ refuses: fc.boolean() }) },
     { weight: 8, arbitrary: fc.record({ pass: fc.constantFrom(5, 60, 300, 1_100) }) },
   );
@@ -449,7 +449,7 @@ Deno.test("whatever happens in which order, each message ends once, and is safe 
         if ("push" in event) course.push(event.push);
         else if ("take" in event) await course.take();
         else if ("store" in event) course.store(event.store, event);
-        else if ("isAway" in event) course.setDatabase(event.isAway);
+        else if ("isUnavailable" in event) course.setDatabase(event.isUnavailable);
         else if ("refuses" in event) course.setDisk(event.refuses);
         else {
           await time.pass(event.pass);

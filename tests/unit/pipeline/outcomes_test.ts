@@ -73,7 +73,7 @@ Deno.test("an unknown or disabled sensor is logged once, with the SQL that helps
   const [unknown, disabled, other, ...more] = lines();
   assert.equal(
     unknown,
-    `WARNING  Sensor ${SENSOR} sid 0 (topic 'kraken/0') is not registered, its readings are not ` +
+    `WARNING  Sensor ${SENSOR} sid 0 (topic 'kraken/0') is not registered; its readings are not ` +
       "stored. To store them: INSERT INTO sensors (uuid, sensor_sid, enabled) " +
       `VALUES ('${SENSOR}', 0, true);`,
   );
@@ -101,7 +101,7 @@ Deno.test("sensors that a flood left out of the log are logged with a later read
   insert();
   assert.equal(lines().length, 10);
   await time.pass(DEFAULT_TUNING.floodIntervalMs);
-  assert.match(lines().at(-1) ?? "", /^WARNING +4 more warnings about sensors .* left out/);
+  assert.match(lines().at(-1) ?? "", /^WARNING +Suppressed 4 more warnings about sensors whose/);
   insert();
   const logged = lines().filter((line) => line.includes("is not registered"));
   const sids = logged.map((line) => Number(/sid (\d+)/.exec(line)?.[1]));

@@ -19,11 +19,15 @@ class Course implements Disposable {
   readonly #stop = new AbortController();
   readonly spool = new Spool(this.#database);
   readonly inbox = new Inbox(this.spool);
-  isAway = false;
+  isUnavailable = false;
   readonly running: Promise<void>;
 
   constructor() {
-    const options = { inbox: this.inbox, spool: this.spool, isDatabaseAway: () => this.isAway };
+    const options = {
+      inbox: this.inbox,
+      spool: this.spool,
+      isDatabaseUnavailable: () => this.isUnavailable,
+    };
     this.running = new Overflow(options).run(this.#stop.signal);
   }
 
@@ -97,14 +101,14 @@ Deno.test("what has waited for a second is moved, and settled", async () => {
 
 Deno.test("while the database is away all is moved at once, until a batch is stored again", async () => {
   using course = new Course();
-  course.isAway = true;
+  course.isUnavailable = true;
   course.push(...messages(5_000));
   await course.pass(60);
   assert.equal(course.onDisk().length, 5_000);
   course.push(message("a"));
   await course.pass(10);
   assert.equal(course.onDisk().length, 5_001);
-  course.isAway = false;
+  course.isUnavailable = false;
   course.push(message("b"));
   await course.pass(10);
   assert.equal(course.onDisk().length, 5_002);
@@ -190,7 +194,7 @@ Deno.test("what was moved wakes a consumer that waits", async () => {
 Deno.test("a spool that refuses is told of once, is tried again, and nothing is settled", async () => {
   using course = new Course();
   const lines = captureLog();
-  course.isAway = true;
+  course.isUnavailable = true;
   course.refuse(true);
   const [waiting, inHand] = [message("a"), message("b")];
   course.push(inHand);
@@ -215,7 +219,7 @@ Deno.test("a spool that refuses is told of once, is tried again, and nothing is 
 Deno.test("a spool that refuses again and again is told of once, until it has not for a minute", async () => {
   using course = new Course();
   const lines = captureLog();
-  course.isAway = true;
+  course.isUnavailable = true;
   const spoolFor = async (durationMs: number): Promise<void> => {
     for (let passed = 0; passed < durationMs; passed += 500) {
       course.push(message("a"));
@@ -245,7 +249,7 @@ Deno.test("a spool that refuses again and again is told of once, until it has no
 
 Deno.test("QoS 0 is moved too, and makes room for more", async () => {
   using course = new Course();
-  course.isAway = true;
+  course.isUnavailable = true;
   const push = (): boolean => course.inbox.push(message("m", { qos: 0 }));
   for (let count = 0; count < 100_000; count++) assert.ok(push());
   assert.equal(push(), false);

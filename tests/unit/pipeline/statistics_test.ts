@@ -25,7 +25,7 @@ Deno.test("without a spool, what has no outcome waits", () => {
   assert.equal(statistics.waiting, 4);
   assert.equal(
     String(statistics),
-    "10 messages received, 1 stored, 1 duplicates, 1 of unknown sensors, 1 of disabled sensors, " +
+    "10 messages received, 1 stored, 1 duplicate, 1 of unknown sensors, 1 of disabled sensors, " +
       "1 rejected, 3 redelivered while in flight, 1 dropped, 4 waiting",
   );
 });

@@ -72,7 +72,7 @@ Deno.test("an outage is logged once, and over with the first batch that is store
   await scene.time.pass(300);
   assert.deepEqual(reasons, []);
   assert.deepEqual(statesOf(deliveries), ["in flight", "in flight", "in flight"]);
-  assert.equal(scene.state.isAway, true);
+  assert.equal(scene.state.isUnavailable, true);
   scene.database.onInsert = storeAll;
   await scene.time.pass(400);
   assert.deepEqual(statesOf(deliveries), ["done", "done", "done"]);
@@ -85,7 +85,7 @@ Deno.test("an outage is logged once, and over with the first batch that is store
   );
   assert.match(info ?? "", /^INFO +Database 'sensors' .* available again .* 3 messages waited\.$/);
   assert.deepEqual(others, []);
-  assert.equal(scene.state.isAway, false);
+  assert.equal(scene.state.isUnavailable, false);
   await scene.end();
 });
 

@@ -86,7 +86,7 @@ Deno.test("attach opens an existing file beside a running logger", () => {
   using temporary = new TemporarySpool();
   assert.throws(
     () => SpoolFile.attach(temporary.config),
-    /^SpoolError: cannot open '.*sqlite': /,
+    /^SpoolError: there is no '.*sqlite'; the logger creates it /,
   );
   assert.deepEqual([...Deno.readDirSync(temporary.config.directory)], []);
   const spoolFile = temporary.open();
@@ -184,7 +184,7 @@ Deno.test("a damaged file is kept, logged, and replaced by one with its readable
   assert.ok(line.startsWith(`ERROR    The spool '${temporary.path}' is damaged (`), line);
   assert.ok(
     line.includes(
-      `The damaged file is kept as '${temporary.config.directory}/${aside}'; ${length} `,
+      `The damaged file is kept as '${temporary.config.directory}/${aside}'. Recovered ${length} `,
     ),
     line,
   );
@@ -216,7 +216,7 @@ Deno.test("an unreadable file is kept and replaced by an empty one", () => {
   assert.deepEqual(ids(spoolFile), []);
   insert(spoolFile, 1);
   assert.equal(temporary.damagedFiles().length, 1);
-  assert.match(lines[0] ?? "", /; 0 messages were recovered/);
+  assert.match(lines[0] ?? "", / Recovered 0 messages from it/);
 });
 
 Deno.test("a rescue loses no message for lack of space", () => {
@@ -232,7 +232,7 @@ Deno.test("a rescue loses no message for lack of space", () => {
   }
   const { length } = ids(temporary.open());
   const logged = lines.map((line) =>
-    Number(/; (\d+) messages were recovered/.exec(line)?.[1] ?? 0)
+    Number(/ Recovered (\d+) messages? from it/.exec(line)?.[1] ?? 0)
   );
   assert.ok(length > 11_900, `${length} messages are left, the log has ${logged}`);
 });

@@ -39,7 +39,7 @@ Deno.test("a long outage logs one line, the drain lines at growing intervals, an
   const course = new Course();
   course.after(0, { count: 1 });
   assert.deepEqual(course.after(5, { count: 500 }), [
-    "INFO     500 messages wait in the spool for the database.",
+    "INFO     Waiting for the database, with 500 messages in the spool.",
   ]);
   for (let check = 0; check < 10; check++) {
     assert.deepEqual(course.after(30, { count: 1_000 * (check + 1) }), []);

@@ -344,7 +344,7 @@ Deno.test("a spool damaged while in use continues with its readable messages", (
   assert.equal(seen.includes("w500w"), false);
   assert.deepEqual([spool.unreadable, spool.count], [lost, 1_000 - lost]);
   assert.equal(temporary.damagedFiles().length, 1);
-  assert.ok(lines.some((line) => line.includes(`${lost} spooled messages could not be read`)));
+  assert.ok(lines.some((line) => line.includes(`Could not read ${lost} spooled message`)));
   spool.append([message("new")]);
   assert.deepEqual(take(spool, 10), ["new"]);
 });
