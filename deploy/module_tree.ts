@@ -1,15 +1,16 @@
 /**
- * A copy of the program with nothing but what it imports.
+ * Copies the program with only the modules that it imports.
  *
- * `deno compile` embeds every npm package that the lock file names, those of the tests and the
- * demonstration included: 69 MB instead of 5. So it gets a directory of its own, with the modules
- * that `main.ts` reaches, a `deno.json` that imports only what they import, and the lock file.
+ * `deno compile` embeds every npm package that the lock file names, even one that the program does
+ * not import, such as those of `deploy/`. So it compiles in a separate directory, which contains the
+ * modules that `main.ts` imports, directly or not, a `deno.json` with their imports, and the lock
+ * file.
  */
 
 /** One import of a module, as `deno info --json` describes it. */
 interface Dependency {
   readonly specifier: string;
-  /** Missing where only types are imported. */
+  /** Missing if only types are imported. */
   readonly code?: { readonly specifier?: string; readonly error?: string };
 }
 
@@ -26,8 +27,9 @@ interface ModuleGraph {
 }
 
 /**
- * Directories of packages that the compiler must not look into. It takes a list of 100,000 numbers
- * without a file extension for a program, and overflows its stack when it parses that.
+ * Directories of packages that the compiler must not read. The one of `bintrees` has a list of 100,000
+ * numbers in a file without extension, which the compiler takes for a program; parsing it overflows
+ * the stack.
  */
 const EXCLUDED: readonly (readonly [name: string, directory: string])[] = [["bintrees", "test"]];
 
@@ -41,11 +43,11 @@ interface LockFile {
 }
 
 /**
- * Copies the modules that an entry point needs, and returns the paths of what is not to be compiled
- * of the packages that it imports.
+ * Copies the modules that an entry point imports, directly or not. Returns the paths that the compiler
+ * must exclude from the imported packages.
  *
  * @param root directory of the project, with `deno.json`, `deno.lock` and the entry point.
- * @throws {Error} when a module cannot be found or lies outside of the project.
+ * @throws {Error} when a module cannot be found or is outside the project.
  */
 export async function copyModules(
   root: string,
@@ -66,7 +68,7 @@ export async function copyModules(
   }
   const imports = Object.entries(config.imports ?? {})
     .filter(([name]) => [...used].some((one) => one === name || one.startsWith(`${name}/`)));
-  // The tasks and the rules for linting are of no use to the binary.
+  // The executable does not need the tasks and the rules for linting.
   const { tasks: _tasks, lint: _lint, fmt: _fmt, ...rest } = config;
   const reduced = { ...rest, imports: Object.fromEntries(imports) };
   Deno.writeTextFileSync(`${target}/deno.json`, JSON.stringify(reduced, null, 2) + "\n");
@@ -78,8 +80,9 @@ export async function copyModules(
 }
 
 /**
- * Checks that compiling has used the packages of the project's lock file and no others. (It cannot
- * be frozen: what the reduced `deno.json` does not import is taken out of the copy.)
+ * Checks that compiling has used only packages of the project's lock file. (`--frozen` cannot be used:
+ * Deno removes the packages that the reduced `deno.json` does not import from the copy of the lock
+ * file.)
  *
  * @throws {Error} naming the packages that the project's lock file does not pin.
  */

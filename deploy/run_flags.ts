@@ -1,6 +1,6 @@
 /**
- * What the program may do and how its engine is set, said once: for `deno run` as for the compiled
- * binary, which has both built in.
+ * The permissions of the program and the flags of the JavaScript engine, for `deno run` and for the
+ * compiled executable, which contains them.
  */
 
 /** Flags of `deno run` and `deno compile`. */
@@ -9,7 +9,7 @@ export const RUN_FLAGS: readonly string[] = [
   "--allow-env",
   "--allow-read",
   "--allow-write",
-  // Garbage is collected earlier than the engine would on its own: readings live just long enough
-  // to be taken for long-lived. Halves the peak memory at some tenths of the processor time.
+  // Collects garbage earlier than by default: readings live just long enough to be treated as
+  // long-lived objects. Halves the peak memory, but takes some tenths more processor time.
   "--v8-flags=--max-semi-space-size=4,--heap-growing-percent=50",
 ];

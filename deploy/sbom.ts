@@ -6,14 +6,14 @@ import { Buffer } from "node:buffer";
 import { Enums, Models, Serialize, Spec } from "@cyclonedx/cyclonedx-library";
 import metadata from "../deno.json" with { type: "json" };
 
-/** What `deno info --json` tells of the program. */
+/** The parts of the output of `deno info --json` that are used. */
 interface ModuleGraph {
   readonly modules: readonly {
     readonly npmPackage?: string;
     readonly dependencies?: readonly { readonly code?: { readonly specifier?: string } }[];
     readonly specifier: string;
   }[];
-  /** From the specifiers of imports to those of modules. */
+  /** Maps the specifiers of imports to those of modules. */
   readonly redirects: Readonly<Record<string, string>>;
   readonly npmPackages: Readonly<Record<string, NpmPackage>>;
 }
@@ -41,7 +41,7 @@ async function readGraph(): Promise<ModuleGraph> {
   return JSON.parse(new TextDecoder().decode(stdout)) as ModuleGraph;
 }
 
-/** The packages that are imported, and those that they depend on: keys in `npmPackages`. */
+/** The imported packages and their dependencies, as keys of `npmPackages`. */
 function findReachable({ modules, redirects, npmPackages }: ModuleGraph): string[] {
   // An import of types has no code.
   const specifiers = new Set(
@@ -94,7 +94,7 @@ function createBom(graph: ModuleGraph, lock: LockFile): Models.Bom {
     const entry = graph.npmPackages[key];
     const integrity = lock.npm[key]?.integrity;
     if (entry === undefined || integrity === undefined) {
-      throw new Error(`Listing the packages: '${key}' must be in deno.lock, with its checksum`);
+      throw new Error(`Listing the packages: '${key}' is not in deno.lock with its checksum`);
     }
     const component = describePackage(entry, integrity);
     bom.components.add(component);

