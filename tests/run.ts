@@ -1,10 +1,10 @@
 /**
- * Runs the tests in one of two tiers, and says at the end which of them were left out, and why.
+ * Runs the tests in one of two tiers, and prints at the end how many were left out, and why.
  *
  * ```sh
  * deno task test                      # the first tier
  * deno task test:all                  # everything
- * deno task test tests/unit/spool     # what is named, of either tier
+ * deno task test tests/unit/spool     # the given paths, of either tier
  * deno task test --filter=crash       # options go to `deno test`
  * ```
  */
@@ -13,20 +13,20 @@ import { print } from "./support/output.ts";
 import { TEMPLATES_VARIABLE } from "./support/postgres.ts";
 
 /**
- * The first tier: everything below the level of the whole program, one scenario of the whole program
- * for each guarantee, and the demonstration. What is not listed here belongs to the second tier.
+ * The first tier: all tests of parts, one test of the whole program for each guarantee, and the
+ * demonstration. Tests that are not listed here belong to the second tier.
  */
 const FIRST_TIER: readonly string[] = [
   ...["unit/", "project/", "support/", "soak/"],
-  // Nothing is lost: kills, crashes, lost sessions, bad rows, packet identifiers, the accounts.
+  // Nothing is lost: kills, crashes, lost sessions, bad rows, packet identifiers, the counts.
   "program/guarantee_test.ts",
-  // Each reading is stored once and exact, over MQTT 3.1.1 and 5.
+  // Each reading is stored once and exactly, over MQTT 3.1.1 and 5.
   "program/delivery_test.ts",
-  // The database stops, crashes, refuses, lacks tables or rights.
+  // The database stops, crashes, refuses, lacks tables or privileges.
   "program/database_test.ts",
-  // The broker restarts, is away, refuses, speaks an older version.
+  // The broker restarts, is unavailable, refuses, speaks an older version.
   "program/broker_test.ts",
-  // The program ends in time, and with the right status.
+  // The program ends in time and with the right status.
   "program/shutdown_test.ts",
   // Configuration, commands and their exit status.
   ...["program/command_line_test.ts", "program/configuration_test.ts", "program/start_test.ts"],
@@ -39,7 +39,7 @@ const FIRST_TIER: readonly string[] = [
 
 const ROOT = new URL("../", import.meta.url);
 
-/** Most tests wait for another process: more of them than there are cores keep the cores busy. */
+/** Most tests wait for another process, so more tests than cores run at the same time. */
 const JOBS_PER_CORE = 1.5;
 
 async function runTests(args: readonly string[]): Promise<number> {
@@ -51,7 +51,7 @@ async function runTests(args: readonly string[]): Promise<number> {
   Deno.chmodSync(directory, 0o777);
   const leftOut = `${directory}/left_out`;
   Deno.writeTextFileSync(leftOut, "");
-  // Ctrl-C goes to the tests as well: this process ends after them.
+  // The tests receive Ctrl-C as well; this process ends after them.
   Deno.addSignalListener("SIGINT", () => {});
   try {
     const { code } = await new Deno.Command(Deno.execPath(), {

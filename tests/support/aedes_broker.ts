@@ -1,6 +1,6 @@
 /**
- * Aedes, a broker in the process of the tests, for machines without Mosquitto. It speaks MQTT
- * 3.1.1 only and refuses 5 with return code 1.
+ * Aedes, a broker that runs in the process of the tests, for machines without Mosquitto. It speaks
+ * only MQTT 3.1.1, and refuses MQTT 5 with return code 1.
  */
 import { Aedes } from "aedes";
 import { createServer, type Server, type Socket } from "node:net";
@@ -15,20 +15,20 @@ export async function startAedes(options: BrokerOptions = {}): Promise<AedesBrok
 }
 
 /**
- * Aedes under the control of a test. Its store lives in memory: {@linkcode AedesBroker.stop}
+ * Aedes under the control of a test. Its store is in memory: {@linkcode AedesBroker.stop}
  * keeps it, {@linkcode AedesBroker.kill} does not.
  */
 export class AedesBroker implements TestBroker {
   readonly kind = "aedes";
   readonly host: string = LOOPBACK;
   /**
-   * Aedes takes messages for duplicates, and drops them, that were numbered before one which was
-   * completed earlier, as happens when a publisher has several of QoS 2 under way.
+   * If a publisher has several messages of QoS 2 in flight, they may be completed in another order
+   * than that of their packet ids. Aedes then drops the later ones as duplicates.
    */
   readonly receiveMaximum = 1;
   /**
-   * Aedes forgets the PUBREL where a PUBREC comes before it has noted its own PUBLISH, as happens
-   * to a fast subscriber, which then waits for it in vain when it says goodbye.
+   * A fast subscriber may send its PUBREC before Aedes has recorded its own PUBLISH. Aedes then never
+   * sends the PUBREL, for which the subscriber waits when it disconnects.
    */
   readonly usualQos = 1;
   readonly #options: BrokerOptions;
@@ -50,7 +50,7 @@ export class AedesBroker implements TestBroker {
     return this.#server !== undefined;
   }
 
-  /** Starts for the first time; {@linkcode startAedes} does. */
+  /** Starts for the first time. Only {@linkcode startAedes} calls it. */
   async initialize(): Promise<void> {
     for (let attempt = 1;; attempt++) {
       this.#port = findFreePort();
@@ -66,7 +66,7 @@ export class AedesBroker implements TestBroker {
 
   async start(): Promise<void> {
     if (this.isRunning) {
-      throw new Error("Starting Aedes: it runs already");
+      throw new Error("Starting Aedes: already running");
     }
     this.#broker ??= await this.#createBroker();
     const server = createServer((socket) => this.#accept(socket));

@@ -1,14 +1,14 @@
 /**
- * The program's sources with something broken on purpose, to see that a test notices.
+ * Copies of the program's sources with a deliberate defect, to show that a test fails on it.
  */
 import { cpSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { leaveOut } from "./left_out.ts";
 
-/** Whether the sources are tested, rather than a compiled binary, in which nothing can be patched. */
+/** Whether the tests run the sources, and not a compiled binary, which cannot be patched. */
 export const hasSources: boolean = !Deno.env.get("KRAKEN_LOGGER_BINARY");
 
-/** Says whether a test must be left out because it patches the sources, for `ignore`. */
+/** Whether a test must be left out because it patches the sources, for `ignore`. */
 export function lacksSources(): boolean {
   return !hasSources && leaveOut("KRAKEN_LOGGER_BINARY is set, and a binary cannot be patched");
 }
@@ -22,14 +22,14 @@ export interface Breakage {
   readonly replace: string;
 }
 
-/** A message without a spool, or one that has not got there yet, is acknowledged as it comes. */
+/** A message is acknowledged on arrival, before it is committed or spooled. */
 export const ACKNOWLEDGED_BEFORE_COMMIT: readonly Breakage[] = [{
   file: "lib/mqtt/acknowledgement_queue.ts",
   find: "delivery.onSafe = () => this.#markSafe(delivery, owed);",
   replace: "this.#markSafe(delivery, owed);",
 }];
 
-/** A message that goes to the spool is acknowledged before it is written there. */
+/** A message that goes to the spool is acknowledged before it is written to the disk. */
 export const ACKNOWLEDGED_BEFORE_DISK: readonly Breakage[] = [{
   file: "lib/pipeline/overflow.ts",
   find: "if (!this.#attempt(() => this.#spool.append(deliveries), nowMs)) return;",
@@ -44,10 +44,10 @@ export interface BrokenSources extends Disposable {
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 /**
- * Copies what the program consists of, and breaks the copy.
+ * Copies the files of the program, and breaks the copy.
  *
- * @throws {Error} when the text to replace is not there exactly once: then the sources have
- * changed, and the counter-test has to be adapted.
+ * @throws {Error} when the text to replace does not occur exactly once: then the sources have
+ * changed, and the counter-test must be adapted.
  */
 export function breakSources(breakages: readonly Breakage[]): BrokenSources {
   const path = Deno.makeTempDirSync({ prefix: "kraken-test-" });
@@ -60,7 +60,7 @@ export function breakSources(breakages: readonly Breakage[]): BrokenSources {
       const parts = Deno.readTextFileSync(`${path}/${file}`).split(find);
       if (parts.length !== 2) {
         throw new Error(
-          `Breaking '${file}': '${find}' is there ${parts.length - 1} times, not once`,
+          `Breaking '${file}': '${find}' must occur once, occurs ${parts.length - 1} times`,
         );
       }
       Deno.writeTextFileSync(`${path}/${file}`, parts.join(replace));

@@ -1,6 +1,6 @@
 /**
- * The MQTT broker that tests use: Mosquitto, as the laboratories do, or Aedes where Mosquitto is
- * not installed.
+ * The MQTT broker of the tests: Mosquitto, which the laboratories use, or Aedes if Mosquitto is not
+ * installed.
  */
 import { startAedes } from "./aedes_broker.ts";
 import type { BrokerOptions, TestBroker } from "./broker_types.ts";
@@ -10,11 +10,11 @@ import { findProgram } from "./programs.ts";
 export type { BrokerOptions, TestBroker } from "./broker_types.ts";
 
 /**
- * Starts Mosquitto where it is installed, else Aedes; `KRAKEN_TEST_BROKER=aedes` forces the
+ * Starts Mosquitto if it is installed, else Aedes; `KRAKEN_TEST_BROKER=aedes` forces the
  * latter. The caller disposes the broker.
  *
- * @throws {Error} where `CI` is `true` and Mosquitto is not installed, since the tests would then
- * pass without having tested what they are for.
+ * @throws {Error} when `CI` is `true` and Mosquitto is not installed: the tests must not pass with
+ * another broker than the real one.
  */
 export async function startBroker(options: BrokerOptions = {}): Promise<TestBroker> {
   const isForced = Deno.env.get("KRAKEN_TEST_BROKER") === "aedes";

@@ -101,7 +101,7 @@ export async function expectAccessible(page: Page): Promise<void> {
   for (const colorScheme of ["dark", "light"] as const) {
     await page.emulateMedia({ colorScheme });
     let violations: unknown;
-    // The browser applies the colors a moment after it was told.
+    // The browser applies the colors a moment after the call.
     await waitUntil(async () => {
       violations = await page.evaluate(async () => {
         // deno-lint-ignore no-explicit-any

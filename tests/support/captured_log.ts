@@ -1,7 +1,7 @@
-/** The log as a list of lines, for tests of what writes to it. */
+/** The log as a list of lines, for tests of code that logs. */
 import { configureLog, type LogConfig } from "../../lib/common/log.ts";
 
-/** Collects what the log writes from now on; each line with its line feed. */
+/** Collects the lines of the log from now on, each with its line feed. */
 export function captureLog(
   { level = "DEBUG", format = "text" }: Partial<LogConfig> = {},
 ): string[] {

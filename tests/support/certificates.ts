@@ -1,4 +1,4 @@
-/** Certificate authorities and certificates for the tests, good ones and bad ones. */
+/** Certificate authorities, and valid and invalid certificates, for the tests. */
 import { isIP } from "node:net";
 // @ts-types="@types/node-forge"
 import forge from "node-forge";
@@ -9,13 +9,13 @@ export interface Certificate {
   readonly key: string;
 }
 
-/** What a certificate says. */
+/** The content of a certificate. */
 export interface CertificateOptions {
   /** Common name; the first host by default. */
   readonly name?: string;
-  /** Names and addresses that it is valid for; none for that of a client. */
+  /** Names and addresses that it is valid for; none for a client certificate. */
   readonly hosts?: readonly string[];
-  /** In days from now; from yesterday to in a year by default. */
+  /** In days from now; by default from yesterday to a year from now. */
   readonly validDays?: readonly [from: number, to: number];
 }
 
@@ -23,7 +23,7 @@ const DAY_MS = 24 * 3600 * 1000;
 
 let serialNumber = 1;
 
-/** One that signs certificates. Certificate authorities of the same name are different ones. */
+/** Signs certificates. Two authorities of the same name are different ones. */
 export class CertificateAuthority {
   readonly #keys = forge.pki.rsa.generateKeyPair(2048);
   readonly #certificate: forge.pki.Certificate;
@@ -38,7 +38,7 @@ export class CertificateAuthority {
     this.#certificate.sign(this.#keys.privateKey, forge.md.sha256.create());
   }
 
-  /** Its own certificate, for whoever is to trust it; a PEM text. */
+  /** The certificate of the authority, for programs that must trust it; a PEM text. */
   get cert(): string {
     return forge.pki.certificateToPem(this.#certificate);
   }
@@ -63,7 +63,7 @@ export class CertificateAuthority {
   }
 }
 
-/** A server's certificate that no authority has signed. */
+/** Creates a self-signed certificate of a server. */
 export function signItself(
   { hosts }: { readonly hosts: readonly [string, ...string[]] },
 ): Certificate {
@@ -85,7 +85,7 @@ function fill({ name, keys, validDays: [from, to] }: {
 }): forge.pki.Certificate {
   const certificate = forge.pki.createCertificate();
   certificate.publicKey = keys.publicKey;
-  // The first byte must not make it negative.
+  // The first byte must not make the number negative.
   certificate.serialNumber = `01${(serialNumber++).toString(16).padStart(6, "0")}`;
   certificate.validity.notBefore = new Date(Date.now() + from * DAY_MS);
   certificate.validity.notAfter = new Date(Date.now() + to * DAY_MS);
@@ -93,7 +93,7 @@ function fill({ name, keys, validDays: [from, to] }: {
   return certificate;
 }
 
-/** As RFC 5280 numbers the kinds of names. */
+/** The numbers of the kinds of names are those of RFC 5280. */
 function toAltName(host: string): { type: number; ip?: string; value?: string } {
   return isIP(host) === 0 ? { type: 2, value: host } : { type: 7, ip: host };
 }

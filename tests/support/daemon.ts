@@ -1,18 +1,18 @@
 /**
- * A publisher that behaves like the acquisition daemons: sensors go on measuring while the broker is
- * away, and a message is kept until the broker has taken it over, be it at the tenth attempt.
+ * A publisher that behaves like the acquisition daemons: sensors measure also while the broker is
+ * unavailable, and each message is kept and repeated until the broker has acknowledged it.
  */
 import { Buffer } from "node:buffer";
 import type { MqttClient } from "mqtt";
 import { type BrokerAddress, closeClient, openClient } from "./mqtt_client.ts";
 import { delay, waitUntil } from "./poll.ts";
 
-/** What a {@linkcode Daemon} publishes. */
+/** The messages of a {@linkcode Daemon}. */
 export interface DaemonOptions {
   readonly qos: 1 | 2;
-  /** Messages that fall due each second, whether the broker is there or not. */
+  /** Messages that become due each second, also while the broker is unavailable. */
   readonly rate: number;
-  /** The message of a number, always the same one; numbers count from 0. */
+  /** Returns the message of an index, always the same; indexes start at 0. */
   readonly message: (index: number) => DaemonMessage;
 }
 
@@ -22,7 +22,7 @@ export interface DaemonMessage {
   readonly payload: string | Uint8Array;
 }
 
-/** Time between two looks whether something is due. */
+/** Time between two checks for messages that are due. */
 const PACE_MS = 5;
 
 /** Time between two attempts to connect. */
@@ -33,12 +33,12 @@ export function startDaemon(broker: BrokerAddress, options: DaemonOptions): Daem
   return new Daemon(broker, options);
 }
 
-/** A daemon at work, until it is told to finish or disposed. */
+/** Publishes until `finish` is called or it is disposed. */
 export class Daemon implements AsyncDisposable {
   readonly #broker: BrokerAddress;
   readonly #options: DaemonOptions;
   readonly #startMs = performance.now();
-  /** Numbers that were published and that the broker has not taken over, the oldest first. */
+  /** Indexes of published messages that the broker has not acknowledged, the oldest first. */
   readonly #kept = new Set<number>();
   readonly #running: Promise<void>;
   #next = 0;
@@ -53,29 +53,29 @@ export class Daemon implements AsyncDisposable {
   constructor(broker: BrokerAddress, options: DaemonOptions) {
     this.#broker = broker;
     this.#options = options;
-    // Held, so that a failure is thrown to whoever asks rather than to nobody.
+    // Kept, so that the next call throws the failure.
     this.#running = this.#run().catch((error) => {
       this.#failure = error;
     });
   }
 
-  /** Messages that have fallen due so far. */
+  /** Messages that have become due so far. */
   get due(): number {
     const elapsedSeconds = (performance.now() - this.#startMs) / 1000;
     return Math.min(this.#limit, Math.floor(elapsedSeconds * this.#options.rate));
   }
 
   /**
-   * Messages that the broker has taken over: PUBACK or PUBCOMP has come.
+   * Messages that the broker has acknowledged by PUBACK or PUBCOMP.
    *
-   * @throws what ended the daemon, if anything has.
+   * @throws the error that ended the daemon, if there was one.
    */
   get acknowledged(): number {
     if (this.#failure !== undefined) throw this.#failure;
     return this.#next - this.#kept.size;
   }
 
-  /** Messages that were published and that the broker has not taken over. */
+  /** Messages that were published and that the broker has not acknowledged. */
   get open(): number {
     return this.#next - this.acknowledged;
   }
@@ -84,12 +84,12 @@ export class Daemon implements AsyncDisposable {
     return this.#isPaused;
   }
 
-  /** Publishes nothing that is new until {@linkcode resume}; the measuring goes on. */
+  /** Publishes no new messages until {@linkcode resume}; messages still become due. */
   pause(): void {
     this.#isPaused = true;
   }
 
-  /** Goes on, beginning with what has fallen due meanwhile. */
+  /** Continues with the messages that have become due meanwhile. */
   resume(): void {
     this.#isPaused = false;
   }
@@ -99,14 +99,14 @@ export class Daemon implements AsyncDisposable {
     return this.#connections;
   }
 
-  /** Messages published again, since a connection ended before the broker had taken them over. */
+  /** Messages published again because a connection ended before their acknowledgement. */
   get repetitions(): number {
     return this.#repetitions;
   }
 
   /**
-   * Ends the measuring after so many messages, or with those that are due now, and waits until the
-   * broker has taken all of them over; returns how many there were.
+   * Stops after `count` messages, by default those that are due now, and waits until the broker has
+   * acknowledged all of them. Returns their number.
    */
   async finish(count: number = this.due, { timeoutMs = 180_000 } = {}): Promise<number> {
     this.#limit = Math.max(count, this.#next);
@@ -139,7 +139,7 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Publishes what was kept, then what falls due, until the connection ends. */
+  /** Publishes the kept messages, then those that become due, until the connection ends. */
   async #publish(client: MqttClient): Promise<void> {
     const { qos, message } = this.#options;
     const maxOpen = this.#broker.receiveMaximum ?? 20;
@@ -164,7 +164,7 @@ export class Daemon implements AsyncDisposable {
     this.#repetitions += this.#kept.size;
   }
 
-  /** The next number that is due; undefined where none is. */
+  /** The next index that is due; undefined if none is. */
   #take(): number | undefined {
     if (this.#isPaused || this.#next >= this.due) return undefined;
     this.#kept.add(this.#next);

@@ -1,4 +1,4 @@
-/** The documents of the project, for the tests that hold them to their word. */
+/** The documents of the project, for the tests that compare them with the program. */
 import { fileURLToPath } from "node:url";
 
 /** The project's directory, without a slash at its end. */
@@ -23,7 +23,7 @@ export function listDocuments(folder = "."): string[] {
   }).sort();
 }
 
-/** The part of a document below a heading of the second level; the whole one without a heading. */
+/** The part of a document below a heading of the second level; all of it without a heading. */
 export function readSection(path: string, heading?: string): string {
   const text = readDocument(path);
   if (heading === undefined) return text;
@@ -51,7 +51,7 @@ export function readCodeSpans(text: string): string[] {
   return [...withoutCodeBlocks(text).matchAll(/`([^`]+)`/g)].map(([, span = ""]) => span);
 }
 
-/** The cells of the rows of all tables of a text, headings aside. */
+/** The cells of the rows of all tables of a text, without the headings. */
 export function readTableRows(text: string): string[][] {
   const rows = withoutCodeBlocks(text).split("\n").map((line) =>
     /^\|.*\|$/.test(line)
@@ -66,8 +66,8 @@ export function readTableRows(text: string): string[][] {
 }
 
 /**
- * The anchors of a document, as GitHub makes them of its headings: in lower case, without
- * punctuation, with hyphens for blanks, and with a number where the same one was there before.
+ * The anchors of a document, as GitHub derives them from its headings: in lower case, without
+ * punctuation, with hyphens for blanks, and with a number if the same anchor occurred before.
  */
 export function listAnchors(text: string): string[] {
   const counts = new Map<string, number>();

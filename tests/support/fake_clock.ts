@@ -1,21 +1,21 @@
 /**
- * A clock of one process that a test sets, with libfaketime: the time of day jumps, while what
- * measures durations goes on, as it does when a real clock is set.
+ * A clock of one process that a test sets, with libfaketime. The time of day jumps, while the
+ * monotonic clock continues, as it does when a real clock is set.
  */
 import { findProgram, requireProgram } from "./programs.ts";
 
 const LIBRARY = "libfaketime.so.1";
 
-/** Says whether libfaketime is installed. */
+/** Whether libfaketime is installed. */
 export function hasFakeClock(): boolean {
   return findProgram(LIBRARY) !== null;
 }
 
-/** A clock that is right in the beginning. */
+/** A clock that shows the right time at first. */
 export interface FakeClock extends Disposable {
-  /** The variables that make a program go by it. */
+  /** The variables that make a program use it. */
   readonly env: Readonly<Record<string, string>>;
-  /** Sets it to so many seconds after the right time, or before it where negative. */
+  /** Sets it to this number of seconds after the right time; before it if negative. */
   set(offsetSeconds: number): void;
 }
 
@@ -27,7 +27,7 @@ export function createFakeClock(): FakeClock {
   const set = (offsetSeconds: number): void => {
     const sign = offsetSeconds < 0 ? "-" : "+";
     Deno.writeTextFileSync(`${path}.new`, `${sign}${Math.abs(offsetSeconds)}\n`);
-    // It is read again at every look at the clock, half written too.
+    // libfaketime reads the file whenever the program reads the clock, and must not see half of it.
     Deno.renameSync(`${path}.new`, path);
   };
   set(0);

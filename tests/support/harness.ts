@@ -1,6 +1,6 @@
 /**
- * What the tests of the whole program have in common: one PostgreSQL for a file, brokers with a
- * log that tells about sessions, and questions to ask of the logger, the table and the broker.
+ * Shared by the tests of the whole program: one PostgreSQL per file, brokers that log subscriptions,
+ * and queries of the logger, the table and the broker.
  */
 import assert from "node:assert/strict";
 import { TUNING_VARIABLE } from "../../lib/config/tuning.ts";
@@ -17,22 +17,22 @@ import { subscribe } from "./subscriber.ts";
 /** The client id of the logger in `loggerEnv`. */
 export const CLIENT_ID = "kraken-logger-test";
 
-/** The sensors that `makeReadings` takes by default; each database has them registered. */
+/** The sensors that `makeReadings` uses by default; they are registered in each database. */
 export const SENSORS = makeSensors(10);
 
 /** One PostgreSQL for all tests of a file. */
 export interface SharedPostgres {
   readonly server: PostgresServer;
-  /** A database of its own for a test, with {@linkcode SENSORS} registered. */
+  /** Creates a separate database for a test, with {@linkcode SENSORS} registered. */
   createDatabase(options?: Omit<DatabaseOptions, "name">): Promise<TestDatabase>;
 }
 
-/** Starts a PostgreSQL before the tests of the calling file, and ends it after them. */
+/** Starts a PostgreSQL before the tests of the calling file, and stops it after them. */
 export function usePostgres(options: PostgresOptions = {}): SharedPostgres {
   let server: PostgresServer | undefined;
   let databases = 0;
   Deno.test.beforeAll(async () => {
-    // No test loses power: what is written survives a killed server without fsync, too.
+    // No test simulates a power failure: without fsync, written data survive a killed server, too.
     server = await startPostgres({ ...options, settings: { fsync: "off", ...options.settings } });
   });
   Deno.test.afterAll(async () => {
@@ -55,7 +55,7 @@ export function usePostgres(options: PostgresOptions = {}): SharedPostgres {
   };
 }
 
-/** Starts a Mosquitto whose log tells about subscriptions too; see {@linkcode waitForSubscription}. */
+/** Starts a Mosquitto that also logs subscriptions; see {@linkcode waitForSubscription}. */
 export async function startTellingMosquitto(
   options: MosquittoOptions = {},
 ): Promise<MosquittoBroker> {
@@ -64,18 +64,18 @@ export async function startTellingMosquitto(
   return await startMosquitto({ ...options, config });
 }
 
-/** Which subscription {@linkcode waitForSubscription} waits for. */
+/** The subscription that {@linkcode waitForSubscription} waits for. */
 export interface AwaitedSubscription {
   /** `sensors/#` by default. */
   readonly filter?: string;
-  /** That of `loggerEnv` by default. */
+  /** By default the one of `loggerEnv`. */
   readonly clientId?: string;
-  /** How often it has been made since the last start of the broker; once by default. */
+  /** How often the client has subscribed since the last start of the broker; once by default. */
   readonly times?: number;
   readonly timeoutMs?: number;
 }
 
-/** Waits until the broker has taken a subscription in. */
+/** Waits until the broker has accepted a subscription. */
 export async function waitForSubscription(
   broker: MosquittoBroker,
   options: AwaitedSubscription = {},
@@ -104,7 +104,7 @@ export function countConnections(broker: MosquittoBroker, clientId: string = CLI
   ).length;
 }
 
-/** Waits until the table has at least so many rows; returns how many there are. */
+/** Waits until the table has at least `count` rows; returns their number. */
 export async function waitForRows(
   database: TestDatabase,
   count: number,
@@ -113,11 +113,11 @@ export async function waitForRows(
   return await waitUntil(async () => {
     const rows = await database.countReadings();
     return rows >= count ? rows : null;
-    // Counting many takes some time.
+    // Counting many rows takes some time.
   }, { what: `${count} rows in the table`, timeoutMs, intervalMs: count < 20_000 ? 25 : 250 });
 }
 
-/** Makes every insert take at least so long, so that a fault finds one under way. */
+/** Makes every insert take at least this time, so that a fault interrupts one. */
 export async function slowInserts(database: TestDatabase, seconds: number): Promise<void> {
   await database.query(`
     CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS
@@ -135,7 +135,7 @@ export async function waitForBlockedInsert(database: TestDatabase): Promise<void
   }, { what: "the insert to wait for the lock" });
 }
 
-/** What the logger said that became of the messages. */
+/** The outcomes of the messages, as the logger has logged them. */
 export interface Counts {
   readonly received: number;
   readonly stored: number;
@@ -150,11 +150,11 @@ export interface Counts {
   /** In the spool at the end. */
   readonly spooled: number;
   readonly waiting: number;
-  /** Lost to a spool that was damaged while the logger ran. */
+  /** Lost because the spool was damaged while the logger ran. */
   readonly unreadable: number;
 }
 
-/** The words of the last line for each count. */
+/** The words of the last log line for each count. */
 const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
   received: "messages? received",
   stored: "stored",
@@ -171,8 +171,8 @@ const COUNT_WORDS: Readonly<Record<keyof Counts, string>> = {
 };
 
 /**
- * The counts in the last line of a logger that was stopped; 0 for what it does not mention. It must
- * have found them to agree with what it had in memory.
+ * The counts in the last line of a stopped logger; 0 for a count that is not mentioned. Asserts that
+ * the logger has logged no contradiction between its counts and its memory.
  */
 export function readCounts(logger: LoggerProcess): Counts {
   expectNoDefect(logger);
@@ -186,36 +186,36 @@ export function readCounts(logger: LoggerProcess): Counts {
   const { received, found, stored, duplicates, unknown, disabled, rejected } = counts;
   const ended = stored + duplicates + unknown + disabled + rejected + counts.dropped;
   const left = counts.spooled + counts.unreadable + counts.waiting;
-  // What waits is the rest by definition: this finds a count that the line leaves out.
-  assert.equal(received + found, ended + left, `do not add up: ${text}`);
+  // The logger computes `waiting` as the rest, so this finds a count that the line does not mention.
+  assert.equal(received + found, ended + left, `the counts do not add up: ${text}`);
   return counts;
 }
 
 /**
- * Asserts that the logger has found no defect of its own: as it stops, it compares its counts with
- * the messages that it still has.
+ * Asserts that the logger has logged no defect. When it stops, it compares its counts with the
+ * messages that are left in memory.
  */
 function expectNoDefect(logger: LoggerProcess): void {
   assert.deepEqual(logger.lines.filter((line) => /do not add up|defect/.test(line)), []);
 }
 
-/** Asks the logger to end, which it must do with status 0; returns its counts. */
+/** Stops the logger, which must exit with status 0; returns its counts. */
 export async function stopCleanly(
   logger: LoggerProcess,
   signal: Deno.Signal = "SIGTERM",
 ): Promise<Counts> {
   const status = await logger.stop(signal);
-  // Counts that are wrong may be the cause of another status.
+  // Wrong counts may be the cause of another status.
   const counts = readCounts(logger);
   assert.equal(status, 0, `output:\n${logger.lines.slice(-20).join("\n")}`);
   return counts;
 }
 
 /**
- * Lets the logger take everything that the broker has for it, and stops it; returns its counts,
- * with one message of an unknown sensor more.
+ * Waits until the logger has received all that the broker has for it, and stops it. Returns its
+ * counts, which include one additional message of an unknown sensor.
  *
- * @param topic one that this logger alone subscribes to.
+ * @param topic a topic that only this logger subscribes to.
  */
 export async function stopWhenDrained(
   logger: LoggerProcess,
@@ -223,7 +223,7 @@ export async function stopWhenDrained(
   topic = "sensors/marker",
 ): Promise<Counts> {
   await logger.waitForLine("Connected to MQTT broker");
-  // Behind whatever the broker may still have for this session.
+  // The broker delivers it after all messages that it still has for this session.
   const sensor = { uuid: crypto.randomUUID() };
   const readings = makeReadings({ count: 1, sensors: [sensor] });
   await publishReadings(broker, readings, { topic, qos: 1 });
@@ -231,7 +231,7 @@ export async function stopWhenDrained(
   return await stopCleanly(logger);
 }
 
-/** Asserts that the broker has nothing left for a logger that was just started, and stops it. */
+/** Asserts that the broker has no message for a logger that was just started, and stops it. */
 export async function expectNothingLeft(
   ...args: Parameters<typeof stopWhenDrained>
 ): Promise<void> {

@@ -16,7 +16,7 @@ export function withHttp(env: LoggerEnv): LoggerEnv {
   return { ...env, HTTP_PORT: String(findFreePort()) };
 }
 
-/** The text of an answer that must be 200. */
+/** The body of a response, whose status must be 200. */
 export async function getText(url: string): Promise<string> {
   const response = await fetch(url);
   assert.equal(response.status, 200, url);

@@ -1,13 +1,13 @@
 /**
- * The program under test as a process of its own: from the sources, or as the compiled binary
- * that `KRAKEN_LOGGER_BINARY` names.
+ * Runs the program under test in a separate process: from the sources, or the compiled binary that
+ * `KRAKEN_LOGGER_BINARY` names.
  */
 import { fileURLToPath } from "node:url";
 import { RUN_FLAGS } from "../../deploy/run_flags.ts";
 import { type ProcessEnd, type ProgramResult, runProgram, TestProcess } from "./process.ts";
 import type { SqlTarget } from "./sql.ts";
 
-/** Environment of the program under test: nothing else is passed on, apart from `PATH`. */
+/** Environment of the program under test, complete except for `PATH`. */
 export type LoggerEnv = Readonly<Record<string, string>>;
 
 /** How {@linkcode startLogger} starts the program. */
@@ -20,14 +20,14 @@ export interface LoggerOptions {
   readonly sources?: string;
 }
 
-/** What {@linkcode loggerEnv} makes an environment of. */
+/** The services that {@linkcode loggerEnv} connects the program to. */
 export interface LoggerServices {
   readonly database: { readonly logger: SqlTarget };
   readonly broker: { readonly host: string; readonly port: number };
 }
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
-// What Deno itself needs to find its cache, and to fill it from where the user's registry is.
+// Deno needs these to find its cache, and to fill it from the registry of the user.
 const DENO_VARIABLES = ["HOME", "XDG_CACHE_HOME", "DENO_DIR", "DENO_CERT", "DENO_TLS_CA_STORE"];
 const REGISTRY_VARIABLES = ["NPM_CONFIG_REGISTRY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
 
@@ -74,7 +74,7 @@ export class LoggerProcess implements AsyncDisposable {
     return this.#process.isRunning;
   }
 
-  /** Resolves when the process has ended, however it did. */
+  /** Resolves when the process has ended, for any reason. */
   get exited(): Promise<ProcessEnd> {
     return this.#process.exited;
   }
@@ -89,13 +89,13 @@ export class LoggerProcess implements AsyncDisposable {
     this.#process.kill(signal);
   }
 
-  /** Asks the program to end, and waits until it has; returns its exit status. */
+  /** Sends a signal to stop, and waits for the end of the program; returns its exit status. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
     this.#process.kill(signal);
     return (await this.#process.finished()).code;
   }
 
-  /** Kills the program with SIGKILL and waits until it is gone. */
+  /** Kills the program with SIGKILL, and waits for its end. */
   async kill(): Promise<void> {
     this.#process.kill("SIGKILL");
     await this.#process.finished();
@@ -109,7 +109,7 @@ export class LoggerProcess implements AsyncDisposable {
   }
 }
 
-/** Starts the program; resolves at once, so that what it prints can be awaited. */
+/** Starts the program, without waiting for any output. */
 export function startLogger(env: LoggerEnv, options: LoggerOptions = {}): LoggerProcess {
   const temporary = options.cwd === undefined ? makeWorkingDirectory() : null;
   const target = programUnderTest(options.sources);
@@ -136,14 +136,14 @@ export async function runLogger(
   }
 }
 
-/** A program with everything it is started with. */
+/** A program with its arguments and environment. */
 export interface LoggerCommand {
   readonly program: string;
   readonly args: readonly string[];
   readonly env: LoggerEnv;
 }
 
-/** What {@linkcode runLogger} runs, for a test that starts it in a way of its own. */
+/** The command that {@linkcode runLogger} runs, for a test that starts it differently. */
 export function loggerCommand(args: readonly string[], env: LoggerEnv = {}): LoggerCommand {
   const target = programUnderTest();
   return {
@@ -155,9 +155,9 @@ export function loggerCommand(args: readonly string[], env: LoggerEnv = {}): Log
 
 interface Program {
   readonly program: string;
-  /** What comes before the arguments of the logger. */
+  /** Arguments before those of the logger. */
   readonly args: readonly string[];
-  /** Variables of this process that it needs beside those of the test. */
+  /** Variables of this process that are passed on, in addition to those of the test. */
   readonly variables: readonly string[];
 }
 

@@ -1,4 +1,4 @@
-/** Publishing as fast as the broker takes it, for the programs that fill its queues. */
+/** Publishes as fast as the broker accepts messages, for the programs that fill its queues. */
 import { Buffer } from "node:buffer";
 import { connect } from "node:net";
 import { generate, type Packet, parser as createParser } from "mqtt-packet";
@@ -14,7 +14,7 @@ export interface PublishTarget {
   readonly host: string;
   readonly port: number;
   readonly qos: 1 | 2;
-  /** Messages under way at most; the broker must be set up to allow as many. */
+  /** Maximum number of messages in flight; the configuration of the broker must allow it. */
   readonly maxOpen: number;
 }
 

@@ -18,9 +18,9 @@ import {
 export interface MosquittoOptions extends BrokerOptions {
   /** Keeps sessions and messages across a restart; `true` by default. */
   readonly persistence?: boolean;
-  /** Messages kept for a client that is away or slow; 0, the default here, is unlimited. */
+  /** Messages queued for a client that is disconnected or slow; 0, the default here, is unlimited. */
   readonly maxQueuedMessages?: number;
-  /** Messages handed to a client and not yet acknowledged; Mosquitto's default is 20. */
+  /** Messages in flight for each client; Mosquitto's default is 20. */
   readonly maxInflightMessages?: number;
   /** The highest QoS that the broker grants; 2 by default. */
   readonly maxQos?: 0 | 1 | 2;
@@ -28,7 +28,7 @@ export interface MosquittoOptions extends BrokerOptions {
   readonly acl?: readonly string[];
   /** Further lines of the configuration; those for a listener, such as `cafile`, work too. */
   readonly config?: readonly string[];
-  /** Files readable by the broker alone, to be named in `config` by their name only. */
+  /** Files that only the broker can read; `config` refers to them by name, without a path. */
   readonly files?: Readonly<Record<string, string>>;
 }
 
@@ -82,25 +82,25 @@ export class MosquittoBroker implements TestBroker {
     return this.#process?.isRunning ?? false;
   }
 
-  /** Who may connect with which password; undefined while that is being changed, or if it failed. */
+  /** Passwords by user name; undefined while they are being changed, or if that failed. */
   get users(): BrokerOptions["users"] {
     return this.#users;
   }
 
-  /** What a publisher has to respect; see `BrokerAddress`. */
+  /** See `BrokerAddress`. */
   get receiveMaximum(): number {
-    // 0 means no limit; a thousand are as fast as more.
+    // 0 means no limit; more than a thousand would not be faster.
     return this.#parts.options.maxInflightMessages === 0
       ? 1000
       : this.#parts.options.maxInflightMessages ?? 20;
   }
 
-  /** Output of the broker since its last start, connections and disconnections among it. */
+  /** Output of the broker since its last start, including connections and disconnections. */
   get logLines(): readonly string[] {
     return this.#process?.lines ?? [];
   }
 
-  /** Writes the configuration and starts for the first time; {@linkcode startMosquitto} does. */
+  /** Writes the configuration and starts for the first time. {@linkcode startMosquitto} calls it. */
   async initialize(): Promise<void> {
     const { options, user, directory } = this.#parts;
     this.writeFiles(options.files ?? {});
@@ -124,7 +124,7 @@ export class MosquittoBroker implements TestBroker {
 
   async start(): Promise<void> {
     if (this.isRunning) {
-      throw new Error("Starting Mosquitto: it runs already");
+      throw new Error("Starting Mosquitto: already running");
     }
     const { program, user, directory } = this.#parts;
     this.#process = TestProcess.start(program, {
@@ -159,10 +159,10 @@ export class MosquittoBroker implements TestBroker {
     await this.start();
   }
 
-  /** Forgets sessions and messages; only while the broker is stopped. */
+  /** Deletes sessions and messages. The broker must be stopped. */
   deleteStore(): void {
     if (this.isRunning) {
-      throw new Error("Deleting the store of Mosquitto: it still runs");
+      throw new Error("Deleting the store of Mosquitto: it is still running");
     }
     for (const { name } of Deno.readDirSync(this.#parts.directory)) {
       if (name.startsWith("mosquitto.db")) {
@@ -172,17 +172,17 @@ export class MosquittoBroker implements TestBroker {
   }
 
   /**
-   * Makes the broker save its store now, as it otherwise does every half hour and when stopped,
-   * so that a SIGKILL afterwards does not lose it.
+   * Makes the broker save its store now, so that a SIGKILL afterwards does not lose it. Otherwise the
+   * broker saves it every half hour and when it is stopped.
    */
   async save(): Promise<void> {
     const before = this.#storeInode();
     this.signal("SIGUSR1");
-    // A new file takes the place of the old one when it is complete.
+    // The broker replaces the old file when the new one is complete.
     await waitUntil(() => this.#storeInode() !== before, { what: "the store of Mosquitto" });
   }
 
-  /** Replaces files that it was started with; it reads them when it starts. */
+  /** Replaces files; the broker reads them at its next start. */
   writeFiles(files: Readonly<Record<string, string>>): void {
     const { user, directory } = this.#parts;
     for (const [name, content] of Object.entries(files)) {
@@ -190,7 +190,7 @@ export class MosquittoBroker implements TestBroker {
     }
   }
 
-  /** Replaces the users that it was started with; open connections go on. */
+  /** Replaces the users; open connections stay open. */
   async setUsers(users: Readonly<Record<string, string>>): Promise<void> {
     this.#users = undefined;
     await this.#writePasswords(users);
@@ -198,7 +198,7 @@ export class MosquittoBroker implements TestBroker {
     this.signal("SIGHUP");
   }
 
-  /** Sends a signal; SIGSTOP leaves a broker that takes connections but never answers. */
+  /** Sends a signal; after SIGSTOP, the broker accepts connections but never answers. */
   signal(signal: Deno.Signal): void {
     this.#process?.kill(signal);
   }

@@ -1,5 +1,5 @@
 /**
- * MQTT clients for the tests, on MQTT.js as it comes, without anything of the logger's.
+ * MQTT clients for the tests: plain MQTT.js, without any code of the logger.
  */
 import mqtt, {
   type IClientOptions,
@@ -12,36 +12,36 @@ import mqtt, {
 export interface BrokerAddress {
   readonly host: string;
   readonly port: number;
-  /** Messages of QoS 1 and 2 that the broker lets one client have open; 20 by default. */
+  /** Messages of QoS 1 and 2 that a client may have in flight; 20 by default. */
   readonly receiveMaximum?: number;
-  /** QoS to publish with where a test does not say; 2 by default. */
+  /** QoS to publish with if a test sets none; 2 by default. */
   readonly usualQos?: 1 | 2;
 }
 
 /** How the client connects. */
 export interface ClientOptions {
-  /** A random one by default. With one, the session is kept by the broker. */
+  /** If it is set, the broker keeps the session. By default a random one without a session. */
   readonly clientId?: string;
   readonly username?: string;
   readonly password?: string;
   /** 4 (MQTT 3.1.1) by default. */
   readonly protocolVersion?: 4 | 5;
-  /** Connects again after this time, and sends again what was not acknowledged; never by default. */
+  /** Reconnects after this time, and resends unacknowledged messages; never by default. */
   readonly reconnectMs?: number;
 }
 
-/** What {@linkcode openClient} listens to from the first packet on. */
+/** Listeners that {@linkcode openClient} adds before the first packet. */
 export interface ClientListeners {
-  /** A broker may deliver what it kept for the session right after its consent. */
+  /** A broker may deliver the queued messages of a session right after the CONNACK. */
   readonly onMessage?: OnMessageCallback;
-  /** Gets each message when it comes; `onMessage` gets one of QoS 2 at the end of its handover. */
+  /** Receives each PUBLISH on arrival; `onMessage` receives one of QoS 2 only after its PUBREL. */
   readonly onPublish?: (packet: IPublishPacket) => void;
 }
 
 /**
- * Connects and waits for the broker's consent. The caller closes the client.
+ * Connects and waits for the CONNACK. The caller closes the client.
  *
- * @throws {Error} when the broker is away or refuses.
+ * @throws {Error} when the broker is unavailable or refuses the connection.
  */
 export async function openClient(
   broker: BrokerAddress,
@@ -56,7 +56,7 @@ export async function openClient(
     reconnectPeriod: reconnectMs,
     clientId: clientId ?? `test-${crypto.randomUUID().slice(0, 18)}`,
     clean: clientId === undefined,
-    // The other variants guess at the environment; this one is plain timers.
+    // The other variants depend on the environment; this one uses plain timers.
     timerVariant: "native",
     connectTimeout: 10_000,
   };
@@ -72,7 +72,7 @@ export async function openClient(
   const client = mqtt.connect(settings);
   // Without a listener, the error of a connection that is lost later would end the test run.
   client.on("error", () => {});
-  // Nor must one that its stream tells of when the client has stopped listening.
+  // The stream may emit an error after the client has removed its listener.
   client.on("connect", () => client.stream.on("error", () => {}));
   if (options.onMessage !== undefined) {
     client.on("message", options.onMessage);
@@ -90,9 +90,9 @@ export async function openClient(
   return client;
 }
 
-/** Says goodbye to the broker, or gives up the connection if that is what is left to do. */
+/** Disconnects from the broker; if the connection is lost already, only closes it. */
 export async function closeClient(client: MqttClient): Promise<void> {
-  // A stream breaks before the client takes note of it; then a polite end would wait for ever.
+  // If the stream has failed and the client has not noticed yet, a DISCONNECT would wait forever.
   await client.endAsync(!client.connected || client.stream.destroyed);
 }
 

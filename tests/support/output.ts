@@ -1,4 +1,4 @@
-/** What the programs of the tests, as opposed to the tests, tell whoever has started them. */
+/** Output of programs that belong to the tests, such as the test runner and the benchmark. */
 
 /** Writes to standard output. */
 export function print(text: string): void {

@@ -15,7 +15,7 @@ export const MINIMAL = {
 const authority = new CertificateAuthority();
 const client = authority.issue({ name: "client" });
 
-/** What {@linkcode readFile} finds. */
+/** The files that {@linkcode readFile} reads. */
 const FILES: Readonly<Record<string, string>> = {
   "/user": "file-user\n",
   "/password": " two words \r\n\n",
@@ -29,19 +29,19 @@ const FILES: Readonly<Record<string, string>> = {
   "/encrypted.pem": client.key.replaceAll("RSA PRIVATE", "ENCRYPTED PRIVATE"),
 };
 
-/** Reads the files above in place of the file system. */
+/** Reads from `FILES` instead of the file system. */
 export function readFile(path: string): string {
   const text = FILES[path];
   if (text === undefined) throw new Error("No such file or directory");
   return text;
 }
 
-/** The configuration from the four mandatory variables and what is given here. */
+/** The configuration from the four mandatory variables and `env`. */
 export function parse(env: Environment = {}): Config {
   return parseConfig({ ...MINIMAL, ...env }, readFile);
 }
 
-/** The lines with which a configuration is refused. */
+/** The lines of the error for an invalid configuration. */
 export function refusal(env: Environment): string[] {
   try {
     parse(env);

@@ -1,5 +1,5 @@
 /**
- * A publisher in a process of its own that is faster than a client library, for large numbers of
+ * A publisher in a separate process, which is faster than a client library, for large numbers of
  * messages with any content.
  */
 import { Buffer } from "node:buffer";
@@ -8,17 +8,18 @@ import { type PayloadMessage, publishMessages, type PublishTarget } from "./mess
 import type { BrokerAddress } from "./mqtt_client.ts";
 import { runSuccessfully } from "./process.ts";
 
-/** What the process is told, beside the messages. */
+/** The argument of the process. */
 interface Job extends PublishTarget {
   /** The file with the messages, as {@linkcode writeMessages} writes it. */
   readonly path: string;
 }
 
 /**
- * Publishes messages in their order, and resolves when the broker has acknowledged all of them;
- * returns how many there were.
+ * Publishes messages in their order, and resolves when the broker has acknowledged all of them.
+ * Returns their number.
  *
- * @throws {Error} with the output of the process when it fails, as when the connection is lost.
+ * @throws {Error} with the output of the process when it fails, for instance when the connection is
+ * lost.
  */
 export async function publishPayloadsFast(
   { host, port, receiveMaximum = 20 }: BrokerAddress,

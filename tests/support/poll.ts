@@ -1,23 +1,23 @@
 /**
- * Waiting for something that the tests cannot be told about: a row count, a log line of another
- * process, a port that opens. Always by asking again, never by sleeping for a guessed time.
+ * Waits for an event that a test cannot subscribe to: a number of rows, an open port. The condition
+ * is polled; no test sleeps for a fixed time instead.
  */
 
-/** How {@linkcode waitUntil} asks. */
+/** How {@linkcode waitUntil} polls. */
 export interface WaitOptions {
   /** Gives up after this time; 60,000 by default. */
   readonly timeoutMs?: number;
-  /** Pause between two questions; 20 by default. */
+  /** Pause between two checks; 20 by default. */
   readonly intervalMs?: number;
-  /** What is awaited, for the message of the error: `the 100 readings`. */
+  /** The awaited event, for the error message: `the 100 readings`. */
   readonly what?: string;
 }
 
 /**
- * Asks until the answer is neither `false`, `null` nor `undefined`, and returns that answer.
+ * Polls until the condition returns neither `false`, `null` nor `undefined`, and returns that value.
  *
- * An error thrown by the condition counts as "not yet", since the service that is asked may be
- * down; the last one becomes the `cause` of the error thrown at the deadline.
+ * An error thrown by the condition counts as "not yet", because the service may be down. The last
+ * one becomes the `cause` of the error that is thrown at the deadline.
  *
  * @throws {Error} when the deadline passes; the message names `what`.
  */
@@ -54,7 +54,7 @@ export function delay(durationMs: number): Promise<void> {
 /**
  * Waits for a promise, but not longer than the given time.
  *
- * @returns the promise's value, or `undefined` when the time was up first; the promise goes on.
+ * @returns the value of the promise, or `undefined` after the time limit; the promise continues.
  */
 export async function within<T>(promise: Promise<T>, durationMs: number): Promise<T | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined;

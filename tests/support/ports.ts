@@ -2,20 +2,20 @@
  * Free TCP ports for the services that the tests start.
  */
 
-/** The only address the test services listen on. */
+/** The only address that the services of the tests listen on. */
 export const LOOPBACK = "127.0.0.1";
 
-// Below Linux's range of ephemeral ports (32768 and up). From within that range, a client that
-// keeps connecting to a service that is down would sooner or later be given the very port it
-// connects to as its own, and be connected to itself; and the service could not come back.
+// Below Linux's range of ephemeral ports (32768 and up). A client that keeps connecting to a stopped
+// service on an ephemeral port would sooner or later get that port as its own, and connect to itself.
+// Then the service could not start again.
 const FIRST_PORT = 15_000;
 const LAST_PORT = 32_000;
 
 /**
- * Returns a TCP port that nobody listens on at this moment. Somebody else may take it before the
- * caller does, so that services which start on it must be ready to try another one.
+ * Returns a TCP port that no program listens on at this moment. Another program may use it before the
+ * caller does, so a service that fails to start on it must try another one.
  *
- * @throws {Error} when a hundred random ports in a row were taken.
+ * @throws {Error} when a hundred random ports in a row were in use.
  */
 export function findFreePort(): number {
   for (let attempt = 0; attempt < 100; attempt++) {
@@ -29,10 +29,10 @@ export function findFreePort(): number {
       }
     }
   }
-  throw new Error(`Finding a free port between ${FIRST_PORT} and ${LAST_PORT}: all taken`);
+  throw new Error(`Finding a free port between ${FIRST_PORT} and ${LAST_PORT}: all are in use`);
 }
 
-/** Says whether somebody accepts TCP connections on the port. */
+/** Whether a program accepts TCP connections on the port. */
 export async function isListening(port: number, hostname: string = LOOPBACK): Promise<boolean> {
   try {
     (await Deno.connect({ hostname, port })).close();

@@ -1,6 +1,6 @@
 /**
  * A real PostgreSQL server for tests and benchmarks, on a free port, with its data in a temporary
- * directory. It can be stopped, killed and suspended like the one of a laboratory.
+ * directory. A test can stop, kill and suspend it.
  */
 import { delay, within } from "./poll.ts";
 import { findFreePort, LOOPBACK } from "./ports.ts";
@@ -26,24 +26,24 @@ import { runSql, type SqlRow, type SqlTarget } from "./sql.ts";
 export { findInstalledPostgres, type PostgresVariant } from "./postgres_programs.ts";
 export type { DatabaseOptions, TestDatabase } from "./postgres_database.ts";
 
-/** How {@linkcode startPostgres} sets the server up. */
+/** How {@linkcode startPostgres} configures the server. */
 export interface PostgresOptions {
-  /** Forces a variant; see `providePostgres` for what is used otherwise. */
+  /** Forces a variant; see `providePostgres` for the default. */
   readonly variant?: PostgresVariant;
   /** Server settings, such as `{ max_connections: "5" }`. `fsync` is on unless set here. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Lines for the beginning of `pg_hba.conf`. */
   readonly hba?: readonly string[];
-  /** Files to write into the data directory, readable by the server alone: name to content. */
+  /** Contents by name of files in the data directory that only the server can read. */
   readonly files?: Readonly<Record<string, string>>;
-  /** Where to create the temporary directory, a small file system for instance. */
+  /** Where to create the temporary directory, for instance in a small file system. */
   readonly parentDirectory?: string;
 }
 
 const SUPERUSER = "postgres";
 const SUPERUSER_PASSWORD = "test superuser";
 
-/** Names a directory, writable for all, for data directories that servers copy: initdb is slow. */
+/** Names a directory, writable for all users, with data directories to copy, because initdb is slow. */
 export const TEMPLATES_VARIABLE = "KRAKEN_TEST_POSTGRES_TEMPLATES";
 
 const STOP_SIGNALS = { fast: "SIGINT", immediate: "SIGQUIT" } as const;
@@ -119,7 +119,7 @@ export class PostgresServer implements AsyncDisposable {
     return { host, port, user: SUPERUSER, password: SUPERUSER_PASSWORD, database };
   }
 
-  /** Creates the data directory and starts for the first time; {@linkcode startPostgres} does. */
+  /** Creates the data directory and starts for the first time. {@linkcode startPostgres} calls it. */
   async initialize(): Promise<void> {
     const { programs, user, options } = this.#parts;
     const templates = Deno.env.get(TEMPLATES_VARIABLE);
@@ -146,7 +146,7 @@ export class PostgresServer implements AsyncDisposable {
   /** Starts a stopped or killed server and waits until it has recovered and accepts connections. */
   async start(): Promise<void> {
     if (this.isRunning) {
-      throw new Error("Starting PostgreSQL: it runs already");
+      throw new Error("Starting PostgreSQL: already running");
     }
     const process = this.#spawn();
     await process.waitForLine("database system is ready to accept connections", {
@@ -156,7 +156,7 @@ export class PostgresServer implements AsyncDisposable {
 
   /**
    * Stops the server, as an administrator would: `fast` ends sessions and writes a checkpoint,
-   * `immediate` ends without, so that the next start has to recover.
+   * `immediate` writes none, so that the next start must recover.
    */
   async stop(mode: keyof typeof STOP_SIGNALS = "fast"): Promise<void> {
     this.#process?.kill(STOP_SIGNALS[mode]);
@@ -170,7 +170,7 @@ export class PostgresServer implements AsyncDisposable {
 
   /**
    * Signals the server and all its backends at once. SIGKILL resolves when they are gone; SIGSTOP
-   * leaves a server that still takes TCP connections but never answers, until SIGCONT.
+   * makes the server accept TCP connections but never answer, until SIGCONT.
    */
   async kill(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT" = "SIGKILL"): Promise<void> {
     await this.#process?.killTree(signal);
@@ -192,16 +192,16 @@ export class PostgresServer implements AsyncDisposable {
     return await runSql<Row>(this.superuser(), sql, { params });
   }
 
-  /** Creates a database with the logger's tables and role. It goes with the server. */
+  /** Creates a database with the logger's tables and role. It is deleted with the server. */
   async createDatabase(options: DatabaseOptions): Promise<TestDatabase> {
     return await createTestDatabase(this.superuser(), options);
   }
 
-  /** Ends the server, however it is, and removes its data. */
+  /** Ends the server, whatever its state, and removes its data. */
   async [Symbol.asyncDispose](): Promise<void> {
     const process = this.#process;
     if (process !== undefined) {
-      // An immediate shutdown, unlike SIGKILL, gives shared memory back to the system.
+      // An immediate shutdown, unlike SIGKILL, releases shared memory.
       await process.killTree("SIGCONT");
       process.kill(STOP_SIGNALS.immediate);
       await within(process.exited, 10_000);
@@ -210,7 +210,7 @@ export class PostgresServer implements AsyncDisposable {
     Deno.removeSync(this.#parts.directory, { recursive: true });
   }
 
-  /** Returns the data directory to copy, which the first server that needs it creates. */
+  /** Returns the data directory to copy; the first server creates it. */
   async #provideTemplate(path: string): Promise<string> {
     if (!isDirectory(path)) {
       const created = `${this.#parts.directory}/template`;
@@ -218,7 +218,7 @@ export class PostgresServer implements AsyncDisposable {
       try {
         Deno.renameSync(created, path);
       } catch (error) {
-        // Another server has been faster: then this one is removed with the server's directory.
+        // Another server has created it first; the duplicate is removed with the directory of this one.
         if (!isDirectory(path)) throw error;
       }
     }
@@ -260,7 +260,7 @@ export class PostgresServer implements AsyncDisposable {
       listen_addresses: this.host,
       port: String(this.#port),
       unix_socket_directories: directory,
-      // In the data directory rather than in /dev/shm, where a killed server would leave it.
+      // In the data directory, because a killed server would leave its files in /dev/shm.
       dynamic_shared_memory_type: "mmap",
       ...options.settings,
     };

@@ -1,10 +1,10 @@
 /**
- * A database of the laboratory's shape: the two tables, and the logger's role with the rights that
- * it is promised to be content with.
+ * A database like that of a laboratory: the two tables, and the logger's role with only the
+ * privileges that it is documented to need.
  */
 import { quoteName, quoteText, runSql, SqlConnection, type SqlRow, type SqlTarget } from "./sql.ts";
 
-/** How {@linkcode createTestDatabase} creates one. */
+/** How {@linkcode createTestDatabase} creates a database. */
 export interface DatabaseOptions {
   readonly name: string;
   /** Type of the column `sensor_data.value`; `double precision` by default. */
@@ -27,7 +27,7 @@ export interface Sensor {
 
 /** The role that the logger connects as. It exists once in each server. */
 export const LOGGER_ROLE = "kraken";
-/** The password of {@linkcode LOGGER_ROLE}, with characters that careless quoting would break. */
+/** The password of {@linkcode LOGGER_ROLE}, with characters that need correct quoting. */
 export const LOGGER_PASSWORD = "kraken's pass#word %41";
 
 /** A database in a server that a test started. */
@@ -54,7 +54,7 @@ export class TestDatabase {
     return await runSql<Row>(this.#superuser, sql, { params });
   }
 
-  /** Runs SQL with the rights of the logger. */
+  /** Runs SQL with the privileges of the logger. */
   async queryAsLogger<Row extends SqlRow = SqlRow>(
     sql: string,
     params: readonly unknown[] = [],
@@ -73,7 +73,7 @@ export class TestDatabase {
     return Number(row?.count);
   }
 
-  /** Adds sensors; those that are there already are set to the given state and label. */
+  /** Adds sensors; existing ones get the given state and label. */
   async registerSensors(sensors: readonly Sensor[]): Promise<void> {
     await this.query(
       `INSERT INTO sensors (uuid, sensor_sid, enabled, label)
@@ -89,7 +89,7 @@ export class TestDatabase {
     );
   }
 
-  /** Ends all connections of the logger's role; returns how many there were. */
+  /** Terminates all connections of the logger's role; returns their number. */
   async terminateLogger(): Promise<number> {
     const rows = await this.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -99,18 +99,18 @@ export class TestDatabase {
     return rows.length;
   }
 
-  /** Changes the password of the logger's role, or back to the one it was created with. */
+  /** Changes the password of the logger's role; by default back to the original one. */
   async setLoggerPassword(password: string = LOGGER_PASSWORD): Promise<void> {
     await this.query(`ALTER ROLE ${LOGGER_ROLE} PASSWORD ${quoteText(password)}`);
   }
 
-  /** Connections that others take from the logger, none yet. The caller disposes them. */
+  /** Creates an empty set of connections that take the place of the logger's. The caller disposes it. */
   takeConnections(): TakenConnections {
     return new TakenConnections(this);
   }
 }
 
-/** Connections that do nothing but keep the logger out. */
+/** Idle connections that leave none for the logger. */
 export class TakenConnections implements AsyncDisposable {
   readonly #database: TestDatabase;
   readonly #connections = new AsyncDisposableStack();
@@ -121,14 +121,14 @@ export class TakenConnections implements AsyncDisposable {
     this.#database = database;
   }
 
-  /** How often the server has refused one of these, and told of it in its log. */
+  /** How many of these connections the server has refused, and logged as refused. */
   get refusals(): number {
     return this.#refusals;
   }
 
   /**
-   * Takes all that the server has for others than superusers, those that the logger has among them,
-   * apart from one that it is just opening: that one it keeps until the next call.
+   * Takes all connections that the server allows to ordinary roles, including those of the logger,
+   * except one that the logger is just opening; the next call takes that one.
    */
   async takeAll(): Promise<void> {
     for (let found = true; found;) {
@@ -157,8 +157,8 @@ export class TakenConnections implements AsyncDisposable {
 }
 
 /**
- * Creates a database and, where the server has none yet, the logger's role, which may read
- * `sensors`, read and insert `sensor_data`, and do nothing else.
+ * Creates a database and, if it does not exist, the logger's role, which may read `sensors`, read and
+ * insert `sensor_data`, and has no other privileges.
  *
  * @param superuser connection parameters of the superuser in any database of the server.
  */

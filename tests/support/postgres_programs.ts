@@ -14,7 +14,7 @@ export interface PostgresPrograms {
   readonly postgres: string;
 }
 
-/** The installed programs of the highest version, or null where there are none. */
+/** The installed programs of the highest version; null if none are installed. */
 export function findInstalledPostgres(): PostgresPrograms | null {
   const initdb = findProgram("initdb");
   const postgres = findProgram("postgres");
@@ -22,11 +22,11 @@ export function findInstalledPostgres(): PostgresPrograms | null {
 }
 
 /**
- * Decides which PostgreSQL to use: the wanted variant, else what `KRAKEN_TEST_POSTGRES` says, else
- * the installed one, else the one from npm.
+ * Chooses the PostgreSQL: the wanted variant, else the one that `KRAKEN_TEST_POSTGRES` names, else the
+ * installed one, else the one from npm.
  *
- * @param folder where to put a copy of the npm package, so that another user can read it too.
- * @throws {Error} when the installed one is wanted and there is none.
+ * @param folder the place for a copy of the npm package, which another user can read.
+ * @throws {Error} when the installed one is wanted but not installed.
  */
 export async function providePostgres(
   wanted: PostgresVariant | undefined,
@@ -47,12 +47,12 @@ export async function providePostgres(
 function readVariant(): PostgresVariant | undefined {
   const value = Deno.env.get("KRAKEN_TEST_POSTGRES") || undefined;
   if (value !== undefined && value !== "npm" && value !== "installed") {
-    throw new Error(`KRAKEN_TEST_POSTGRES: '${value}' is neither 'npm' nor 'installed'`);
+    throw new Error(`KRAKEN_TEST_POSTGRES: must be 'npm' or 'installed', received '${value}'`);
   }
   return value;
 }
 
-/** A link that the package's installation script, which Deno does not run, would have made. */
+/** A link that the package's installation script would create; Deno does not run that script. */
 interface PackageLink {
   readonly source: string;
   readonly target: string;
@@ -70,7 +70,7 @@ async function copyPackage(folder: string): Promise<PostgresPrograms> {
   return { variant: "npm", initdb: `${bin}/initdb`, postgres: `${bin}/postgres` };
 }
 
-/** Copies readable for all users, since the package may lie in a directory of one user alone. */
+/** Makes the copy readable for all users; the package itself may be in a private directory. */
 function copyFolder(from: string, to: string): void {
   Deno.mkdirSync(to);
   Deno.chmodSync(to, 0o755);

@@ -1,6 +1,6 @@
 /**
- * Child processes for the tests: their output is collected line by line, they can be killed with
- * any signal, and disposing one leaves neither a process nor an open pipe behind.
+ * Child processes for the tests. Their output is collected line by line, and they can be killed with
+ * any signal. Disposal leaves neither a process nor an open pipe.
  */
 import { TextLineStream } from "./text_lines.ts";
 import { waitUntil, within } from "./poll.ts";
@@ -10,7 +10,7 @@ export interface ProcessOptions {
   readonly args?: readonly string[];
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** `true`: the child sees `env` and nothing else. */
+  /** `true`: the environment of the child is `env` alone. */
   readonly clearEnv?: boolean;
   /** Numeric user to run as; needs root. */
   readonly uid?: number;
@@ -18,7 +18,7 @@ export interface ProcessOptions {
   readonly gid?: number;
 }
 
-/** How a process ended: `signal` is null where it exited by itself. */
+/** How a process ended; `signal` is null if no signal ended it. */
 export interface ProcessEnd {
   readonly code: number;
   readonly signal: Deno.Signal | null;
@@ -28,7 +28,7 @@ export interface ProcessEnd {
 export interface LineOptions {
   /** Gives up after this time; 60,000 by default. */
   readonly timeoutMs?: number;
-  /** Index into `lines` of the first line that counts; 0 by default. */
+  /** Index in `lines` of the first line to check; 0 by default. */
   readonly from?: number;
 }
 
@@ -49,13 +49,13 @@ export class TestProcess implements AsyncDisposable {
   readonly #stderr: string[] = [];
   #end: ProcessEnd | undefined;
 
-  /** Resolves when the process has ended, however it did; never rejects. */
+  /** Resolves when the process has ended, for any reason; never rejects. */
   readonly exited: Promise<ProcessEnd>;
 
   /**
-   * Starts a program, without waiting for anything it does.
+   * Starts a program, and does not wait for it.
    *
-   * @throws {Deno.errors.NotFound} when there is no such program.
+   * @throws {Deno.errors.NotFound} when the program does not exist.
    */
   static start(program: string, options: ProcessOptions = {}): TestProcess {
     return new TestProcess(program, options);
@@ -99,7 +99,7 @@ export class TestProcess implements AsyncDisposable {
     return this.#stderr;
   }
 
-  /** Sends a signal to the process alone. Does nothing when it has ended. */
+  /** Sends a signal to the process only. Does nothing if it has ended. */
   kill(signal: Deno.Signal = "SIGTERM"): void {
     if (this.isRunning) {
       sendSignal(this.pid, signal);
@@ -107,10 +107,10 @@ export class TestProcess implements AsyncDisposable {
   }
 
   /**
-   * Sends a signal to the process and to everything it started.
+   * Sends a signal to the process and to all its descendants.
    *
-   * SIGKILL reaches processes that are being forked at that moment too, and this resolves only
-   * when none of them is left.
+   * SIGKILL also reaches processes that are being forked at that moment; this resolves only when none
+   * of them is left.
    */
   async killTree(signal: Deno.Signal): Promise<void> {
     if (!this.isRunning) {
@@ -120,7 +120,7 @@ export class TestProcess implements AsyncDisposable {
       signalTree(this.pid, signal);
       return;
     }
-    // Stopped processes fork no more, so that the list is complete once it has ceased to grow.
+    // Stopped processes do not fork, so the list is complete when it no longer grows.
     const pids = signalTree(this.pid, "SIGSTOP");
     pids.forEach((pid) => sendSignal(pid, "SIGKILL"));
     await this.exited;
@@ -130,11 +130,11 @@ export class TestProcess implements AsyncDisposable {
   }
 
   /**
-   * Waits for a line of output, looking first at those that are there already.
+   * Waits for a line of output; lines that were already read count.
    *
    * @returns the line.
    * @throws {Error} at the deadline, or as soon as the process has ended without that line; the
-   * message carries the last lines of output.
+   * message contains the last lines of output.
    */
   async waitForLine(pattern: string | RegExp, options: LineOptions = {}): Promise<string> {
     const { timeoutMs = 60_000, from = 0 } = options;
@@ -167,14 +167,14 @@ export class TestProcess implements AsyncDisposable {
   /** Waits until the process has ended and all its output has been read. */
   async finished(): Promise<ProcessEnd> {
     const end = await this.exited;
-    // A grandchild that survived holds the pipes open: do not wait for it for ever.
+    // A grandchild that survived keeps the pipes open: do not wait for it forever.
     await within(this.#readers, 2_000);
     this.#cancel.abort();
     await this.#readers;
     return end;
   }
 
-  /** Kills the process and all it started, if it still runs, and closes the pipes. */
+  /** Kills the process and its descendants, if it still runs, and closes the pipes. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.killTree("SIGKILL");
     await this.finished();
@@ -199,7 +199,7 @@ export class TestProcess implements AsyncDisposable {
         }
       }
     } catch (error) {
-      // Cancelled by `finished`: what was read until then is all there will be.
+      // Canceled by `finished`: the output that was read until then is complete.
       if (!this.#cancel.signal.aborted) {
         throw error;
       }
@@ -215,7 +215,7 @@ export class TestProcess implements AsyncDisposable {
   }
 }
 
-/** How a program that ran to its end did: its exit code and what it printed. */
+/** The exit status and the output of a program that has ended. */
 export interface ProgramResult {
   readonly code: number;
   readonly stdout: string;
@@ -241,8 +241,8 @@ export async function runProgram(
 /**
  * Runs a program that must succeed.
  *
- * @returns what it printed to stdout.
- * @throws {Error} when it exits with anything but 0; the message carries its output.
+ * @returns its standard output.
+ * @throws {Error} when its exit status is not 0; the message contains its output.
  */
 export async function runSuccessfully(
   program: string,
@@ -255,7 +255,7 @@ export async function runSuccessfully(
   return stdout;
 }
 
-/** Signals a process and its descendants until no new ones appear; returns all their ids. */
+/** Signals a process and its descendants until no new ones appear; returns the ids of all. */
 function signalTree(root: number, signal: Deno.Signal): number[] {
   const done = new Set<number>();
   let pending = [root];
@@ -285,22 +285,22 @@ function listDescendants(root: number): number[] {
   return found;
 }
 
-/** State letter and parent of a process; `undefined` when it is gone. */
+/** State letter and parent of a process; `undefined` if it has ended. */
 function readStat(pid: number): { readonly state: string; readonly parent: number } | undefined {
   try {
     const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-    // The second field, the program's name, may hold spaces and brackets itself.
+    // The second field, the name of the program, may contain spaces and brackets.
     const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     return { state: state ?? "", parent: Number(parent) };
   } catch {
-    // Ended between listing and reading (ENOENT, ESRCH): as good as not listed.
+    // The process has ended between listing and reading (ENOENT, ESRCH).
     return undefined;
   }
 }
 
 /**
- * Says whether a process, be it a child or not, still does something. A zombie does not: not every
- * init process of a container collects orphans.
+ * Whether a process, a child or not, still runs. A zombie does not count: not every init process of a
+ * container reaps orphans.
  */
 export function isAlive(pid: number): boolean {
   const stat = readStat(pid);
@@ -311,7 +311,7 @@ function sendSignal(pid: number, signal: Deno.Signal): void {
   try {
     Deno.kill(pid, signal);
   } catch (error) {
-    // Ended in the meantime, which is what every signal sent here is for or makes irrelevant.
+    // The process has ended meanwhile, so the signal is no longer needed.
     if (!(error instanceof Deno.errors.NotFound) && !(error instanceof TypeError)) {
       throw error;
     }

@@ -1,6 +1,6 @@
 /**
- * Every program that a test starts: where it is, which Debian package it comes from, and whether
- * the tests of CI may do without it. `.ci/run` installs what this module lists:
+ * Every program that a test starts: its path, its Debian package, and whether CI requires it.
+ * `.ci/run` installs the packages that this module lists:
  *
  * ```sh
  * deno run --allow-read --allow-env tests/support/programs.ts --missing-packages
@@ -13,15 +13,15 @@
 import { leaveOut } from "./left_out.ts";
 import { print } from "./output.ts";
 
-/** Where a program comes from. */
+/** The origin of a program. */
 interface Source {
   /** The Debian package. */
   readonly package: string;
-  /** Folders to search before `PATH`; a last part `*` stands for each folder there. */
+  /** Folders to search before `PATH`; `*` stands for each folder at that place. */
   readonly folders?: readonly string[];
-  /** `true`: CI, too, leaves the tests of a missing program out. */
+  /** `true`: if the program is missing, its tests are left out also in CI. */
   readonly isOptional?: boolean;
-  /** `true`: every Debian has it. */
+  /** `true`: every Debian system has it. */
   readonly isEssential?: boolean;
 }
 
@@ -35,7 +35,7 @@ const SOURCES = {
   mosquitto_passwd: { package: "mosquitto" },
   mosquitto_sub: { package: "mosquitto-clients" },
   "rabbitmq-server": { package: "rabbitmq-server", folders: ["/usr/lib/rabbitmq/lib/*/sbin"] },
-  // Finds Erlang's nodes; RabbitMQ starts it and does not stop it.
+  // Erlang's name service for nodes; RabbitMQ starts it and does not stop it.
   epmd: { package: "erlang-base" },
   prometheus: { package: "prometheus" },
   promtool: { package: "prometheus" },
@@ -48,9 +48,9 @@ const SOURCES = {
   openssl: { package: "openssl" },
   // Fetches the compiler of the fallback for `deno task compile`.
   pip3: { package: "python3-pip" },
-  // Gives a program a pseudo-terminal.
+  // Runs a program in a pseudo-terminal.
   script: { package: "bsdutils", isEssential: true },
-  // Examines the units; it starts none of them.
+  // Verifies the units without starting them.
   "systemd-analyze": { package: "systemd" },
   dpkg: { package: "dpkg", isEssential: true },
   mount: { package: "mount", isEssential: true },
@@ -85,8 +85,8 @@ export function requireProgram(name: ProgramName): string {
 }
 
 /**
- * Says whether a test must be left out because a program is missing, for `ignore`: one call for
- * each test, since the test runner counts them.
+ * Whether a test must be left out because a program is missing, for `ignore`. Call it once for each
+ * test, because `tests/run.ts` counts the calls.
  *
  * @throws {Error} in CI, when a required program is missing.
  */
@@ -97,12 +97,12 @@ export function lacks(...names: readonly ProgramName[]): boolean {
   return leaveOut(describeMissing(missing));
 }
 
-/** Says whether there is a file, or a link to one, at the path. */
+/** Whether the path is a file or a link to a file. */
 export function isFile(path: string): boolean {
   try {
     return Deno.statSync(path).isFile;
   } catch {
-    // Missing, or in a directory that this user may not enter: unusable either way.
+    // Missing, or in a directory that this user may not enter: it cannot be used in either case.
     return false;
   }
 }
@@ -111,16 +111,16 @@ function sourceOf(name: ProgramName): Source {
   return SOURCES[name];
 }
 
-/** All places where a program is, the one to use first. */
+/** All paths of a program, the one to use first. */
 function searchProgram(name: ProgramName): string[] {
   const fromPath = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
   const special = (sourceOf(name).folders ?? []).flatMap(expandFolder);
-  // Debian keeps services where an ordinary user's PATH does not lead.
+  // Debian installs services in folders that are not in the PATH of an ordinary user.
   const folders = [...special, ...fromPath, "/usr/sbin", "/usr/local/sbin"];
   return folders.map((folder) => `${folder}/${name}`).filter(isFile);
 }
 
-/** The folders that a pattern with one `*` stands for, the highest version first. */
+/** The folders that match a pattern with one `*`, the highest version first. */
 function expandFolder(pattern: string): string[] {
   const [parent = "", rest] = pattern.split("/*");
   if (rest === undefined) return [pattern];

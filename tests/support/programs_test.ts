@@ -1,5 +1,5 @@
 /**
- * What happens where a program of the tests is missing.
+ * Missing programs of the tests.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -9,7 +9,7 @@ import { withTemporaryDirectory } from "./temporary_directory.ts";
 
 const PROGRAMS = import.meta.resolve("./programs.ts");
 
-/** Runs a script that sees no program of `/usr/bin`: psql is there, and nowhere else. */
+/** Runs a script without `/usr/bin` in its path: psql is only there. */
 async function runWithoutPath(
   path: string,
   env: Readonly<Record<string, string>> = {},
@@ -22,7 +22,7 @@ async function runWithoutPath(
   });
 }
 
-Deno.test("a test that lacks a program is left out, except in CI, where it is an error", async () => {
+Deno.test("a test whose program is missing is left out; in CI, it is an error", async () => {
   using directory = withTemporaryDirectory();
   const script = `${directory.path}/script.ts`;
   const leftOut = `${directory.path}/left_out`;
@@ -41,7 +41,7 @@ Deno.test("a test that lacks a program is left out, except in CI, where it is an
   assert.match(stderr, /'psql' is not installed \(Debian package postgresql-client\)/);
 });
 
-Deno.test("the list of packages to install has those of the missing programs", async () => {
+Deno.test("the list of packages to install names those of the missing programs", async () => {
   const { code, stdout, stderr } = await runWithoutPath(fileURLToPath(PROGRAMS), {}, [
     "--missing-packages",
   ]);
@@ -51,7 +51,7 @@ Deno.test("the list of packages to install has those of the missing programs", a
   assert.equal(new Set(packages).size, packages.length);
 });
 
-Deno.test("the tests that are left out are counted for each reason, the most frequent first", () => {
+Deno.test("left out tests are counted by reason, the most frequent one first", () => {
   assert.deepEqual(summarizeLeftOut("b\na\na\n"), [
     "2 tests left out: a",
     "1 test left out: b",

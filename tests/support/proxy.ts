@@ -1,14 +1,14 @@
 /**
- * A TCP proxy in front of a service, for faults of the network: connections that stall, are reset
- * or refused, while the service itself is well.
+ * A TCP proxy in front of a service, for network faults: connections stall, are reset or refused,
+ * while the service itself works.
  */
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { findFreePort, LOOPBACK } from "./ports.ts";
 
-/** Which way to stall: from the client to the server, back, or both. */
+/** The direction: from the client to the server, from the server to the client, or both. */
 export type ProxyDirection = "toServer" | "toClient" | "both";
 
-/** The service to put the proxy in front of. */
+/** The service behind the proxy. */
 export interface ProxyTarget {
   readonly host: string;
   readonly port: number;
@@ -19,14 +19,14 @@ interface Connection {
   readonly server: Socket;
 }
 
-/** A connection that is to be cut; see {@linkcode TcpProxy.cutAfter}. */
+/** A requested cut; see {@linkcode TcpProxy.cutAfter}. */
 interface PendingCut {
   readonly direction: ProxyDirection;
   bytesLeft: number;
   readonly onCut: () => void;
 }
 
-/** Starts a proxy on a free port. The caller disposes it; the service stays the caller's own. */
+/** Starts a proxy on a free port. The caller disposes it, and continues to own the service. */
 export async function startProxy(target: ProxyTarget): Promise<TcpProxy> {
   const proxy = new TcpProxy(target);
   await proxy.allow();
@@ -73,21 +73,21 @@ export class TcpProxy implements AsyncDisposable {
     return this.#bytesToClient;
   }
 
-  /** Stalls open and new connections: they stay open and carry nothing, until `resume`. */
+  /** Stalls open and new connections: they stay open and transfer nothing until `resume`. */
   pause(direction: ProxyDirection = "both"): void {
     this.#isStalledToServer ||= direction !== "toClient";
     this.#isStalledToClient ||= direction !== "toServer";
     this.#connections.forEach((connection) => this.#applyStall(connection));
   }
 
-  /** Ends a stall; what waited in the sockets' buffers is delivered. */
+  /** Ends a stall; the data in the buffers of the sockets are delivered. */
   resume(): void {
     this.#isStalledToServer = false;
     this.#isStalledToClient = false;
     this.#connections.forEach((connection) => this.#applyStall(connection));
   }
 
-  /** Resets all open connections on both sides; what was on its way is lost. Returns how many. */
+  /** Resets all open connections on both sides, which loses data in transit. Returns their number. */
   reset(): number {
     const count = this.#connections.size;
     for (const { client, server } of this.#connections) {
@@ -98,30 +98,30 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   /**
-   * Lets so many bytes more pass in a direction, on whichever connections, and cuts the connection
-   * that brings the next one: who sends is reset, who receives gets the end of the stream behind the
-   * last byte that passed. Resolves when that has happened. One cut at a time.
+   * Lets `bytes` more bytes pass in a direction, on all connections together, and cuts the connection
+   * of the next byte: its sender is reset, and its receiver gets the end of the stream after the last
+   * byte that passed. Resolves after the cut. Only one cut may be pending.
    */
   async cutAfter(bytes: number, direction: Exclude<ProxyDirection, "both">): Promise<void> {
     if (this.#pendingCut !== undefined) {
-      throw new Error("Cutting a connection: another one is still to be cut");
+      throw new Error("Cutting a connection: another cut is pending");
     }
     await new Promise<void>((resolve) => {
       this.#pendingCut = { direction, bytesLeft: bytes, onCut: resolve };
     });
   }
 
-  /** Gives up a cut that has not happened, whose promise then never resolves. */
+  /** Cancels a pending cut, whose promise then never resolves. */
   cancelCut(): void {
     this.#pendingCut = undefined;
   }
 
-  /** Refuses new connections from now on; open ones go on. */
+  /** Refuses new connections from now on; open ones stay open. */
   async refuse(): Promise<void> {
     const listener = this.#listener;
     this.#listener = undefined;
     if (listener !== undefined) {
-      // Its callback would come only after the last connection has ended.
+      // The callback of `close` is called only after the last connection has ended.
       listener.close();
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
@@ -208,7 +208,7 @@ export class TcpProxy implements AsyncDisposable {
     });
     to.on("drain", () => this.#connections.forEach((connection) => this.#applyStall(connection)));
     from.on("end", () => to.end());
-    // An error is followed by "close", which ends the other side.
+    // "close" follows an error, and ends the other side.
     from.on("error", () => {});
   }
 

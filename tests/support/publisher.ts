@@ -1,5 +1,5 @@
 /**
- * Publishers for the tests, in place of the acquisition daemons.
+ * Publishers for the tests, instead of the acquisition daemons.
  */
 import { Buffer } from "node:buffer";
 import { type BrokerAddress, type ClientOptions, closeClient, openClient } from "./mqtt_client.ts";
@@ -10,16 +10,16 @@ export type { BrokerAddress, ClientOptions } from "./mqtt_client.ts";
 
 /** How messages are published. */
 export interface PublishOptions extends ClientOptions {
-  /** The broker's usual one, in most cases 2, by default. */
+  /** By default `usualQos` of the broker, mostly 2. */
   readonly qos?: 0 | 1 | 2;
-  /** For readings, `sensors/test/{uuid}/{sid}` by default; for payloads `sensors/test`. */
+  /** By default `sensors/test/{uuid}/{sid}` for readings and `sensors/test` for payloads. */
   readonly topic?: string;
   readonly retain?: boolean;
-  /** Messages sent and not yet acknowledged; as many as the broker takes by default. */
+  /** Maximum number of unacknowledged messages; by default as many as the broker accepts. */
   readonly maxInflight?: number;
-  /** Messages for each second; as many as possible by default. */
+  /** Messages per second; by default as many as possible. */
   readonly rate?: number;
-  /** Stops publishing between two messages; those under way are still acknowledged. */
+  /** Aborting it ends the publishing; messages in flight are still acknowledged. */
   readonly signal?: AbortSignal;
 }
 
@@ -31,8 +31,8 @@ interface Message {
 /**
  * Publishes readings, many at once, and resolves when the broker has acknowledged all of them.
  *
- * @returns how many were published, fewer than given only after `signal` was aborted.
- * @throws the client's error, a lost connection among them unless `reconnectMs` is set.
+ * @returns the number of published messages: all, unless `signal` was aborted.
+ * @throws the error of the client; that of a lost connection only if `reconnectMs` is not set.
  */
 export async function publishReadings(
   broker: BrokerAddress,
@@ -46,7 +46,7 @@ export async function publishReadings(
   return await publishAll(broker, readings.values().map(toMessage), options);
 }
 
-/** Publishes payloads as they are; otherwise as {@linkcode publishReadings}. */
+/** Publishes payloads unchanged; otherwise as {@linkcode publishReadings}. */
 export async function publishPayloads(
   broker: BrokerAddress,
   payloads: readonly (string | Uint8Array)[],
@@ -66,7 +66,7 @@ async function publishAll(
   options: PublishOptions,
 ): Promise<number> {
   const { qos = broker.usualQos ?? 2, retain = false, rate, signal } = options;
-  // Mosquitto cuts off who has more messages open than it allows, with MQTT 3.1.1 as with 5.
+  // Mosquitto disconnects a client that has more messages in flight than allowed, with MQTT 3.1.1, too.
   const maxInflight = options.maxInflight ?? broker.receiveMaximum ?? 20;
   const client = await openClient(broker, options);
   const window = new PublishWindow();
@@ -101,7 +101,7 @@ async function publishAll(
   }
 }
 
-/** Counts the messages under way, and remembers the first failure. */
+/** Counts the messages in flight, and keeps the first failure. */
 class PublishWindow {
   #open = 0;
   #failure: Error | undefined;

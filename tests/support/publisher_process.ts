@@ -1,6 +1,6 @@
 /**
- * A publisher in a separate process, for large numbers of messages: those that the test process
- * itself sends are slower, with leak tracing (`--trace-leaks`) some eight times.
+ * A publisher in a separate process, for large numbers of messages. The test process itself is
+ * slower; with leak tracing (`--trace-leaks`) about eight times.
  */
 import { fileURLToPath } from "node:url";
 import { runSuccessfully } from "./process.ts";
@@ -27,9 +27,9 @@ export async function publishReadingsFast(
   const path = Deno.makeTempFileSync({ prefix: "kraken-test-" });
   try {
     const { host, port, receiveMaximum, usualQos } = broker;
-    // What is undefined, JSON leaves out.
+    // JSON leaves undefined members out.
     const address = { host, port, receiveMaximum, usualQos };
-    // JSON has neither bigint nor, where it matters, NaN, infinities and the sign of zero.
+    // JSON has no bigint, and no NaN, infinities or sign of zero, which readings need.
     const job = { broker: address, options, readings };
     Deno.writeTextFileSync(path, JSON.stringify(job, writeNumber));
     const config = fileURLToPath(new URL("../deno.json", import.meta.url));

@@ -31,15 +31,15 @@ export async function startRabbitMq(): Promise<RabbitMqBroker> {
 export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
   readonly host: string = LOOPBACK;
   readonly port: number = findFreePort();
-  /** What the plugin lets a client have open by itself is more. */
+  /** The plugin itself allows more messages in flight. */
   readonly receiveMaximum = 20;
   readonly #directory: TemporaryDirectory = withTemporaryDirectory();
   readonly #distPort: number = findFreePort();
-  /** Of the daemon by which Erlang's nodes find each other. */
+  /** Port of epmd, the name service of Erlang's nodes. */
   readonly #daemonPort: number = findFreePort();
   #process: TestProcess | undefined;
 
-  /** Starts for the first time, or again after `stop` or `kill`, with all that it has kept. */
+  /** Starts for the first time, or again after `stop` or `kill`, with all sessions and messages kept. */
   async start(): Promise<void> {
     const program = requireProgram("rabbitmq-server");
     const { path } = this.#directory;
@@ -58,12 +58,14 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
     this.#process = TestProcess.start(program, { clearEnv: true, env: this.#env });
     const running = this.#process;
     await waitUntil(async () => {
-      if (!running.isRunning) throw new Error(`RabbitMQ does not start:\n${running.tail()}`);
+      if (!running.isRunning) {
+        throw new Error(`Starting RabbitMQ: it has exited:\n${running.tail()}`);
+      }
       return await isListening(this.host, this.port);
     }, { what: "RabbitMQ", timeoutMs: TIMEOUT_MS, intervalMs: 200 });
   }
 
-  /** Variables by which the server, and the programs that manage it, find each other. */
+  /** The environment of the server and of the programs that manage it. */
   get #env(): Record<string, string> {
     const { path } = this.#directory;
     return {
@@ -102,7 +104,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
     await this.#process?.exited;
   }
 
-  /** Kills it with SIGKILL: what has reached its disk is kept, and what it has confirmed must have. */
+  /** Kills it with SIGKILL: data on its disk are kept, and all confirmed messages must be there. */
   async kill(): Promise<void> {
     await this.#process?.killTree("SIGKILL");
     await this.#process?.finished();
@@ -111,7 +113,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     await this.#process?.[Symbol.asyncDispose]();
-    // It outlives the broker otherwise.
+    // Otherwise epmd would outlive the broker.
     const daemon = TestProcess.start(requireProgram("epmd"), {
       args: ["-kill"],
       env: { ERL_EPMD_PORT: String(this.#daemonPort) },
@@ -125,7 +127,7 @@ export class RabbitMqBroker implements BrokerAddress, AsyncDisposable {
 /**
  * The settings for RabbitMQ that docs/brokers.md recommends.
  *
- * @throws {Error} when it says nothing of the kind any more.
+ * @throws {Error} when the document no longer contains such settings.
  */
 function readRecommendedSettings(): string[] {
   const [settings] = readCodeBlocks(readSection("docs/brokers.md", "RabbitMQ"), "ini")

@@ -1,5 +1,5 @@
 /**
- * Readings that the tests send, and the comparison of the table with what was sent.
+ * Readings that the tests send, and the comparison of the table with them.
  */
 import type { SqlRow } from "./sql.ts";
 
@@ -12,10 +12,10 @@ export interface Reading {
   readonly value: number;
 }
 
-/** What {@linkcode makeReadings} generates. */
+/** The readings that {@linkcode makeReadings} generates. */
 export interface ReadingsOptions {
   readonly count: number;
-  /** Sensors to take in turn; 10 by default, see {@linkcode makeSensors}. */
+  /** Sensors to use in turn; 10 by default, see {@linkcode makeSensors}. */
   readonly sensors?: readonly { readonly uuid: string; readonly sid?: number }[];
   /** Time of the first one, in microseconds since 1970; 2023-11-14 22:13:20.123456 by default. */
   readonly startTimeUs?: bigint;
@@ -30,9 +30,9 @@ export interface ReadingsTable {
 
 /** How {@linkcode expectStored} compares. */
 export interface CompareOptions {
-  /** What the column makes of a value, `Math.fround` for `real`; nothing by default. */
+  /** Converts a value as the column does: `Math.fround` for `real`; by default unchanged. */
   readonly toStored?: (value: number) => number;
-  /** SQL condition that selects the rows to compare, where not all are; may use `sensors` too. */
+  /** SQL condition that selects the rows to compare, also by columns of `sensors`; all by default. */
   readonly where?: string;
 }
 
@@ -68,7 +68,7 @@ export function makeReadings(options: ReadingsOptions): Reading[] {
 
 /** The payload of a reading, as the acquisition daemons publish it. */
 export function toPayload({ timeUs, uuid, sid, value }: Reading): string {
-  // JSON.stringify knows neither NaN nor infinities nor the sign of zero; Python's encoder does.
+  // JSON.stringify writes neither NaN nor infinities nor the sign of zero; Python's encoder does.
   const number = Object.is(value, -0) ? "-0.0" : String(value);
   const time = formatSeconds(timeUs);
   return `{"timestamp": ${time}, "uuid": "${uuid}", "sid": ${sid}, "value": ${number}, "unit": "K"}`;
@@ -82,10 +82,10 @@ export function formatSeconds(timeUs: bigint): string {
 }
 
 /**
- * Compares the table with the readings that must be in it: each of them, with its time to the
- * microsecond and its value to the last bit, and nothing else.
+ * Asserts that the table contains exactly these readings, with each time exact to the microsecond and
+ * each value exact to the last bit.
  *
- * @throws {Error} naming how many are missing, differ or should not be there, and the first ones.
+ * @throws {Error} with the numbers of missing, different and extra rows, and the first ones.
  * @throws {TypeError} when the readings contradict each other.
  */
 export async function expectStored(
@@ -99,15 +99,15 @@ export async function expectStored(
   }
 }
 
-/** What {@linkcode compareStored} finds; the lists say what differs, one text each. */
+/** The result of {@linkcode compareStored}; each list has one text per difference. */
 export interface Comparison {
-  /** Readings that must be there, and rows that are. */
+  /** The number of expected readings, and the number of rows. */
   readonly expected: number;
   readonly rows: number;
   readonly missing: readonly string[];
   readonly extra: readonly string[];
   readonly changed: readonly string[];
-  /** Of the three. */
+  /** The number of differences in the three lists. */
   readonly total: number;
 }
 
@@ -185,9 +185,9 @@ export function createRandom(seed: number): () => number {
 }
 
 /**
- * The seed for the tests of a file: that in `KRAKEN_TEST_SEED`, else another one each time.
+ * The seed for the tests of a file: the value of `KRAKEN_TEST_SEED`, else a random one.
  *
- * @throws {TypeError} when the variable has no whole number.
+ * @throws {TypeError} when the value is not a whole number.
  */
 export function readSeed(): number {
   const text = Deno.env.get("KRAKEN_TEST_SEED");
@@ -198,7 +198,7 @@ export function readSeed(): number {
   return Number(text);
 }
 
-/** Prints a seed as it can be given again, and which test it is of: several run at a time. */
+/** Prints the setting that repeats the seed, and the test that uses it: several tests run at a time. */
 export function printSeed({ name, origin }: Deno.TestContext, seed: number): void {
   const file = origin.slice(origin.lastIndexOf("/") + 1).replace(/\.ts$/, "");
   // deno-lint-ignore no-console

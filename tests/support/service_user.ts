@@ -1,6 +1,6 @@
 /**
- * Whom a service runs as. PostgreSQL refuses to run as root, which is what tests in a container
- * usually are.
+ * The user that a service runs as. PostgreSQL refuses to run as root, but tests in a container
+ * usually do.
  */
 
 /** A numeric user and group to start a child process as. */
@@ -12,9 +12,9 @@ export interface ServiceUser {
 const NOBODY: ServiceUser = { uid: 65_534, gid: 65_534 };
 
 /**
- * The first of the named users that the machine has, to be used instead of root.
+ * The first of the named users that exists, to run a service as it instead of root.
  *
- * @returns null where the tests do not run as root: services then run as the same user.
+ * @returns null if the tests do not run as root: then services run as the same user.
  */
 export function findServiceUser(names: readonly string[]): ServiceUser | null {
   if (Deno.uid() !== 0) {
@@ -28,7 +28,7 @@ export function findServiceUser(names: readonly string[]): ServiceUser | null {
 /**
  * Creates a temporary directory that the service can reach and write to. The caller removes it.
  *
- * @param parent the directory to create it in; the system's one for temporary files by default.
+ * @param parent the parent directory; by default the system's directory for temporary files.
  */
 export function makeServiceDirectory(user: ServiceUser | null, parent?: string): string {
   const options = { prefix: "kraken-test-" };
@@ -38,7 +38,7 @@ export function makeServiceDirectory(user: ServiceUser | null, parent?: string):
   return path;
 }
 
-/** Writes a file that only the service can read, as PostgreSQL demands of key files. */
+/** Writes a file that only the service can read, as PostgreSQL requires for key files. */
 export function writePrivateFile(user: ServiceUser | null, path: string, content: string): void {
   Deno.writeTextFileSync(path, content);
   Deno.chmodSync(path, 0o600);

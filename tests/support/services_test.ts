@@ -1,5 +1,5 @@
 /**
- * The services that the other tests rely on: each variant starts, fails and recovers as told.
+ * The services that the other tests use: each variant starts, fails and recovers on request.
  */
 import assert from "node:assert/strict";
 import { type AedesBroker, startAedes } from "./aedes_broker.ts";
@@ -56,7 +56,7 @@ for (const variant of ["installed", "npm"] as const) {
   });
 }
 
-Deno.test("the logger's role can do what it is granted and nothing else", async () => {
+Deno.test("the logger's role can do only what it was granted", async () => {
   await using postgres = await startPostgres();
   const database = await postgres.createDatabase({ name: "sensors", valueType: "numeric" });
   await database.registerSensors([...SENSORS, { uuid: crypto.randomUUID(), enabled: false }]);
@@ -82,7 +82,7 @@ Deno.test("the logger's role can do what it is granted and nothing else", async 
   assert.equal(database.logger.user, LOGGER_ROLE);
 });
 
-Deno.test("expectStored accepts what was sent and names what is missing, extra or changed", async () => {
+Deno.test("expectStored accepts the sent readings, and names missing, extra and changed ones", async () => {
   await using postgres = await startPostgres();
   const database = await postgres.createDatabase({ name: "sensors" });
   await database.registerSensors(SENSORS);
@@ -114,13 +114,13 @@ Deno.test("expectStored accepts what was sent and names what is missing, extra o
 });
 
 for (const kind of ["mosquitto", "aedes"] as const) {
-  Deno.test(`${kind} delivers 1000 messages and keeps those for a session that is away`, {
+  Deno.test(`${kind} delivers 1000 messages, and queues messages for a disconnected session`, {
     ignore: kind === "mosquitto" && lacks("mosquitto"),
   }, async () => {
     await using broker: TestBroker = kind === "aedes" ? await startAedes() : await startMosquitto();
     assert.equal(broker.kind, kind);
     const readings = makeReadings({ count: 1000 });
-    const session = { clientId: "away", qos: 2 } as const;
+    const session = { clientId: "absent", qos: 2 } as const;
     {
       await using subscriber = await subscribe(broker, session);
       assert.equal(await publishReadings(broker, readings), 1000);
@@ -133,10 +133,10 @@ for (const kind of ["mosquitto", "aedes"] as const) {
     assert.equal(broker.port, port);
     {
       await using subscriber = await subscribe(broker, session);
-      // Aedes sends some of the earlier messages once more, as a broker may.
+      // Aedes resends some of the earlier messages, which a broker may do.
       const isThere = (text: string): boolean =>
         subscriber.messages.some(({ payload }) => payload === text);
-      await waitUntil(() => isThere("one") && isThere("two"), { what: "the kept messages" });
+      await waitUntil(() => isThere("one") && isThere("two"), { what: "the queued messages" });
     }
     await publishPayloads(broker, ["lost"], { qos: 2 });
     await broker.restart({ keepStore: false });
@@ -146,7 +146,7 @@ for (const kind of ["mosquitto", "aedes"] as const) {
     assert.deepEqual(subscriber.messages.map((message) => message.payload), ["last"]);
   });
 
-  Deno.test(`${kind} refuses users with a wrong password`, {
+  Deno.test(`${kind} refuses a user with a wrong password`, {
     ignore: kind === "mosquitto" && lacks("mosquitto"),
   }, async () => {
     const users = { alice: "se cret", bob: "b" };
@@ -160,38 +160,38 @@ for (const kind of ["mosquitto", "aedes"] as const) {
   });
 }
 
-Deno.test("Aedes refuses MQTT 5 and forgets its sessions when killed", async () => {
+Deno.test("Aedes refuses MQTT 5, and loses its sessions when it is killed", async () => {
   await using broker: AedesBroker = await startAedes();
   await assert.rejects(subscribe(broker, { protocolVersion: 5 }), /refused|protocol/i);
-  await (await subscribe(broker, { clientId: "away" }))[Symbol.asyncDispose]();
+  await (await subscribe(broker, { clientId: "absent" }))[Symbol.asyncDispose]();
   await publishPayloads(broker, ["lost"]);
   await broker.kill();
   assert.equal(await isListening(broker.port), false);
   await broker.start();
-  await using subscriber = await subscribe(broker, { clientId: "away" });
+  await using subscriber = await subscribe(broker, { clientId: "absent" });
   await publishPayloads(broker, ["kept"]);
   await subscriber.waitForCount(1);
   assert.equal(subscriber.messages[0]?.payload, "kept");
 });
 
-Deno.test("Mosquitto keeps after SIGKILL what it had saved, and loses the rest", {
+Deno.test("Mosquitto keeps its saved messages across SIGKILL, and loses the others", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using broker: MosquittoBroker = await startMosquitto();
-  await (await subscribe(broker, { clientId: "away" }))[Symbol.asyncDispose]();
+  await (await subscribe(broker, { clientId: "absent" }))[Symbol.asyncDispose]();
   await publishPayloads(broker, ["saved"], { qos: 2, protocolVersion: 5 });
   await broker.save();
   await publishPayloads(broker, ["lost"], { qos: 2 });
   await broker.kill();
   await assert.rejects(publishPayloads(broker, ["x"]), { code: "ECONNREFUSED" });
   await broker.start();
-  await using subscriber = await subscribe(broker, { clientId: "away" });
+  await using subscriber = await subscribe(broker, { clientId: "absent" });
   await publishPayloads(broker, ["last"]);
   await subscriber.waitForCount(2);
   assert.deepEqual(subscriber.messages.map((message) => message.payload), ["saved", "last"]);
 });
 
-Deno.test("publishReadings sends again what a broker that went away had not acknowledged", {
+Deno.test("publishReadings resends unacknowledged messages after a restart of the broker", {
   ignore: lacks("mosquitto"),
 }, async () => {
   await using broker = await startMosquitto();
@@ -206,7 +206,7 @@ Deno.test("publishReadings sends again what a broker that went away had not ackn
   await waitUntil(() => count() === 20_000, { what: "all readings" });
 });
 
-Deno.test("startBroker insists on Mosquitto where CI asks for it", async () => {
+Deno.test("startBroker starts Aedes if it is forced, also in CI", async () => {
   const script = `
     import { startBroker } from ${JSON.stringify(import.meta.resolve("./broker.ts"))};
     await using broker = await startBroker();
@@ -260,7 +260,7 @@ Deno.test("the proxy stalls, resets and refuses connections", async () => {
   assert.equal(await ask(), 1);
 });
 
-Deno.test("a process is awaited by its output and killed with all it started", async () => {
+Deno.test("a process is awaited by its output, and killed with its descendants", async () => {
   await using shell = TestProcess.start("/bin/sh", {
     args: ["-c", "sleep 60 & echo first; echo error >&2; echo started $!; wait"],
     env: { PATH: "/usr/bin:/bin" },

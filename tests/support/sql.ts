@@ -1,9 +1,9 @@
 /**
- * SQL for the tests. The one place of the tests that knows the PostgreSQL driver.
+ * SQL for the tests. The only module of the tests that imports the PostgreSQL driver.
  */
 import pg from "pg";
 
-/** Where and as whom to connect. */
+/** The server and the user of a connection. */
 export interface SqlTarget {
   readonly host: string;
   readonly port: number;
@@ -23,16 +23,16 @@ export class SqlConnection implements AsyncDisposable {
     this.#client = client;
   }
 
-  /** @throws the driver's error when the server is away or refuses. */
+  /** @throws the driver's error when the server is unavailable or refuses the connection. */
   static async open(target: SqlTarget): Promise<SqlConnection> {
     const client = new pg.Client({ ...target, connectionTimeoutMillis: 10_000 });
-    // The server may be killed while the connection idles: the next query reports that.
+    // The server may be killed while the connection is idle: the next query reports that.
     client.on("error", () => {});
     try {
       await client.connect();
     } catch (error) {
       await client.end().catch(() => {
-        // Never was open; the error of the connect says why.
+        // The connection was never open; the error of `connect` says why.
       });
       throw error;
     }
@@ -42,14 +42,14 @@ export class SqlConnection implements AsyncDisposable {
   /**
    * Runs one statement with parameters, or several without.
    *
-   * @returns the rows, of the last statement where there were several.
+   * @returns the rows of the last statement.
    * @throws the driver's error, with `code` = SQLSTATE.
    */
   async query<Row extends SqlRow = SqlRow>(
     sql: string,
     params: readonly unknown[] = [],
   ): Promise<Row[]> {
-    // Without parameters the simple protocol, which alone takes several statements at once.
+    // Without parameters, the driver uses the simple protocol, which allows several statements.
     const result = params.length === 0
       ? await this.#client.query<Row>(sql)
       : await this.#client.query<Row>(sql, [...params]);
@@ -59,14 +59,14 @@ export class SqlConnection implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#client.end().catch(() => {
-      // The server may be gone already: then there is nothing left to close.
+      // The server may have closed the connection already.
     });
   }
 }
 
 /**
  * Connects, runs one query as {@linkcode SqlConnection.query} does, and disconnects, so that
- * nothing stays open between two steps of a test.
+ * no connection stays open between two steps of a test.
  */
 export async function runSql<Row extends SqlRow = SqlRow>(
   target: SqlTarget,
@@ -77,12 +77,12 @@ export async function runSql<Row extends SqlRow = SqlRow>(
   return await connection.query<Row>(sql, options.params ?? []);
 }
 
-/** Writes a name so that SQL takes it literally. */
+/** Quotes a name for SQL. */
 export function quoteName(name: string): string {
   return pg.escapeIdentifier(name);
 }
 
-/** Writes a text so that SQL takes it literally. */
+/** Quotes a text for SQL. */
 export function quoteText(text: string): string {
   return pg.escapeLiteral(text);
 }

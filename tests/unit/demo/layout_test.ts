@@ -60,7 +60,7 @@ Deno.test("the demo's page shows all sensors, the counts and the status page at 
   assert.match(all, /Readings: published 11106 → received 11106 → stored 11106 → rows 11106/);
 });
 
-Deno.test("the demo's page gives the room that is left to the latest log lines", () => {
+Deno.test("the demo's page uses the remaining room for the latest log lines", () => {
   const log = Array.from({ length: 30 }, (_, index) => `17:00:00 INFO     Line ${index}.`);
   const size = { columns: 80, rows: 30 };
   const lines = layOutPage({ introduction: INTRODUCTION, view: makeView(), log }, size);

@@ -58,7 +58,7 @@ Deno.test("the demo's status fits into a narrow dumb terminal, and is one line i
   assert.match(pipe.written.join(""), /^1235 s {2}published [^\n]* rows 11106\n$/);
 });
 
-Deno.test("the demo's commands are not broken where they are printed, so that they can be copied", () => {
+Deno.test("the demo's printed commands are not wrapped, so that they can be copied", () => {
   for (const isDumb of [false, true]) {
     const { screen, written } = open(() => ({ columns: 30, rows: 24 }), { isDumb });
     screen.introduce(INTRODUCTION);
@@ -66,7 +66,7 @@ Deno.test("the demo's commands are not broken where they are printed, so that th
   }
 });
 
-Deno.test("the demo's page erases nothing of a line that is as wide as the terminal", () => {
+Deno.test("the demo's page keeps the last character of a line as wide as the terminal", () => {
   const size = { columns: 55, rows: 40 };
   const terminal = new FakeTerminal(size);
   const { screen, written } = open(() => size);
@@ -79,7 +79,7 @@ Deno.test("the demo's page erases nothing of a line that is as wide as the termi
   assert.ok(terminal.lines.some((line) => line.length === 55 && line.endsWith("Rows")));
 });
 
-Deno.test("the demo's page follows the size of the terminal, and leaves nothing of the former page", () => {
+Deno.test("the demo's page follows the size of the terminal, and erases the former page", () => {
   let size: Size = { columns: 100, rows: 40 };
   const { screen, written } = open(() => size);
   screen.introduce(INTRODUCTION);
@@ -89,7 +89,7 @@ Deno.test("the demo's page follows the size of the terminal, and leaves nothing 
     size = next;
     written.length = 0;
     const terminal = new FakeTerminal(size);
-    // What a terminal may make of the former page when its size changes.
+    // A terminal may rearrange the former page like this when its size changes.
     terminal.write(`\x1b[?1049h\x1b[H${"~".repeat(size.columns)}`);
     terminal.write(Array.from({ length: size.rows }, () => "~".repeat(size.columns)).join("\r\n"));
     screen.show(makeView());
@@ -102,7 +102,7 @@ Deno.test("the demo's page follows the size of the terminal, and leaves nothing 
   }
 });
 
-Deno.test("the demo restores the terminal once, and then prints below what was there", () => {
+Deno.test("the demo restores the terminal once, and then prints below the former output", () => {
   const size = { columns: 80, rows: 24 };
   const { screen, written } = open(() => size);
   screen.show(makeView());
@@ -114,7 +114,7 @@ Deno.test("the demo restores the terminal once, and then prints below what was t
   assert.deepEqual(written.slice(1), ["\x1b[?7h\x1b[?25h\x1b[?1049l"]);
 });
 
-Deno.test("the demo's page has no bold or dim text where the user wants no color", () => {
+Deno.test("the demo's page has no bold or dim text if color is disabled", () => {
   for (const isStyled of [true, false]) {
     const { screen, written } = open(() => ({ columns: 80, rows: 24 }), { isStyled });
     screen.show(makeView());

@@ -11,7 +11,7 @@ import type { InFlight } from "../../../lib/mqtt/flow_control.ts";
 import { FakeBroker } from "../../fakes/fake_broker.ts";
 import { delay, waitUntil, within } from "../../support/poll.ts";
 
-/** A connection and what it delivered. */
+/** A connection and its deliveries. */
 class Client implements AsyncDisposable {
   readonly deliveries: Delivery[] = [];
   connection!: MqttConnection;
@@ -55,7 +55,7 @@ function publish(messageId: number, qos: 1 | 2 = 2, payload = `${messageId}`): I
   return { cmd: "publish", topic: "t", payload, qos, messageId, dup: false, retain: false };
 }
 
-Deno.test("a connection asks for a session, its limits and no more than it can hold", async () => {
+Deno.test("a connection requests a session, and limits what the broker may send", async () => {
   await using broker = await FakeBroker.start();
   await using _ = await Client.open(broker, { user: "u", password: "p" });
   const [connect] = broker.of("connect");
@@ -81,13 +81,13 @@ Deno.test("messages in one segment with the CONNACK are delivered, in their orde
   assert.deepEqual(client.deliveries.map(({ payload }) => payload.toString()), ["1", "2", "3"]);
 });
 
-Deno.test("a message is acknowledged after it is settled, and never before", async () => {
+Deno.test("a message is acknowledged only after it has become safe", async () => {
   for (const version of [4, 5] as const) {
     await using broker = await FakeBroker.start();
     await using client = await Client.open(broker, { protocolVersion: version });
     broker.send(publish(7, 1), publish(8, 2));
     await client.waitForCount(2);
-    // What had been sent too early would have arrived before the answer to this.
+    // An early acknowledgement would have arrived before the answer to this request.
     const subscribed = client.connection.subscribe(["x"], 2);
     await broker.waitFor("subscribe");
     assert.deepEqual([broker.of("puback").length, broker.of("pubrec").length], [0, 0]);
@@ -113,7 +113,7 @@ Deno.test("a message that is not accepted stays with the broker", async () => {
   assert.deepEqual([broker.of("puback").length, broker.of("pubrec").length], [0, 0]);
 });
 
-Deno.test("refusals are told in words, for both versions", async () => {
+Deno.test("the error of a refused connection describes the reason, in both versions", async () => {
   const cases: [4 | 5, number, RegExp, boolean][] = [
     [4, 1, /does not speak this version of MQTT/, true],
     [4, 2, /refuses the client id/, false],
@@ -136,7 +136,7 @@ Deno.test("refusals are told in words, for both versions", async () => {
   }
 });
 
-Deno.test("refused subscriptions are told in words, granted ones with their QoS", async () => {
+Deno.test("a refused subscription has the reason in words, a granted one its QoS", async () => {
   await using broker = await FakeBroker.start();
   await using client = await Client.open(broker);
   const answer = client.connection.subscribe(["a", "b", "c"], 2);
@@ -159,7 +159,7 @@ Deno.test("refused subscriptions are told in words, granted ones with their QoS"
   assert.deepEqual(await unsubscribed, ["b"]);
 });
 
-Deno.test("the broker's own keepalive is kept, and its silence is noticed", async () => {
+Deno.test("the broker's keepalive is respected, and a silent broker is detected", async () => {
   const connack = { properties: { serverKeepAlive: 1 } };
   await using broker = await FakeBroker.start({ connack });
   await using client = await Client.open(broker);
@@ -168,10 +168,14 @@ Deno.test("the broker's own keepalive is kept, and its silence is noticed", asyn
   await using other = await Client.open(silent);
   const reason = await within(other.connection.closed, 4_000);
   assert.match(reason ?? "still open", /no longer answers/);
-  assert.equal(await within(client.connection.closed, 1), undefined, "the other goes on");
+  assert.equal(
+    await within(client.connection.closed, 1),
+    undefined,
+    "the other connection stays open",
+  );
 });
 
-/** Intervals that go off only when a test says so, in place of `setInterval`. */
+/** Intervals that elapse only when the test says so; replaces `setInterval`. */
 class FakeIntervals implements Disposable {
   readonly #real = globalThis.setInterval;
   readonly #intervals: { readonly everyMs: number; readonly callback: () => void }[] = [];
@@ -180,12 +184,12 @@ class FakeIntervals implements Disposable {
   constructor() {
     globalThis.setInterval = ((callback: () => void, everyMs: number): number => {
       this.#intervals.push({ everyMs, callback });
-      // Never given to a timer, so that clearing it does nothing.
+      // Not the number of a real timer, so that clearing it does nothing.
       return 0;
     }) as unknown as typeof setInterval;
   }
 
-  /** Lets time pass, and calls back for every interval that ends in it. */
+  /** Lets time pass, and calls the callback of every interval that elapses. */
   pass(durationMs: number): void {
     const endMs = this.#nowMs + durationMs;
     for (const { everyMs, callback } of this.#intervals) {
@@ -200,7 +204,7 @@ class FakeIntervals implements Disposable {
   }
 }
 
-Deno.test("a broker that asks for a keepalive of an hour is pinged every 15 s", async () => {
+Deno.test("a broker that requests a keepalive of an hour is pinged every 15 s", async () => {
   await using broker = await FakeBroker.start({
     connack: { properties: { serverKeepAlive: 3600 } },
   });
@@ -213,9 +217,9 @@ Deno.test("a broker that asks for a keepalive of an hour is pinged every 15 s", 
   }
 });
 
-Deno.test("a backlog without end is read no further than there is room, pings go on", async () => {
+Deno.test("an endless backlog is read only while there is room, and pings continue", async () => {
   const total = 40_000;
-  // With less, a busy machine is too slow for the keepalive itself.
+  // With a shorter keepalive, a busy machine would be too slow.
   await using broker = await FakeBroker.start({ connack: { properties: { serverKeepAlive: 4 } } });
   await using client = await Client.open(broker);
   const payload = "x".repeat(100);
@@ -252,7 +256,7 @@ for (
     },
   ]
 ) {
-  Deno.test(`what earlier connections hold takes room, too, in ${what}`, async () => {
+  Deno.test(`messages in flight of earlier connections take up room, too, in ${what}`, async () => {
     await using broker = await FakeBroker.start({
       connack: { sessionPresent: true, properties: { serverKeepAlive: 1 } },
       behindConnack: [publish(1)],
@@ -261,10 +265,10 @@ for (
     await using client = await Client.open(broker, { earlierInFlight: () => before });
     await client.waitForCount(1);
     broker.send(publish(2), publish(3));
-    // They would long be there.
+    // Without the limit, they would have arrived by now.
     await broker.waitFor("pingreq", 2);
     assert.equal(client.deliveries.length, 1);
-    // Some room is not enough to begin again with.
+    // A little room is not enough to resume reading.
     before = less;
     client.connection.resumeWithRoom();
     await broker.waitFor("pingreq", 4);
@@ -273,13 +277,13 @@ for (
     client.connection.resumeWithRoom();
     await client.waitForCount(3);
     assert.deepEqual(client.deliveries.map(({ payload }) => payload.toString()), ["1", "2", "3"]);
-    // From now on it is read as it comes.
+    // From now on, everything is read.
     broker.send(publish(4));
     await client.waitForCount(4);
   });
 }
 
-Deno.test("what is not MQTT is said to be so", async () => {
+Deno.test("bytes that are not MQTT end the connection with that reason", async () => {
   const http = Buffer.from("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
   for (const greeting of [http, Buffer.alloc(200, 0xff), Buffer.from("SSH-2.0-OpenSSH_9.2\r\n")]) {
     await using broker = await FakeBroker.start({ greeting, connack: null });
@@ -290,7 +294,7 @@ Deno.test("what is not MQTT is said to be so", async () => {
   }
 });
 
-Deno.test("a broker that says nothing, hangs up or is not there is an error in words", async () => {
+Deno.test("a broker that does not answer, hangs up or does not listen is an error in words", async () => {
   await using mute = await FakeBroker.start({ connack: null });
   const stop = new AbortController();
   const attempt = assert.rejects(Client.open(mute, { signal: stop.signal }), /given up/);
@@ -306,7 +310,7 @@ Deno.test("a broker that says nothing, hangs up or is not there is an error in w
   await assert.rejects(Client.open({ host, port }), { code: "ECONNREFUSED" });
 });
 
-Deno.test("the end of a connection is told with the broker's reason", async () => {
+Deno.test("a closed connection has the broker's reason", async () => {
   await using broker = await FakeBroker.start();
   await using client = await Client.open(broker);
   broker.send(publish(1), publish(2));
@@ -325,7 +329,7 @@ Deno.test("the end of a connection is told with the broker's reason", async () =
   assert.equal(await other.connection.closed, "the broker closed the connection");
 });
 
-Deno.test("a goodbye ends the handovers under way before it disconnects", async () => {
+Deno.test("disconnect completes the QoS 2 handshakes before it sends the DISCONNECT", async () => {
   await using broker = await FakeBroker.start();
   await using client = await Client.open(broker);
   broker.send(publish(1), publish(2, 1));
@@ -334,7 +338,7 @@ Deno.test("a goodbye ends the handovers under way before it disconnects", async 
   await broker.waitFor("pubrec");
   const goodbye = client.connection.disconnect();
   await delay(50);
-  assert.equal(broker.of("disconnect").length, 0, "a PUBREL is still to come");
+  assert.equal(broker.of("disconnect").length, 0, "a PUBREL is still missing");
   broker.send({ cmd: "pubrel", messageId: 1 });
   await goodbye;
   await broker.waitFor("disconnect");

@@ -55,7 +55,7 @@ Deno.test("a message that has become safe takes up no room, and the listener is 
   assert.equal(orphans.take(deliver("a", "12")), undefined);
 });
 
-Deno.test("a message that was taken belongs to its new connection alone", () => {
+Deno.test("a message that was taken out belongs to its new connection only", () => {
   let room = 0;
   const orphans = new OrphanedMessages(() => room++);
   const delivery = deliver("t", "1");

@@ -1,4 +1,4 @@
-/** What brokers answer, in words that say what to look at. */
+/** The reasons of brokers, in words that name the settings to check. */
 import assert from "node:assert/strict";
 import {
   describeConnectRefusal,
@@ -6,7 +6,7 @@ import {
   isVersionRefusal,
 } from "../../../lib/mqtt/reason_codes.ts";
 
-Deno.test("refusals of MQTT 3.1.1 and of MQTT 5 are told apart and told alike", () => {
+Deno.test("refusals of MQTT 3.1.1 and of MQTT 5 are recognized, and have the same words", () => {
   for (const code of [1, 0x84]) {
     assert.ok(isVersionRefusal(code));
     assert.match(describeConnectRefusal(code), /version of MQTT/);

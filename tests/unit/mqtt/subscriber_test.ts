@@ -208,7 +208,7 @@ Deno.test("an abort ends an attempt to connect, and logs no outage", async () =>
   using scene = new SubscriberScene();
   scene.brokers.onOpen = ({ signal }) =>
     new Promise((_, reject) =>
-      signal.addEventListener("abort", () => reject(new Error("given up")))
+      signal.addEventListener("abort", () => reject(new Error("canceled")))
     );
   await scene.start();
   await scene.end();

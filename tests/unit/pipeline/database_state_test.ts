@@ -85,7 +85,7 @@ Deno.test("while messages wait, an open connection is no proof that rows are acc
   );
 });
 
-Deno.test("the database is away when no connection works although one was tried", async () => {
+Deno.test("the database is unavailable when no connection works although one was tried", async () => {
   using scene = new Scene();
   const [first, second] = [scene.open(0), scene.open(1)];
   assert.equal(scene.state.isUnavailable, false);
@@ -107,7 +107,7 @@ Deno.test("the database is away when no connection works although one was tried"
   );
 });
 
-Deno.test("a connection that worked and was closed is not away until it fails again", () => {
+Deno.test("the database is not unavailable because a working connection was closed", () => {
   using scene = new Scene();
   scene.fail(0);
   assert.equal(scene.state.isUnavailable, true);

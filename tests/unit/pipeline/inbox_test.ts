@@ -1,4 +1,4 @@
-/** The inbox: batches that form by themselves, in memory and from the spool, for consumers that wait. */
+/** The inbox: batches for waiting consumers, from memory and from the spool. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
@@ -24,7 +24,7 @@ function finishAll(inbox: Inbox, batch: Batch): void {
   inbox.finish(batch);
 }
 
-/** Takes what is there; undefined where a consumer would have to wait. */
+/** Takes the next batch; undefined if a consumer would have to wait. */
 async function takeNow(inbox: Inbox): Promise<Batch | undefined> {
   const stop = new AbortController();
   const taking = inbox.take(stop.signal);
@@ -33,7 +33,7 @@ async function takeNow(inbox: Inbox): Promise<Batch | undefined> {
   return await taking;
 }
 
-Deno.test("what waits is taken in batches, oldest first", async () => {
+Deno.test("waiting deliveries are taken in batches, oldest first", async () => {
   const inbox = new Inbox();
   const deliveries = messages(MAX_BATCH_ROWS + 3);
   for (const delivery of deliveries) inbox.push(delivery);
@@ -46,7 +46,7 @@ Deno.test("what waits is taken in batches, oldest first", async () => {
   assert.equal(inbox.takenCount, MAX_BATCH_ROWS + 4);
 });
 
-Deno.test("a consumer that waits gets a single delivery at once, and the next batch gathers", async () => {
+Deno.test("a waiting consumer gets a single delivery at once, and the next batch gathers", async () => {
   const inbox = new Inbox();
   const first = inbox.take(never);
   await settle();
@@ -56,7 +56,7 @@ Deno.test("a consumer that waits gets a single delivery at once, and the next ba
   assert.equal(names(await inbox.take(never)), "bcd");
 });
 
-Deno.test("several consumers share what comes, and none of it is given twice or left", async () => {
+Deno.test("several consumers share the deliveries, and none is given twice or left", async () => {
   const inbox = new Inbox();
   const stop = new AbortController();
   const taken: string[] = [];
@@ -79,7 +79,7 @@ Deno.test("several consumers share what comes, and none of it is given twice or 
   assert.equal([...taken.join("")].toSorted().join(""), "abcdefghijklmnopqrstuvwxyz");
 });
 
-Deno.test("an abort ends the waiting, and what came is left for others", async () => {
+Deno.test("an abort ends the wait, and leaves the deliveries to other consumers", async () => {
   const inbox = new Inbox();
   const stop = new AbortController();
   const waiting = inbox.take(stop.signal);
@@ -91,7 +91,7 @@ Deno.test("an abort ends the waiting, and what came is left for others", async (
   assert.equal(names(await inbox.take(never)), "a");
 });
 
-Deno.test("a consumer that is woken up and aborted at once passes it on to another", async () => {
+Deno.test("a consumer that is woken and aborted at once wakes another one", async () => {
   const inbox = new Inbox();
   const stop = new AbortController();
   const [first, second] = [inbox.take(stop.signal), inbox.take(never)];
@@ -125,7 +125,7 @@ Deno.test("waiting leaves no listener on the signal", async () => {
   }
 });
 
-Deno.test("a batch that is given back is the next to be taken, without what is finished", async () => {
+Deno.test("a batch that is given back is taken next, without its finished deliveries", async () => {
   const inbox = new Inbox();
   for (const name of "abc") inbox.push(message(name));
   const batch = await inbox.take(never) as Batch;
@@ -142,7 +142,7 @@ Deno.test("a batch that is given back is the next to be taken, without what is f
   assert.equal(names(await inbox.take(never)), "d");
 });
 
-Deno.test("a consumer that waits gets what another gave back", async () => {
+Deno.test("a waiting consumer gets a batch that another one gave back", async () => {
   const inbox = new Inbox();
   inbox.push(message("a"));
   const batch = await inbox.take(never) as Batch;
@@ -188,7 +188,7 @@ Deno.test("a batch that took too long is given back in halves, from the spool as
   assert.equal(await inbox.take(never), single);
 });
 
-Deno.test("64 MiB of QoS 0 may wait", async () => {
+Deno.test("QoS 0 deliveries of up to 64 MiB may wait", async () => {
   const inbox = new Inbox();
   const payload = Buffer.alloc(2 ** 20);
   const push = (qos: 0 | 1): boolean => inbox.push(new Delivery("m", payload, { qos }));
@@ -211,7 +211,7 @@ Deno.test("batches that are stored within a second are counted", async () => {
   assert.equal(inbox.promptCount, 2);
 });
 
-Deno.test("a closed inbox gives what is in memory, and then ends the waiting", async () => {
+Deno.test("a closed inbox gives the deliveries in memory, then ends the wait", async () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const inbox = new Inbox(spool);
@@ -226,7 +226,7 @@ Deno.test("a closed inbox gives what is in memory, and then ends the waiting", a
   assert.equal(spool.count, 1);
 });
 
-Deno.test("what is given back after the close is taken again, unless it is in the spool", async () => {
+Deno.test("a batch given back after the close is taken again, unless it is spooled", async () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const inbox = new Inbox(spool);
@@ -243,7 +243,7 @@ Deno.test("what is given back after the close is taken again, unless it is in th
   assert.equal(await inbox.take(never), undefined);
 });
 
-Deno.test("memory and spool are taken from in turn", async () => {
+Deno.test("batches come from memory and spool in turn", async () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   spool.append(messages(2 * MAX_BATCH_ROWS));
@@ -261,7 +261,7 @@ Deno.test("memory and spool are taken from in turn", async () => {
   assert.deepEqual([spool.count, temporary.topics()], [0, []]);
 });
 
-Deno.test("a batch in hand can be made safe: it is settled, and gone from disk when finished", async () => {
+Deno.test("copying a taken batch to the spool makes it safe, and its end deletes the copy", async () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   const inbox = new Inbox(spool);
@@ -279,7 +279,7 @@ Deno.test("a batch in hand can be made safe: it is settled, and gone from disk w
   assert.deepEqual([spool.count, temporary.topics()], [0, []]);
 });
 
-Deno.test("a spool that refuses leaves a batch as it was", async () => {
+Deno.test("a batch that the spool refuses is unchanged", async () => {
   using temporary = new TemporarySpool();
   const database = temporary.open();
   const spool = new Spool(database);
@@ -295,7 +295,7 @@ Deno.test("a spool that refuses leaves a batch as it was", async () => {
   ]);
 });
 
-Deno.test("of a batch that ends half stored, the rest is found at the next start", async () => {
+Deno.test("the rest of a half stored batch is found at the next start", async () => {
   using temporary = new TemporarySpool();
   const spool = new Spool(temporary.open());
   spool.append([..."abcd"].map((name) => message(name)));
@@ -326,12 +326,12 @@ Deno.test("the counts add up while a batch from the spool is half stored and giv
   assert.equal(names(await inbox.take(never)), "ad");
 });
 
-/** A logger without broker and database: what comes, what consumers do, and what the overflow does. */
+/** A logger without broker and database: new messages, consumers and the overflow. */
 class Course {
   readonly received: Delivery[] = [];
   readonly #temporary: TemporarySpool;
   readonly #finished = new Map<string, number>();
-  #hands: Batch[] = [];
+  #taken: Batch[] = [];
   #isUnavailable = false;
   readonly spool: Spool;
   readonly statistics: Statistics;
@@ -354,10 +354,10 @@ class Course {
     for (let index = 0; index < count; index++) {
       const name = `${this.received.length}`;
       const delivery = message(name, { qos: index % 2 === 0 ? 1 : 2 });
-      // What the broker hears of must be safe by then, as another program sees it.
+      // A message that is acknowledged must be on disk as another program sees it.
       delivery.onSafe = () => {
         const onDisk = this.#temporary.query("SELECT id FROM message WHERE topic = ?", name);
-        assert.ok(delivery.isDone || onDisk.length === 1, `${name} was settled`);
+        assert.ok(delivery.isDone || onDisk.length === 1, `${name} was acknowledged`);
       };
       this.received.push(delivery);
       this.statistics.received++;
@@ -367,13 +367,13 @@ class Course {
 
   async take(): Promise<boolean> {
     const batch = await takeNow(this.#inbox);
-    if (batch !== undefined) this.#hands.push(batch);
+    if (batch !== undefined) this.#taken.push(batch);
     return batch !== undefined;
   }
 
-  /** Gives some or all of a batch their outcome; then the connection fails, or does not. */
-  store(hand: number, { every, fails }: { every: number; fails: boolean }): void {
-    const [batch] = this.#hands.splice(hand % Math.max(1, this.#hands.length), 1);
+  /** Finishes some or all deliveries of a batch; with `fails`, the connection fails then. */
+  store(index: number, { every, fails }: { every: number; fails: boolean }): void {
+    const [batch] = this.#taken.splice(index % Math.max(1, this.#taken.length), 1);
     if (batch === undefined) return;
     for (const [index, delivery] of batch.unfinished.entries()) {
       if (fails && index % every !== 0) continue;
@@ -398,10 +398,10 @@ class Course {
   }
 
   get held(): number {
-    return this.#hands.length;
+    return this.#taken.length;
   }
 
-  /** Everything has ended in exactly one way, or is in the spool or in memory. */
+  /** Each message has exactly one outcome, or is in the spool or in memory. */
   end(): void {
     while (this.held > 0) this.store(0, { every: 3, fails: true });
     this.#inbox.close();
@@ -422,7 +422,7 @@ class Course {
   }
 }
 
-Deno.test("whatever happens in which order, each message ends once, and is safe when settled", async () => {
+Deno.test("in any order of events, each message ends once, and is on disk or stored when it is safe", async () => {
   captureLog();
   const event = fc.oneof(
     { weight: 5, arbitrary: fc.record({ push: fc.integer({ min: 1, max: 20 }) }) },

@@ -14,7 +14,7 @@ interface Scene {
   readonly statistics: Statistics;
 }
 
-/** An intake in front of an inbox that accepts so many messages of QoS 0. */
+/** An intake in front of an inbox with room for a number of QoS 0 messages. */
 function createScene(maxQos0Messages: number): Scene {
   const inbox = new Inbox(undefined, { ...DEFAULT_TUNING, maxQos0Messages });
   const statistics = new Statistics();
@@ -44,7 +44,7 @@ Deno.test("a message of QoS 0 without room is counted as dropped, one of QoS 1 o
   intake.flush();
 });
 
-Deno.test("a flood of dropped messages is ten lines and their number", () => {
+Deno.test("a flood of dropped messages is ten lines, and the number of suppressed ones", () => {
   using time = new FakeTime();
   const lines = captureLog({ level: "INFO" });
   const { intake, statistics } = createScene(0);
@@ -58,7 +58,7 @@ Deno.test("a flood of dropped messages is ten lines and their number", () => {
   assert.equal(time.pending, 0);
 });
 
-Deno.test("a redelivered message is counted, and is not another message received", () => {
+Deno.test("a redelivered message is counted as redelivered, not as received", () => {
   const { intake, inbox, statistics } = createScene(0);
   intake.accept(readingDelivery(1));
   intake.acceptRedelivery();

@@ -18,7 +18,7 @@ import {
 } from "../../support/deliveries.ts";
 import { refuseWrites, TemporarySpool } from "../../support/temporary_spool.ts";
 
-/** Outcomes with statistics of their own, and the log. */
+/** Outcomes, their statistics, and the log. */
 function createOutcomes(
   { spoolFile, onInserted }: {
     readonly spoolFile?: SpoolFile;
@@ -43,7 +43,10 @@ Deno.test("each reading of a committed batch is counted by its outcome and finis
   const deliveries = readingDeliveries(10);
   const { outcomes, statistics } = createOutcomes({
     onInserted: (batch, { unknown }) => {
-      assert.ok(deliveries.every(({ isDone }) => isDone), "the listener comes after the outcome");
+      assert.ok(
+        deliveries.every(({ isDone }) => isDone),
+        "the listener is called after the outcome",
+      );
       listened.push(batch.length, ...unknown);
     },
   });
@@ -90,7 +93,7 @@ Deno.test("an unknown or disabled sensor is logged once, with the SQL that helps
   assert.equal(time.pending, 0);
 });
 
-Deno.test("sensors that a flood left out of the log are logged with a later reading", async () => {
+Deno.test("sensors whose log lines a flood suppressed are logged with a later reading", async () => {
   using time = new FakeTime();
   const { outcomes, lines } = createOutcomes();
   const insert = (): void => {

@@ -1,4 +1,4 @@
-/** The overflow: when what waits is moved to the spool, and when it is not any more. */
+/** The overflow: when waiting messages are moved to the spool, and when that ends. */
 import assert from "node:assert/strict";
 import { type Delivery, RECEIVE_MAXIMUM } from "../../../lib/message/delivery.ts";
 import type { Batch } from "../../../lib/pipeline/batch.ts";
@@ -11,7 +11,7 @@ import { message, messages, refuseWrites, TemporarySpool } from "../../support/t
 
 const never = new AbortController().signal;
 
-/** An inbox whose overflow runs, on a clock of its own. */
+/** An inbox whose overflow runs in fake time. */
 class Course implements Disposable {
   readonly #time = new FakeTime();
   readonly #temporary = new TemporarySpool();
@@ -44,7 +44,7 @@ class Course implements Disposable {
     this.inbox.finish(batch);
   }
 
-  /** A batch is taken and stored at once. */
+  /** Takes a batch and stores it at once. */
   async storeOne(): Promise<void> {
     this.finish(await this.take());
   }
@@ -73,7 +73,7 @@ class Course implements Disposable {
   }
 }
 
-Deno.test("while the database takes what comes, nothing is written to disk", async () => {
+Deno.test("while the database keeps up, nothing is written to disk", async () => {
   using course = new Course();
   for (let round = 0; round < 100; round++) {
     course.push(...messages(50));
@@ -86,7 +86,7 @@ Deno.test("while the database takes what comes, nothing is written to disk", asy
   await course.stop();
 });
 
-Deno.test("what has waited for a second is moved, and settled", async () => {
+Deno.test("messages that have waited for a second are moved, and become safe", async () => {
   using course = new Course();
   await course.pass(5_000);
   const delivery = message("a");
@@ -99,7 +99,7 @@ Deno.test("what has waited for a second is moved, and settled", async () => {
   await course.stop();
 });
 
-Deno.test("while the database is away all is moved at once, until a batch is stored again", async () => {
+Deno.test("while the database is unavailable, all messages are moved at once, until a batch is stored", async () => {
   using course = new Course();
   course.isUnavailable = true;
   course.push(...messages(5_000));
@@ -120,7 +120,7 @@ Deno.test("while the database is away all is moved at once, until a batch is sto
   await course.stop();
 });
 
-Deno.test("a batch in hand for a second is made safe, and the consumer goes on with it", async () => {
+Deno.test("a batch taken a second ago is made safe, and its consumer continues with it", async () => {
   using course = new Course();
   const deliveries = messages(3);
   course.push(...deliveries);
@@ -140,7 +140,7 @@ Deno.test("a batch in hand for a second is made safe, and the consumer goes on w
   await course.stop();
 });
 
-Deno.test("a batch that was given back is made safe as well", async () => {
+Deno.test("a batch that was given back is made safe, too", async () => {
   using course = new Course();
   const delivery = message("a");
   course.push(delivery);
@@ -153,7 +153,7 @@ Deno.test("a batch that was given back is made safe as well", async () => {
   await course.stop();
 });
 
-Deno.test("before the window is full of what no batch makes room for, it is moved", async () => {
+Deno.test("if no batch is stored, messages are moved before the in-flight window is full", async () => {
   using course = new Course();
   course.push(message("first"));
   const hanging = await course.take();
@@ -168,7 +168,7 @@ Deno.test("before the window is full of what no batch makes room for, it is move
   await course.stop();
 });
 
-Deno.test("a window that is full while batches are stored is not moved", async () => {
+Deno.test("a full in-flight window is not moved while batches are stored", async () => {
   using course = new Course();
   course.push(...messages(RECEIVE_MAXIMUM));
   for (let round = 0; round < 20; round++) {
@@ -181,7 +181,7 @@ Deno.test("a window that is full while batches are stored is not moved", async (
   await course.stop();
 });
 
-Deno.test("what was moved wakes a consumer that waits", async () => {
+Deno.test("moved messages wake a waiting consumer", async () => {
   using course = new Course();
   const waiting = course.inbox.take(never);
   await course.pass(10);
@@ -191,7 +191,7 @@ Deno.test("what was moved wakes a consumer that waits", async () => {
   await course.stop();
 });
 
-Deno.test("a spool that refuses is told of once, is tried again, and nothing is settled", async () => {
+Deno.test("a refusing spool is logged once and retried, and no message becomes safe", async () => {
   using course = new Course();
   const lines = captureLog();
   course.isUnavailable = true;
@@ -216,7 +216,7 @@ Deno.test("a spool that refuses is told of once, is tried again, and nothing is 
   await course.stop();
 });
 
-Deno.test("a spool that refuses again and again is told of once, until it has not for a minute", async () => {
+Deno.test("a spool that refuses repeatedly is logged once, until it has accepted for a minute", async () => {
   using course = new Course();
   const lines = captureLog();
   course.isUnavailable = true;
@@ -247,7 +247,7 @@ Deno.test("a spool that refuses again and again is told of once, until it has no
   await course.stop();
 });
 
-Deno.test("QoS 0 is moved too, and makes room for more", async () => {
+Deno.test("messages of QoS 0 are moved, too, which makes room for more", async () => {
   using course = new Course();
   course.isUnavailable = true;
   const push = (): boolean => course.inbox.push(message("m", { qos: 0 }));
@@ -259,7 +259,7 @@ Deno.test("QoS 0 is moved too, and makes room for more", async () => {
   await course.stop();
 });
 
-Deno.test("a stop ends it, asleep or not", async () => {
+Deno.test("an abort ends the overflow, during its sleep or not", async () => {
   using course = new Course();
   course.push(message("a"));
   await course.stop();

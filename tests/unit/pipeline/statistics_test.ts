@@ -1,4 +1,4 @@
-/** The counts: what was received and found ends somewhere, and the line says where. */
+/** The counts: each received or found message has one outcome, and the line has all outcomes. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Outcome, Statistics } from "../../../lib/pipeline/statistics.ts";
@@ -12,7 +12,7 @@ const OUTCOMES: readonly Outcome[] = [
   "dropped",
 ];
 
-Deno.test("without a spool, what has no outcome waits", () => {
+Deno.test("without a spool, messages without an outcome are waiting", () => {
   const statistics = new Statistics();
   assert.equal(
     String(statistics),
@@ -30,7 +30,7 @@ Deno.test("without a spool, what has no outcome waits", () => {
   );
 });
 
-Deno.test("what an earlier run left in the spool is found, and stays in the sum", () => {
+Deno.test("messages that an earlier run left in the spool are found, and stay in the sum", () => {
   const spool = { count: 7, unreadable: 0 };
   const statistics = new Statistics(spool);
   assert.deepEqual([statistics.found, statistics.spooled, statistics.waiting], [7, 7, 0]);
@@ -45,7 +45,7 @@ Deno.test("what an earlier run left in the spool is found, and stays in the sum"
   );
 });
 
-Deno.test("the numbers of the line add up, whatever they are", () => {
+Deno.test("the numbers of the line always add up", () => {
   const number = fc.nat({ max: 1_000_000 });
   const counts = fc.tuple(...Array.from({ length: 10 }, () => number));
   fc.assert(fc.property(counts, ([found, received, count, unreadable, ...outcomes]) => {

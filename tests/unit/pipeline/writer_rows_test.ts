@@ -49,7 +49,7 @@ Deno.test("a row at fault is found by halving, and recorded before it is finishe
   await scene.end();
 });
 
-Deno.test("messages that are no readings are rejected without a statement", async () => {
+Deno.test("messages that are not readings are rejected without a statement", async () => {
   using scene = new WriterScene();
   const deliveries = [invalidDelivery(), readingDelivery(1), invalidDelivery()];
   await scene.start();
