@@ -49,7 +49,7 @@ Deno.test(
 
 for (
   const { weather, breakage, breakages } of [{
-    weather: "is away",
+    weather: "is unavailable",
     breakage: "an acknowledgement before the messages are on disk",
     breakages: ACKNOWLEDGED_BEFORE_DISK,
   }, {

@@ -28,8 +28,8 @@ const GOODBYE_MS = 2_000;
 
 for (const spool of [true, false]) {
   const name = spool
-    ? "run spools its in-flight messages at a signal while the database hangs, before the deadline"
-    : "run leaves its in-flight messages with the broker at a signal without a spool, before the deadline";
+    ? "in-flight messages are spooled at a signal while the database hangs, before the deadline"
+    : "without a spool, in-flight messages stay with the broker at a signal, and the deadline is kept";
   Deno.test(name, { ignore: lacks("mosquitto") }, async () => {
     const env = { APPLICATION_LOG_LEVEL: "DEBUG" };
     await using scene = await setScene(postgres, { spool, env });

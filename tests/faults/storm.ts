@@ -14,7 +14,7 @@ type Random = () => number;
  * The behavior of the database during a storm: it comes and goes, by refusing connections or by
  * stalling them; it refuses connections until the end; or it stalls until the end.
  */
-export type Weather = "comes and goes" | "is away" | "stalls";
+export type Weather = "comes and goes" | "is unavailable" | "stalls";
 
 /** A storm; see {@linkcode Storm}. */
 export interface StormOptions {
@@ -69,7 +69,7 @@ export class Storm implements AsyncDisposable {
 
   async #let(weather: Weather): Promise<void> {
     if (weather === "comes and goes") return await this.#letDatabaseComeAndGo();
-    await this.#takeDatabaseAway({ isRefused: weather === "is away" });
+    await this.#takeDatabaseAway({ isRefused: weather === "is unavailable" });
     const { signal } = this.#over;
     if (!signal.aborted) {
       await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));

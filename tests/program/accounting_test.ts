@@ -1,5 +1,5 @@
 /**
- * The account that the logger gives of all messages every hour, and at its end.
+ * The totals of all messages, which the logger logs every hour and at its end.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -48,7 +48,7 @@ Deno.test("run logs the totals of all messages every hour", async () => {
   await publishPayloads(broker, ["one", "two"]);
   const others = "5 duplicates, 4 of unknown sensors, 3 of disabled sensors, 2 rejected";
   await account(`25 messages received, 11 stored, ${others}, 0 waiting`);
-  // The same again, while nothing comes: it tells of the run, not of the hour.
+  // Without new messages, the line is the same: the totals are those of the run, not of the hour.
   await account(`25 messages received, 11 stored, ${others}, 0 waiting`);
 
   {

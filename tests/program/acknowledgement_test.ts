@@ -1,6 +1,6 @@
 /**
  * Acknowledgements packet by packet: after the commit, in order, and on the connection that
- * brought the message.
+ * delivered the message.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
@@ -17,7 +17,7 @@ import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 
 const postgres = usePostgres();
 
-/** Payloads of readings that the table can take. */
+/** Payloads of readings that the table can hold. */
 function payloadsOf(readings: readonly Reading[]): string[] {
   return readings.map(toPayload);
 }
@@ -53,14 +53,14 @@ for (
   });
 }
 
-Deno.test("run acknowledges a rejected message after saying why, in its turn", async () => {
+Deno.test("run acknowledges a rejected message in its turn, after logging the reason", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startScriptedBroker();
   await using logger = startLogger(loggerEnv({ database, broker }));
   const connection = await broker.subscribed(0);
   const readings = makeReadings({ count: 2 });
   const [first = "", second = ""] = payloadsOf(readings);
-  // One piece on the wire, so that it is one batch.
+  // One TCP segment, so that the messages are one batch.
   [first, "{}", second].forEach((payload, index) => connection.publish(index + 1, payload));
   await connection.waitForAcknowledgements(3);
   assert.deepEqual(connection.acknowledgements, [1, 2, 3].map((id) => ["pubrec", id]));
@@ -71,7 +71,7 @@ Deno.test("run acknowledges a rejected message after saying why, in its turn", a
 });
 
 for (const protocol of ["4", "5"]) {
-  Deno.test(`run never sends packet ids of an old connection (protocol level ${protocol})`, async () => {
+  Deno.test(`run never acknowledges packet ids of an earlier connection (protocol level ${protocol})`, async () => {
     const database = await postgres.createDatabase();
     await using broker = await startScriptedBroker();
     await postgres.server.stop();
@@ -85,7 +85,7 @@ for (const protocol of ["4", "5"]) {
       first.publish(12, payloads[1] ?? "");
       await first.settled();
       first.cut();
-      // A message that the first connection brought comes again, under another packet id.
+      // A message of the first connection is delivered again, with another packet id.
       const second = await broker.subscribed(1);
       second.publish(21, payloads[1] ?? "");
       second.publish(22, payloads[2] ?? "");
@@ -112,7 +112,7 @@ for (const protocol of ["4", "5"]) {
   });
 }
 
-Deno.test("run leaves with the broker what comes after the signal, and finishes what came before", async () => {
+Deno.test("run stores messages received before the signal, and leaves later ones with the broker", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startScriptedBroker();
   await using lock = await database.connect();
@@ -137,7 +137,7 @@ Deno.test("run leaves with the broker what comes after the signal, and finishes 
   await expectStored(database, [before]);
 });
 
-Deno.test("run stores what a broker sends right behind its consent to the connection", async () => {
+Deno.test("run stores messages that a broker sends right after the CONNACK", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startScriptedBroker();
   await using logger = startLogger(loggerEnv({ database, broker }));

@@ -1,5 +1,5 @@
 /**
- * Brokers that restart, are away, refuse or speak an older protocol.
+ * Brokers that restart, are unavailable, refuse the logger or speak an older protocol.
  */
 import assert from "node:assert/strict";
 import { startAedes } from "../support/aedes_broker.ts";
@@ -56,12 +56,16 @@ Deno.test("run keeps every reading when the broker restarts under load", {
   await waitForRows(database, published);
   await expectStored(database, readings.slice(0, published));
   await stopCleanly(logger);
-  onlyLine(logger, "ERROR", /^MQTT broker '127.0.0.1:\d+' is not available: .*Retrying/);
+  onlyLine(
+    logger,
+    "ERROR",
+    /^MQTT broker '127.0.0.1:\d+' is not available: .*Retrying until it is/,
+  );
   onlyLine(logger, "INFO", /^MQTT broker '127.0.0.1:\d+' is available again after \d+\.\d s\.$/);
   assert.equal(countConnections(broker), 1);
 });
 
-Deno.test("run gets what the broker kept while it was away", async () => {
+Deno.test("run receives the messages that the broker queued while the logger was stopped", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -77,7 +81,7 @@ Deno.test("run gets what the broker kept while it was away", async () => {
   await expectStored(database, readings);
 });
 
-Deno.test("run tries the brokers in turn and says which of them failed", async () => {
+Deno.test("run tries the brokers in turn, and logs which of them failed", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -99,7 +103,7 @@ Deno.test("run tries the brokers in turn and says which of them failed", async (
   assert.deepEqual(linesOf(logger, "ERROR"), []);
 });
 
-Deno.test("run moves on to the next broker and back when one after the other dies", async () => {
+Deno.test("run uses the next broker when one is killed, and returns when that one is killed", async () => {
   const database = await postgres.createDatabase();
   await using first = await startBroker();
   await using second = await startBroker();
@@ -119,7 +123,7 @@ Deno.test("run moves on to the next broker and back when one after the other die
   await logger.stop();
 });
 
-Deno.test("run says in words that the broker refuses its password, and connects once it is right", {
+Deno.test("run logs that the broker refuses its password, and connects when it is corrected", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -141,7 +145,7 @@ Deno.test("run says in words that the broker refuses its password, and connects 
   onlyLine(logger, "INFO", /^MQTT broker .* is available again after/);
 });
 
-Deno.test("run moves on to the next broker when one refuses its password (3.1.1)", async () => {
+Deno.test("run uses the next broker when one refuses its password (3.1.1)", async () => {
   const database = await postgres.createDatabase();
   await using refusing = await startBroker({ users: { logger: "other" } });
   await using accepting = await startBroker({ users: { logger: "right" } });
@@ -158,31 +162,31 @@ Deno.test("run moves on to the next broker when one refuses its password (3.1.1)
   await stopCleanly(logger);
 });
 
-Deno.test("run without MQTT_CLIENT_ID works, and warns once of what that costs", async () => {
+Deno.test("run without MQTT_CLIENT_ID works, and warns once that messages are lost", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(loggerEnv({ database, broker }, { MQTT_CLIENT_ID: "" }));
   await logger.waitForLine("Connected to MQTT broker");
   const [reading, ...others] = makeReadings({ count: 20 });
   assert.ok(reading);
-  // The log does not tell when the subscription is there; a retained reading waits for it.
+  // The log does not show when the subscription is granted, but a retained reading waits for it.
   await publishReadings(broker, [reading], { retain: true });
   await waitForRows(database, 1);
   await publishReadings(broker, others);
   await waitForRows(database, 20);
   await expectStored(database, [reading, ...others]);
   await stopCleanly(logger);
-  assert.match(onlyLine(logger, "WARNING", /./), /^MQTT_CLIENT_ID is not set: .*messages are lost/);
+  assert.match(onlyLine(logger, "WARNING", /./), /^MQTT_CLIENT_ID is not set: .*Messages are lost/);
 });
 
-Deno.test("run falls back to MQTT 3.1.1 where a broker refuses 5", async () => {
+Deno.test("run falls back to MQTT 3.1.1 if a broker refuses 5", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startAedes();
   await createSession(broker);
   await using logger = startLogger(loggerEnv({ database, broker }));
   await logger.waitForLine("(MQTT 3.1.1, session resumed)");
   const readings = makeReadings({ count: 100 });
-  // With QoS 2, Aedes forgets the PUBREL where a PUBREC comes very soon.
+  // With QoS 2, Aedes omits the PUBREL if a PUBREC arrives very soon.
   await publishReadings(broker, readings, { qos: 1 });
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
@@ -195,7 +199,7 @@ Deno.test("run falls back to MQTT 3.1.1 where a broker refuses 5", async () => {
   await stopCleanly(forced);
 });
 
-Deno.test("reconnections while the database is away do not pile up, and nothing is stored twice", {
+Deno.test("repeated reconnections during an outage of the database store nothing twice", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -211,13 +215,13 @@ Deno.test("reconnections while the database is away do not pile up, and nothing 
   try {
     await logger.waitForLine("Connected to MQTT broker");
     await publishReadings(broker, readings);
-    await waitUntil(isHandedOver, { what: "all readings to be in hand" });
+    await waitUntil(isHandedOver, { what: "all readings to be in flight" });
     for (const round of [1, 2, 3]) {
       const handedOver = proxy.bytesToClient;
       assert.equal(proxy.reset(), 1);
       await logger.waitForLine("Connected to MQTT broker", { from: logger.lines.length });
       assert.ok(countConnections(broker) > round);
-      // Everything is handed over once more.
+      // The broker delivers all messages again.
       await waitUntil(() => proxy.bytesToClient - handedOver > 100 * readings.length);
     }
   } finally {

@@ -11,14 +11,14 @@ const postgres = usePostgres();
 
 const READINGS = makeReadings({ count: 20 });
 
-/** The payload of the reading of that index, with a value in these words. */
+/** The payload of the reading with this index, with the value as given. */
 function payload(index: number, value: string): string {
   const reading = READINGS[index];
   assert.ok(reading);
   return toPayload(reading).replace(/"value": [^,]*/, `"value": ${value}`);
 }
 
-Deno.test("a column that becomes another type gets what it can hold, at once", async () => {
+Deno.test("after a change of its type, a column at once gets the values that it can hold", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -54,7 +54,7 @@ Deno.test("a column that becomes another type gets what it can hold, at once", a
   await publish(5, "40000");
   await logger.waitForLine(/'40000', outside the range of the smallint column/);
   await alter("integer");
-  // The catalogue is read again for the sake of a rejection once a second at most.
+  // A rejection makes the logger read the catalog again, at most once a second.
   await delay(1_100);
   await publish(6, "40000");
   await waitForRows(database, 2);

@@ -1,5 +1,5 @@
 /**
- * Tables of different laboratories: what their columns hold, and what they refuse.
+ * Tables of different laboratories: values that their columns hold, and values that they refuse.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -22,7 +22,7 @@ const postgres = usePostgres();
 const DIGITS = "0.1000000000000000055511151231257827";
 const LARGE = "123456789012345678901234567890";
 
-/** Per type: values as sent with the text that the column then has; values that it cannot hold. */
+/** By type: published values with their text in the column, and values that it cannot hold. */
 const COLUMNS: Readonly<Record<string, { stored: Record<string, string>; rejected: string[] }>> = {
   "numeric": {
     stored: {
@@ -75,7 +75,7 @@ const COLUMNS: Readonly<Record<string, { stored: Record<string, string>; rejecte
 };
 
 for (const [type, { stored, rejected }] of Object.entries(COLUMNS)) {
-  Deno.test(`a ${type} column gets every digit that it can hold, and nothing else`, async () => {
+  Deno.test(`a ${type} column gets every digit that it can hold, and rejects other values`, async () => {
     const database = await postgres.createDatabase({ valueType: type });
     await using broker = await startBroker();
     await createSession(broker);
@@ -96,7 +96,7 @@ for (const [type, { stored, rejected }] of Object.entries(COLUMNS)) {
   });
 }
 
-Deno.test("rows that the database refuses are rejected alone, and the others of their batch stored", async (t) => {
+Deno.test("only the rows that the database refuses are rejected, the rest of the batch is stored", async (t) => {
   const refusals = {
     "too large for the column": {
       valueType: "numeric(6,2)",
@@ -139,7 +139,7 @@ Deno.test("rows that the database refuses are rejected alone, and the others of 
       assert.deepEqual([counts.stored, counts.rejected], [good.length, bad.length]);
       assert.equal(linesOf(logger, "WARNING").filter((line) => reason.test(line)).length, 3);
       assert.deepEqual(linesOf(logger, "ERROR"), []);
-      // More refusals than bad rows: they came together with others.
+      // More refusals than bad rows: the bad rows were in batches with others.
       const refused = postgres.server.logLines.slice(from).filter((line) =>
         line.includes("ERROR:")
       );
@@ -157,7 +157,7 @@ Deno.test("a repeated reading is counted as a duplicate and not stored again", a
   await using logger = startLogger(loggerEnv({ database, broker }));
   await publishReadings(broker, readings);
   await waitForRows(database, readings.length);
-  // Twice in one batch as well as once more, later.
+  // Twice in one batch, and once more later.
   const last = makeReadings({ count: 101 }).slice(100);
   await publishReadings(broker, [...changed, ...readings, ...last]);
   await waitForRows(database, readings.length + 1);
@@ -167,7 +167,7 @@ Deno.test("a repeated reading is counted as a duplicate and not stored again", a
   assert.deepEqual(linesOf(logger, "WARNING"), []);
 });
 
-Deno.test("run warns once of a table without the unique key, and stores into it", async () => {
+Deno.test("run warns once of a table without the unique key, and stores readings in it", async () => {
   const database = await postgres.createDatabase({ uniqueKey: false });
   await using broker = await startBroker();
   await createSession(broker);

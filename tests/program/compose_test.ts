@@ -1,6 +1,5 @@
 /**
- * What `deploy/compose` gives broker and database: its files in a real Mosquitto and a real
- * PostgreSQL, and the logger with them.
+ * The files of `deploy/compose`, used by a real Mosquitto, a real PostgreSQL and the logger.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -35,7 +34,7 @@ const PASSWORDS = {
   mqtt_publisher_password: "mp+/Zm9v=",
 };
 
-/** Stands for the file systems of the containers. The caller disposes it. */
+/** A directory in place of the file systems of the containers. The caller disposes it. */
 class Place implements Disposable {
   readonly user: ServiceUser | null = findServiceUser(["mosquitto"]);
   readonly path: string = makeServiceDirectory(this.user);
@@ -50,7 +49,7 @@ class Place implements Disposable {
     return path;
   }
 
-  /** Copies a file of `deploy/compose`, with what is other than in the container replaced. */
+  /** Copies a file of `deploy/compose`, with the paths of the container replaced. */
   copy(path: string, replacements: Readonly<Record<string, string>>): string {
     let text = Deno.readTextFileSync(`${COMPOSE}/${path}`);
     for (const [from, to] of Object.entries(replacements)) {
@@ -110,7 +109,7 @@ async function runScript(
   });
 }
 
-Deno.test("the files of deploy/compose make a broker, a database and a logger that work together", {
+Deno.test("with the files of deploy/compose, broker, database and logger work together", {
   ignore: lacks("mosquitto", "psql"),
 }, async () => {
   using place = new Place();
@@ -164,7 +163,7 @@ Deno.test("the files of deploy/compose make a broker, a database and a logger th
   assert.ok(!broker.lines.some((line) => /warning/i.test(line)), broker.tail());
 });
 
-Deno.test("the role of Grafana can be made in a database that is in use, and made again", {
+Deno.test("the role of Grafana can be created in a used database, and created again", {
   ignore: lacks("psql"),
 }, async () => {
   using place = new Place();
@@ -182,14 +181,14 @@ Deno.test("the role of Grafana can be made in a database that is in use, and mad
     await runSql(owner, "CREATE TABLE IF NOT EXISTS sensor_data (value float8)");
     assert.deepEqual(await runSql(role, "SELECT value FROM sensor_data"), []);
   }
-  // In the container it is where docs/container.md says.
+  // In the container, the script has the path that docs/container.md names.
   const [, path = ""] = /psql [^`]*--file=(\S+grafana\S+)/.exec(PAGE) ?? [];
   const { database } = parse(Deno.readTextFileSync(`${COMPOSE}/monitoring.yml`)).services;
   assert.ok(database.volumes.includes(`./database/create_grafana_role.sql:${path}:ro`), path);
 });
 
 Deno.test(
-  "the second logger's session is ended by the documented command, as the access file has it",
+  "the documented command ends the session of the second logger, and the access list allows it",
   {
     ignore: lacks("mosquitto", "mosquitto_sub"),
   },
@@ -229,7 +228,7 @@ Deno.test(
   },
 );
 
-/** The environments of the services of some compositions, one laid upon the other. */
+/** The environments of the services of some Compose files, merged in their order. */
 function readEnvironments(files: readonly string[]): Map<string, Record<string, string>> {
   const environments = new Map<string, Record<string, string>>();
   for (const file of files) {
@@ -241,7 +240,7 @@ function readEnvironments(files: readonly string[]): Map<string, Record<string, 
   return environments;
 }
 
-Deno.test("every logger of the compositions is asked for its metrics, and answers", () => {
+Deno.test("Prometheus reads the metrics of every logger of the Compose files", () => {
   const { scrape_configs: [{ dns_sd_configs: [{ names, port }] }] } = parse(
     Deno.readTextFileSync(`${COMPOSE}/../prometheus/prometheus.yml`),
   );

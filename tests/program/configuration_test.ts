@@ -112,7 +112,7 @@ Deno.test("an empty variable is taken from .env, where a '#' can be part of a va
   ]);
 });
 
-Deno.test("a device file is refused with a text of ours, not of the runtime", async () => {
+Deno.test("a device file is refused in the words of the logger, not of the runtime", async () => {
   const { DATABASE_PASSWORD: _, ...env } = envWithoutServices();
   for (const args of [["run"], ["check"]]) {
     const { code, stderr } = await runLogger(args, {
@@ -175,7 +175,7 @@ Deno.test("an odd but harmless setting causes one warning at the start", async (
     /HTTP_HOST has no effect without HTTP_PORT\.$/,
     /MQTT_CLIENTID .*Did you mean MQTT_CLIENT_ID\?$/,
     /DATABASE_PASSWROD .*Did you mean DATABASE_PASSWORD\?$/,
-    /MQTT_CLIENT_ID is not set: .*messages are lost/,
+    /MQTT_CLIENT_ID is not set: .*Messages are lost/,
   ];
   for (const pattern of patterns) {
     assert.equal(warnings.filter((line) => pattern.test(line)).length, 1, `${pattern}`);

@@ -1,5 +1,5 @@
 /**
- * The compiled binary where a container would have it: as a user without rights in a read-only file
+ * The compiled binary in an environment like a container: an unprivileged user, and a read-only file
  * system with the files of distroless/cc.
  */
 import assert from "node:assert/strict";
@@ -24,10 +24,10 @@ import {
 const BINARY = Deno.env.get("KRAKEN_LOGGER_BINARY");
 const postgres = usePostgres();
 
-/** What distroless/cc is made of, as far as a program can tell. */
+/** The files of distroless/cc that a program can use. */
 const PACKAGES = ["libc6", "libgcc-s1", "libstdc++6", "tzdata", "ca-certificates", "netbase"];
 
-/** `nonroot` in distroless. */
+/** The user `nonroot` of distroless. */
 const NONROOT = "65532:65532";
 
 /** A directory with the files of distroless/cc and the binary. The caller disposes it. */
@@ -67,7 +67,7 @@ class Container implements Disposable {
       `${root}/etc/passwd`,
       "nonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n",
     );
-    // Docker writes this one.
+    // Docker creates this file.
     Deno.writeTextFileSync(`${root}/etc/hosts`, "127.0.0.1 localhost\n");
     Deno.copyFileSync(binary, `${root}/usr/local/bin/kraken-logger`);
   }
@@ -78,7 +78,7 @@ class Container implements Disposable {
     return `/run/secrets/${name}`;
   }
 
-  /** Starts the binary; its mounts go with it. */
+  /** Starts the binary; its mounts end with it. */
   start(args: readonly string[], env: Readonly<Record<string, string>> = {}): TestProcess {
     const script = `set -e
       root=$0
@@ -107,7 +107,7 @@ function childOf(pid: number): number {
   return Number(Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`));
 }
 
-/** Says whether a test must be left out because it is about the binary, for `ignore`. */
+/** Whether a test must be left out because it needs the binary, for `ignore`. */
 function lacksBinary(): boolean {
   return !BINARY &&
     leaveOut("KRAKEN_LOGGER_BINARY is not set, and only the binary has this behavior");
@@ -118,7 +118,7 @@ async function runToEnd(process: TestProcess): Promise<ProcessEnd> {
   return await running.finished();
 }
 
-Deno.test("the binary runs in a read-only distroless container without rights", {
+Deno.test("the binary runs in a read-only distroless container as an unprivileged user", {
   ignore: lacksBinary() || lacksMount() || lacks("mosquitto", "dpkg", "unshare", "mount"),
 }, async () => {
   using container = await Container.create(Deno.realPathSync(BINARY ?? ""));
@@ -134,7 +134,7 @@ Deno.test("the binary runs in a read-only distroless container without rights", 
   await using broker = await startTellingMosquitto();
   const database = await postgres.createDatabase();
   const { DATABASE_PASSWORD: _, ...env } = loggerEnv({ database, broker }, {
-    // By name, so that the C library's resolver is needed.
+    // By name, so that the resolver of the C library is used.
     DATABASE_HOST: "localhost",
     MQTT_HOST: "localhost",
     DATABASE_PASSWORD_FILE: container.addSecret("database_password", `${LOGGER_PASSWORD}\n`),
@@ -148,12 +148,12 @@ Deno.test("the binary runs in a read-only distroless container without rights", 
   await using logger = container.start(["run"], env);
   const line = await logger.waitForLine("Connected to MQTT broker");
   const ageMs = Date.now() - Date.parse(`${line.slice(0, 10)}T${line.slice(11, 23)}+05:30`);
-  assert.ok(Math.abs(ageMs) < 60_000, `not the time of the time zone: ${line}`);
+  assert.ok(Math.abs(ageMs) < 60_000, `not in the configured time zone: ${line}`);
   await waitForSubscription(broker);
   const pid = childOf(logger.pid);
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   assert.match(status, /^Uid:\t65532\t65532\t65532\t65532$/m);
-  // Process 1 of the container: the kernel does not end it for a signal that it does not handle.
+  // Process 1 of the container: the kernel does not end it by a signal without a handler.
   assert.match(status, /^NSpid:\t\d+\t1$/m);
   const healthy = container.start(["healthcheck"], env);
   assert.equal((await runToEnd(healthy)).code, 0, healthy.tail());
@@ -169,7 +169,7 @@ Deno.test("the binary runs in a read-only distroless container without rights", 
 /** The architectures of images, with their numbers in the header of an executable (elf(5)). */
 const MACHINES = { amd64: 62, arm64: 183 } as const;
 
-/** The least that `deno compile` takes for an executable of Linux, for such a machine. */
+/** The smallest file that `deno compile` accepts as a Linux executable, for this machine type. */
 function fakeBaseBinary(machine: number): Uint8Array<ArrayBuffer> {
   const headerBytes = 64;
   const segmentBytes = 56;
@@ -182,7 +182,7 @@ function fakeBaseBinary(machine: number): Uint8Array<ArrayBuffer> {
   const halves = [[16, EXECUTABLE], [18, machine], [20, 1], [52, headerBytes]] as const;
   for (const [offset, value] of halves) view.setUint16(offset, value, true);
   view.setBigUint64(32, BigInt(headerBytes), true);
-  // One segment that is loaded, of one page, aligned to pages.
+  // One loaded segment of one page, aligned to pages.
   view.setUint16(54, segmentBytes, true);
   view.setUint16(56, 1, true);
   view.setUint32(headerBytes, 1, true);
@@ -207,22 +207,25 @@ Deno.test("the binary is compiled for another architecture than that of the mach
   };
   const { code, stderr } = await compile(MACHINES[foreign]);
   assert.equal(code, 0, stderr);
-  assert.match(stderr, /kraken-logger: for \w+-unknown-linux-gnu, not started here, \d+ MB$/m);
+  assert.match(
+    stderr,
+    /kraken-logger: for \w+-unknown-linux-gnu, not started on this machine, \d+ MB$/m,
+  );
   const binary = Deno.readFileSync(output);
   assert.equal(new DataView(binary.buffer).getUint16(18, true), MACHINES[foreign]);
-  // The program is in it.
+  // It contains the program.
   assert.ok(new TextDecoder("latin1").decode(binary).includes("The configuration is invalid"));
   const wrong = await compile(MACHINES[own]);
   assert.equal(wrong.code, 1, wrong.stderr);
-  assert.match(wrong.stderr, /is not for it/);
+  assert.match(wrong.stderr, /is for another architecture/);
 });
 
-Deno.test("the image is built on the machine's architecture, for the one that is asked for", () => {
+Deno.test("the image is built on the architecture of the machine, for the requested one", () => {
   const dockerfile = Deno.readTextFileSync(new URL("../../Dockerfile", import.meta.url));
   const stages = dockerfile.split(/^(?=FROM )/m).slice(1);
   for (const stage of stages) {
     const isBuild = /^FROM --platform=\$BUILDPLATFORM denoland\/deno:[\d.]+ AS build$/m.test(stage);
-    // What is emulated or cannot run at all is what another stage would run.
+    // Another stage would run its commands emulated, or not at all.
     assert.equal(/^RUN /m.test(stage), isBuild, stage);
     if (isBuild) {
       assert.match(stage, /^ARG TARGETARCH\nRUN deno task compile --arch=\$\{TARGETARCH\} /m);

@@ -1,7 +1,7 @@
 /**
- * The logger killed at random moments: nothing is lost, and nothing is there twice.
+ * The logger is killed at random moments: no reading is lost or stored twice.
  *
- * `KRAKEN_TEST_SEED` gives the moments of an earlier run again.
+ * `KRAKEN_TEST_SEED` repeats the moments of an earlier run.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, startLogger } from "../support/logger_process.ts";
@@ -51,7 +51,7 @@ Deno.test(`run keeps ${BACKLOG} readings without a spool when it is killed ${KIL
 
   const env = loggerEnv({ database, broker });
   let progressed = 0;
-  // A moment is a number of rows in the table and some milliseconds; the last ones leave work.
+  // A moment is a number of rows plus some milliseconds; the last kills leave rows to be stored.
   const moments = Array.from({ length: KILLS }, () => random() * 0.8 * BACKLOG)
     .sort((first, second) => first - second);
   for (const moment of moments) {
@@ -75,7 +75,7 @@ Deno.test(`run keeps ${BACKLOG} readings without a spool when it is killed ${KIL
   await using logger = startLogger(env);
   await waitForRows(database, BACKLOG);
   await expectStored(database, readings);
-  // Some of it the killed ones may have stored: then there is more at the broker.
+  // The broker may redeliver messages that a killed logger has stored.
   const counts = await stopWhenDrained(logger, broker);
   assert.equal(counts.stored + counts.duplicates + counts.unknown, counts.received);
   await expectStored(database, readings);

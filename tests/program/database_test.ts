@@ -1,5 +1,5 @@
 /**
- * Databases that stop, crash, refuse and come back: everything waits, and is stored once.
+ * Databases that stop, crash, refuse and recover: all readings wait, and are stored once.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -21,7 +21,7 @@ import {
 
 const postgres = usePostgres();
 
-/** Asserts that an outage of the database was told in two lines, whatever happened during it. */
+/** Asserts that an outage of the database was logged in two lines, however many attempts failed. */
 function expectOneOutage(logger: LoggerProcess): void {
   onlyLine(logger, "ERROR", /^Database '.*' at '127.0.0.1:\d+' is not available: .*Retrying/);
   onlyLine(
@@ -45,7 +45,7 @@ Deno.test("run keeps every reading while PostgreSQL is stopped and started under
     await postgres.server.stop();
     try {
       await logger.waitForLine(/Database .* is not available/);
-      // For several attempts to fail, none of which the log may mention.
+      // Several attempts fail during this time; the log must mention none of them.
       await delay(1000);
     } finally {
       await postgres.server.start();
@@ -71,7 +71,7 @@ Deno.test("run keeps every reading when PostgreSQL crashes in the middle of an i
   const readings = makeReadings({ count: 4000 });
   for (const end of [2000, 4000]) {
     {
-      // No insert can end before the crash, however slow or fast the machine is.
+      // No insert can end before the crash, on a slow or a fast machine.
       await using lock = await database.connect();
       await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
       await publishReadingsFast(broker, readings.slice(end - 2000, end), { qos: 1 });
@@ -88,7 +88,7 @@ Deno.test("run keeps every reading when PostgreSQL crashes in the middle of an i
   assert.ok(outages === 1 || outages === 2, `${outages} outages`);
 });
 
-Deno.test("run says that a database is read-only, and stores when it no longer is", async () => {
+Deno.test("run logs that a database is read-only, and stores when it no longer is", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -106,7 +106,7 @@ Deno.test("run says that a database is read-only, and stores when it no longer i
   expectOneOutage(logger);
 });
 
-Deno.test("run says that the password is wrong, and stores once it is corrected", async () => {
+Deno.test("run logs that the password is wrong, and stores when it is corrected", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -176,7 +176,7 @@ for (const table of ["sensor_data", "sensors"]) {
   });
 }
 
-Deno.test("run stores what gathered while a table was locked", async () => {
+Deno.test("run stores the readings that waited while a table was locked", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -193,6 +193,6 @@ Deno.test("run stores what gathered while a table was locked", async () => {
   await expectStored(database, readings);
   await stopCleanly(logger);
   const batches = linesOf(logger, "DEBUG").filter((line) => line.startsWith("Committed"));
-  // One for each of the two connections, and what gathered behind them.
+  // One batch for each of the two connections, and the readings that gathered after them.
   assert.ok(batches.length <= 4, batches.join("\n"));
 });

@@ -1,6 +1,6 @@
 /**
- * Encrypted connections to a real PostgreSQL: what `DATABASE_SSLMODE` means, who is trusted, who is
- * not, and what the log and `check` say of it.
+ * Encrypted connections to a real PostgreSQL: the modes of `DATABASE_SSLMODE`, trusted and untrusted
+ * certificates, and the reasons in the log and in the output of `check`.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -36,7 +36,7 @@ const postgres = usePostgres();
 
 const DATABASE_TRUSTING = { DATABASE_CA_FILE: authority.cert };
 
-/** The modes of libpq (PostgreSQL manual, table "SSL Mode Descriptions"), good and bad. */
+/** The modes of libpq (PostgreSQL manual, table "SSL Mode Descriptions"), with valid and invalid certificates. */
 const DATABASE_CASES: readonly Case[] = [
   ...["disable", "prefer", "require"].flatMap((mode) =>
     [GOOD, EXPIRED, FUTURE, OTHER_HOST, STRANGERS].map((server, index) => ({
@@ -99,7 +99,7 @@ const DATABASE_CASES: readonly Case[] = [
   })),
 ];
 
-/** A server with TLS, a database in it, and the rules of who may come in. */
+/** A server with TLS, a database in it, and the rules for its clients. */
 async function startTlsPostgres(
   server: Certificate,
   { hba = [], settings }: Pick<PostgresOptions, "hba" | "settings"> = {},
@@ -120,7 +120,7 @@ async function startTlsPostgres(
   return { server: started, database };
 }
 
-/** Whether the logger's connections are encrypted, by what the server says. */
+/** Whether the logger's connections are encrypted, according to the server. */
 async function areEncrypted(database: TestDatabase): Promise<boolean[]> {
   const rows = await database.query<{ ssl: boolean }>(
     `SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '${LOGGER_ROLE}'`,
@@ -155,7 +155,7 @@ Deno.test("the modes of DATABASE_SSLMODE mean what they mean in libpq", async (t
       } else {
         const line = await logger.waitForLine(/ERROR +Database .* is not available/);
         assert.match(line, says);
-        // It has its words from the same place: once for each kind of problem will do.
+        // `check` uses the same texts, so one mode is enough.
         if (env["DATABASE_SSLMODE"] === "verify-full") {
           const { code, stdout } = await runLogger(["check"], complete);
           assert.equal(code, 1);
@@ -176,9 +176,9 @@ Deno.test("verify-ca without a file of authorities is refused, as in libpq", asy
   assert.match(stderr, /^DATABASE_SSLMODE: verify-ca requires DATABASE_CA_FILE/m);
 });
 
-Deno.test("prefer does without TLS where the server has or wants none, require does not", async () => {
+Deno.test("prefer works without TLS if the server does not offer or allow it, require does not", async () => {
   await using broker = await startBroker();
-  // The one shared by this file has none.
+  // The shared server of this file has no TLS.
   const plain = await postgres.createDatabase();
   const { server, database } = await startTlsPostgres(GOOD, {
     hba: [
@@ -204,7 +204,7 @@ Deno.test("prefer does without TLS where the server has or wants none, require d
 /** Settings of a server from a time before TLS 1.2. */
 const OLD_TLS = { ssl_min_protocol_version: "TLSv1", ssl_max_protocol_version: "TLSv1.1" };
 
-/** A handshake that comes to nothing, and what is said where the logger insists on it. */
+/** A handshake that fails, and the reason that is logged if TLS is required. */
 const BROKEN_HANDSHAKES = [
   {
     name: "with no TLS version in common",
@@ -221,7 +221,7 @@ const BROKEN_HANDSHAKES = [
 ];
 
 for (const { name, settings, client, says } of BROKEN_HANDSHAKES) {
-  Deno.test(`prefer does without TLS at a server ${name}, require says so`, async () => {
+  Deno.test(`prefer connects without TLS to a server ${name}, require logs the reason`, async () => {
     using directory = withTemporaryDirectory();
     await using broker = await startBroker();
     const { server, database } = await startTlsPostgres(GOOD, { settings });
@@ -235,9 +235,9 @@ for (const { name, settings, client, says } of BROKEN_HANDSHAKES) {
     await using preferring = startLogger(loggerEnv({ database, broker }, files));
     await preferring.waitForLine("Connected to database");
     assert.ok((await areEncrypted(database)).every((ssl) => !ssl));
-    // Not for want of encryption at the server, and not for want of trying.
+    // The server offers encryption, and the logger has tried it.
     await waitUntil(() => server.logLines.some((line) => line.includes("could not accept SSL")), {
-      what: "the server's word of the handshake",
+      what: "the server to log the handshake",
     });
     await stopCleanly(preferring);
     const env = { DATABASE_SSLMODE: "require", ...files };
@@ -248,7 +248,7 @@ for (const { name, settings, client, says } of BROKEN_HANDSHAKES) {
   });
 }
 
-Deno.test("where prefer gets in neither with TLS nor without, both reasons are given", async () => {
+Deno.test("if prefer can connect neither with TLS nor without, both reasons are logged", async () => {
   await using broker = await startBroker();
   const { server, database } = await startTlsPostgres(GOOD, {
     settings: OLD_TLS,
@@ -276,7 +276,7 @@ const CLIENT_CASES = [
   },
 ];
 
-Deno.test("a database that wants a client certificate is shown one", async (test) => {
+Deno.test("a client certificate is presented to a database that requires one", async (test) => {
   const { server, database } = await startTlsPostgres(GOOD, {
     hba: [`hostssl all ${LOGGER_ROLE} 127.0.0.1/32 cert`],
   });

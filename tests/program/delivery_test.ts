@@ -1,5 +1,5 @@
 /**
- * From the broker to the table: every reading once, exact to the bit and to the microsecond.
+ * From the broker to the table: every reading is stored once, exact to the bit and the microsecond.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -43,7 +43,7 @@ for (const qos of [1, 2] as const) {
     assert.equal(counts.stored, readings.length);
     assert.equal(counts.stored + counts.duplicates, counts.received);
     await expectStored(database, readings);
-    // Aedes sends some messages of QoS 2 again, as a broker may.
+    // Aedes resends some messages of QoS 2, which a broker may do.
     if (broker.kind === "aedes") return;
     await using again = startLogger(env);
     await expectNothingLeft(again, broker);

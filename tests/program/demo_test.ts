@@ -1,6 +1,6 @@
 /**
- * The demo as a process: it stores what it publishes, suits the terminal, ends cleanly, and explains
- * what is wrong with a broker. Its PGlite server keeps connections apart.
+ * The demo as a process: it stores all that it publishes, adapts to the terminal, ends cleanly, and
+ * explains problems with a broker. Its PGlite server keeps connections apart.
  */
 import { PGlite } from "@electric-sql/pglite";
 import assert from "node:assert/strict";
@@ -138,7 +138,7 @@ Deno.test({
   for (const line of end) assert.ok(line.length <= 40, line);
 });
 
-Deno.test("demo explains what to do where no broker listens", async () => {
+Deno.test("demo explains what to do if no broker listens", async () => {
   const { code, stderr } = await runDemo(["--broker", `${LOOPBACK}:1`]);
   assert.equal(code, 1);
   assert.match(stderr, /^demo: Using the MQTT broker '127\.0\.0\.1:1': connection refused/);
@@ -146,7 +146,7 @@ Deno.test("demo explains what to do where no broker listens", async () => {
   assert.doesNotMatch(stderr, /\n./);
 });
 
-Deno.test("demo explains what to do where the port is not one of MQTT", async () => {
+Deno.test("demo explains what to do if the port is not one of MQTT", async () => {
   const server = createServer((socket) => socket.resume().end("HTTP/1.1 400 Bad Request\r\n\r\n"));
   const port = await listen(server, LOOPBACK);
   const { code, stderr } = await runDemo(["--broker", `${LOOPBACK}:${port}`]);
@@ -158,7 +158,7 @@ Deno.test("demo explains what to do where the port is not one of MQTT", async ()
   );
 });
 
-Deno.test("demo logs in to the user's broker, and names the variables where it may not", async () => {
+Deno.test("demo logs in to the user's broker, and names the variables if the broker refuses it", async () => {
   await using broker = await startAedes({ users: { demo: "right" } });
   const args = ["--broker", `${broker.host}:${broker.port}`, "--seconds", "2"];
   const login = (password: string): Record<string, string> => ({
@@ -177,7 +177,7 @@ Deno.test("demo logs in to the user's broker, and names the variables where it m
   assert.doesNotMatch(accepted.stdout, /stays at the broker/);
 });
 
-Deno.test("demo's command line accepts a broker with or without port, and rejects nonsense", () => {
+Deno.test("demo's command line accepts a broker with or without port, and rejects invalid ones", () => {
   const broker = (text: string): unknown => parseCommandLine(["--broker", text]).broker;
   assert.deepEqual(broker("lab.example:1884"), { host: "lab.example", port: 1884 });
   assert.deepEqual(broker("lab"), { host: "lab", port: 1883 });

@@ -1,6 +1,6 @@
 /**
- * Rows that the database does not store, although nothing is wrong with them: they are kept and
- * tried again, and nobody else waits for them, unless the whole table is at fault.
+ * Valid rows that the database does not store: they are kept and retried, and no other row waits for
+ * them, unless the cause is the whole table.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -20,7 +20,7 @@ import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
-/** Refuses what is older than 2020, as older versions of TimescaleDB refuse it in compressed chunks. */
+/** Refuses rows before 2020, as older versions of TimescaleDB do in compressed chunks. */
 const REFUSE_OLD = `
   CREATE FUNCTION refuse_old() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -33,7 +33,7 @@ const REFUSE_OLD = `
 const OLD = makeReadings({ count: 3, startTimeUs: 1_500_000_000_000_000n });
 const RECENT = makeReadings({ count: 300 });
 
-Deno.test("a row that fails delays no other row, and is stored when that is possible", async () => {
+Deno.test("a failing row delays no other row, and is stored when that is possible", async () => {
   const database = await postgres.createDatabase();
   await database.query(REFUSE_OLD);
   await using broker = await startBroker();
@@ -51,11 +51,11 @@ Deno.test("a row that fails delays no other row, and is stored when that is poss
   const { stored, rejected } = await stopCleanly(logger);
   assert.deepEqual([stored, rejected], [OLD.length + RECENT.length, 0]);
   assert.deepEqual(linesOf(logger, "ERROR"), []);
-  // Each of them once, however often it was tried.
+  // One line for each, however often it was retried.
   assert.equal(linesOf(logger, "WARNING").length, OLD.length);
 });
 
-Deno.test("a row that fails is in the spool when the logger ends, and stored after the next start", async () => {
+Deno.test("a failing row is in the spool when the logger ends, and is stored after the next start", async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
   await database.query(REFUSE_OLD);
@@ -76,7 +76,7 @@ Deno.test("a row that fails is in the spool when the logger ends, and stored aft
   await stopCleanly(logger);
 });
 
-Deno.test("a table that lacks a partition is waited for, and no reading is rejected", async () => {
+Deno.test("readings wait for a missing partition, and none is rejected", async () => {
   const database = await postgres.createDatabase();
   await database.query(`
     ALTER TABLE sensor_data RENAME TO sensor_data_old;
@@ -99,7 +99,7 @@ Deno.test("a table that lacks a partition is waited for, and no reading is rejec
   onlyLine(logger, "ERROR", /no partition/);
 });
 
-Deno.test("a column that the logger does not fill is the table's fault", async () => {
+Deno.test("a mandatory column that the logger does not fill counts as a problem of the table", async () => {
   const database = await postgres.createDatabase();
   await database.query(`
     ALTER TABLE sensor_data ADD COLUMN room text;
@@ -109,7 +109,7 @@ Deno.test("a column that the logger does not fill is the table's fault", async (
   await createSession(broker);
   const [first, ...others] = RECENT;
   assert.ok(first);
-  // That one is the row's fault.
+  // This error counts as a problem of the row.
   await publishReadings(broker, [{ ...first, value: 1e301 }, ...others], { qos: 1 });
   await using logger = startLogger(loggerEnv({ database, broker }));
   await logger.waitForLine(/Database .* is not available: null value in column "room"/);

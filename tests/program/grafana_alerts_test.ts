@@ -1,7 +1,7 @@
 /**
- * The alert rules that Grafana is provisioned with: their questions asked of a real Prometheus that
- * reads the metrics of a real logger, and of a real PostgreSQL, and what Grafana makes of the
- * answers: quiet when all is well, and firing when it is not. Grafana itself cannot be had here.
+ * The alert rules that Grafana is provisioned with. Their queries are sent to a real Prometheus, which
+ * reads the metrics of a real logger, and to a real PostgreSQL. The results are evaluated as Grafana
+ * does it, because Grafana itself is not available to the tests.
  */
 import assert from "node:assert/strict";
 import { parse, stringify } from "yaml";
@@ -40,14 +40,14 @@ function findRule(name: string): Document {
   return rules.find(({ uid }) => uid === name) ?? assert.fail(name);
 }
 
-Deno.test("Prometheus finds its configuration valid", {
+Deno.test("Prometheus accepts its configuration", {
   ignore: lacks("promtool"),
 }, async () => {
   const { pathname } = new URL("prometheus/prometheus.yml", DEPLOY);
   await runSuccessfully(requireProgram("promtool"), { args: ["check", "config", pathname] });
 });
 
-/** A Prometheus that reads what a file names, since Docker's names lead nowhere here. */
+/** A Prometheus whose targets are in a file, because the names of Docker do not resolve here. */
 class Prometheus implements AsyncDisposable {
   readonly #directory = withTemporaryDirectory();
   readonly #port = findFreePort();
@@ -71,7 +71,7 @@ class Prometheus implements AsyncDisposable {
     });
   }
 
-  /** What names lead to, as Docker's name service has it: one that is stopped is not there. */
+  /** The targets by name, as in Docker's name service: a stopped container has no name. */
   setTargets(targets: Readonly<Record<string, string>>): void {
     const found = Object.entries(targets).map(([name, address]) => ({
       targets: [address],
@@ -99,7 +99,7 @@ class Prometheus implements AsyncDisposable {
   }
 }
 
-Deno.test("the rules about the logger are quiet when all is well, and fire when it is not", {
+Deno.test("the rules about the logger fire on a problem, and only then", {
   ignore: lacks("prometheus"),
 }, async () => {
   using directory = withTemporaryDirectory();
@@ -134,7 +134,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
       if ((await prometheus.ask({ model })).length === 0) return false;
     }
     return true;
-  }, { what: "an answer to every question of the dashboard", timeoutMs: 180_000, intervalMs: 500 });
+  }, { what: "a result of every query of the dashboard", timeoutMs: 180_000, intervalMs: 500 });
   await waitForRows(database, 10);
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length > 0);
   assert.deepEqual(await findNames(), []);
@@ -150,7 +150,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   try {
     await publishReadings(broker, makeReadings({ count: 20, startTimeUs: 1n }));
     await waitForNames(["logger-not-ready", "spool-growing"]);
-    // That no sensor can be asked about is told by these two.
+    // These two rules report that the queries about sensors fail.
     assert.ok(!(await findNames()).includes("sensor-silent"));
   } finally {
     await postgres.server.start();
@@ -159,7 +159,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   await waitForNames(["logger-down"]);
   const [{ instance } = {}] = await findFiring(findRule("logger-down"), ask);
   assert.equal(instance, "logger");
-  // A container that is stopped has no address any more.
+  // A stopped container has no address.
   prometheus.setTargets({});
   await waitUntil(async () => (await prometheus.ask({ model: { expr: "up" } })).length === 0, {
     what: "Prometheus to forget the logger",
@@ -171,7 +171,7 @@ Deno.test("the rules about the logger are quiet when all is well, and fire when 
   }]);
 });
 
-Deno.test("the rule about the logger fires where Prometheus knows of none", async () => {
+Deno.test("the rule about the logger fires if Prometheus has no logger", async () => {
   const firing = await findFiring(findRule("logger-down"), () => Promise.resolve([]));
   assert.equal(firing.length, 1);
 });
@@ -180,7 +180,7 @@ function nowUs(): bigint {
   return BigInt(Date.now() - 10_000) * 1000n;
 }
 
-/** Adds readings of a sensor, the last one some minutes old and the others at its usual distance. */
+/** Adds readings of a sensor at its usual interval, the last one some minutes ago. */
 async function addReadings(
   database: TestDatabase,
   uuid: string,
@@ -194,7 +194,7 @@ async function addReadings(
   );
 }
 
-Deno.test("a sensor that is silent is told of by what it usually does, as long as it is enabled", async () => {
+Deno.test("an enabled sensor is reported as silent by its usual interval", async () => {
   const database = await postgres.createDatabase({});
   const role = await createGrafanaRole(database);
   const rule = findRule("sensor-silent");
@@ -222,14 +222,14 @@ Deno.test("a sensor that is silent is told of by what it usually does, as long a
   await addReadings(database, disabled.uuid, { lastMinutes: 100, stepMinutes: 1 });
   const expected = cases.filter(({ isSilent }) => isSilent).map(({ label }) => label);
   assert.deepEqual(await findSilent(), [...expected, "never there"].sort());
-  // Two of one label, and no column for labels, are no obstacle.
+  // Two sensors with the same label, or no column for labels, cause no error.
   await database.query("UPDATE sensors SET label = 'Oven'");
   assert.deepEqual(await findSilent(), Array(5).fill("Oven"));
   await database.query("ALTER TABLE sensors DROP COLUMN label");
   assert.ok((await findSilent()).includes(`${never.uuid} ${never.sid}`));
 });
 
-Deno.test("a sensor that is silent is told of after a restart of the logger too", async () => {
+Deno.test("a silent sensor is reported also after a restart of the logger", async () => {
   const database = await postgres.createDatabase();
   const role = await createGrafanaRole(database);
   const rule = findRule("sensor-silent");
@@ -264,7 +264,7 @@ Deno.test("a sensor that is silent is told of after a restart of the logger too"
   await publish(lively, nowUs() + 5_000_000n);
   await waitForRows(database, 9);
   assert.deepEqual(await findSilent(), [silent.uuid]);
-  // And no more once it sends again.
+  // It is no longer reported after it has published again.
   await publish(silent, nowUs());
   await waitForRows(database, 12);
   assert.deepEqual(await findSilent(), []);

@@ -1,4 +1,4 @@
-/** What Grafana is provisioned with, and what it would make of it: macros, and the states of rules. */
+/** The files that Grafana is provisioned with, and its macros and rule states. */
 import assert from "node:assert/strict";
 import { parse } from "yaml";
 import type { TestDatabase } from "../support/postgres_database.ts";
@@ -20,20 +20,20 @@ export const sources: readonly Document[] =
   parse(readDeployed("grafana/provisioning/datasources/kraken.yml")).datasources;
 export const rules: readonly Document[] =
   parse(readDeployed("grafana/provisioning/alerting/kraken.yml")).groups[0].rules;
-/** The questions of all panels. */
+/** The queries of all panels. */
 export const targets: readonly Document[] = dashboards.flatMap(({ panels }) =>
   panels.flatMap(({ targets }: Document) => targets)
 );
 
 /**
- * Makes Grafana's role as the script does, by SQL alone where there is no `psql`; the role can
- * connect to this database then.
+ * Creates Grafana's role as the script does, by SQL alone if `psql` is not installed, and lets the
+ * role connect to this database.
  */
 export async function createGrafanaRole(database: TestDatabase): Promise<SqlTarget> {
   const script = readDeployed("compose/database/create_grafana_role.sql")
     .replaceAll(/^(\\set|--).*\n/gm, "").replaceAll(":'password'", "'grafana'");
   for (const part of script.split(/(?<=;|\\gexec)\n/)) {
-    // `\gexec` runs what the statement answers.
+    // `\gexec` runs the result of the statement.
     if (!part.endsWith("\\gexec")) await database.query(part);
     else {
       for (const row of await database.query(part.replace("\\gexec", ""))) {
@@ -41,13 +41,13 @@ export async function createGrafanaRole(database: TestDatabase): Promise<SqlTarg
       }
     }
   }
-  // The databases of the tests let nobody in who is not named.
+  // In the databases of the tests, each role needs the privilege to connect.
   await database.query(`GRANT CONNECT ON DATABASE "${database.name}" TO grafana`);
   await database.query("GRANT USAGE ON SCHEMA public TO grafana");
   return { ...database.logger, user: "grafana", password: "grafana" };
 }
 
-/** Grafana's macros for PostgreSQL and the variable of the dashboard, as its manual has them. */
+/** Grafana's macros for PostgreSQL and the variable of the dashboard, as in its manual. */
 export function expand(sql: string, sensors: readonly number[]): string {
   return sql
     .replaceAll(
@@ -61,17 +61,17 @@ export function expand(sql: string, sensors: readonly number[]): string {
     .replaceAll("${sensor:csv}", sensors.join(","));
 }
 
-/** One number with the labels that tell it from the others. */
-export interface LabelledNumber {
+/** A number with the labels that distinguish it from the others. */
+export interface LabeledNumber {
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;
 }
 
 /**
- * What Grafana makes of a table: of its one column of numbers the values, of the others labels,
- * which must be texts.
+ * Converts a table as Grafana does: its one column of numbers to values, the others to labels, which
+ * must be texts.
  */
-export function toNumbers(rows: readonly SqlRow[]): LabelledNumber[] {
+export function toNumbers(rows: readonly SqlRow[]): LabeledNumber[] {
   return rows.map((row) => {
     const numbers = Object.values(row).filter((value) => typeof value === "number");
     const texts = Object.entries(row).filter(([, value]) => typeof value === "string");
@@ -81,15 +81,15 @@ export function toNumbers(rows: readonly SqlRow[]): LabelledNumber[] {
   });
 }
 
-/** Answers the question of a rule, or fails. */
-export type Ask = (query: Document) => Promise<LabelledNumber[]>;
+/** Runs the query of a rule; throws if it fails. */
+export type Ask = (query: Document) => Promise<LabeledNumber[]>;
 
-/** Answers from the table. */
+/** Runs queries on the table. */
 export function askTable(role: SqlTarget): Ask {
   return async ({ model }) => toNumbers(await runSql(role, model.rawSql));
 }
 
-/** What a rule says at a moment: of which labels it fires. Without data there are no labels. */
+/** The labels for which a rule fires now; without data there are none. */
 export async function findFiring(
   { data: [query, threshold], noDataState, execErrState }: Document,
   ask: Ask,
@@ -103,7 +103,7 @@ export async function findFiring(
     return ofState[execErrState] ?? assert.fail(execErrState);
   }
   if (numbers.length === 0) return ofState[noDataState] ?? assert.fail(noDataState);
-  // Two of the same labels would be an error.
+  // Two numbers with the same labels would be an error in Grafana.
   const names = numbers.map(({ labels }) => JSON.stringify(Object.entries(labels).sort()));
   assert.equal(new Set(names).size, names.length, names.join("\n"));
   const [{ evaluator: { type, params: [limit] } }] = threshold.model.conditions;

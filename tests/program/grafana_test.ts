@@ -1,6 +1,6 @@
 /**
- * The dashboards that Grafana is provisioned with: their questions asked of a real PostgreSQL, with
- * Grafana's macros written out. Grafana itself cannot be had here.
+ * The dashboards that Grafana is provisioned with. Their queries are sent to a real PostgreSQL, with
+ * Grafana's macros expanded, because Grafana itself is not available to the tests.
  */
 import assert from "node:assert/strict";
 import { parse } from "yaml";
@@ -23,7 +23,7 @@ import { SENSORS, usePostgres } from "../support/harness.ts";
 
 const postgres = usePostgres();
 
-Deno.test("dashboards and rules have names of their own, and sources that are there", () => {
+Deno.test("dashboards and rules have unique names, and data sources that exist", () => {
   const uids = [...dashboards, ...rules].map(({ uid }) => uid);
   assert.equal(new Set(uids).size, uids.length);
   const known = [...sources.map(({ uid }) => uid), "__expr__"];
@@ -42,7 +42,7 @@ Deno.test("dashboards and rules have names of their own, and sources that are th
   }
 });
 
-/** JSON has texts where the types have enumerations. */
+/** The types have enumerations, where the JSON has texts. */
 const TYPES = `import type { Dashboard } from "@grafana/schema";
 type Plain<T> = T extends string ? \`\${T}\`
   : T extends number | boolean | null | undefined ? T
@@ -51,7 +51,7 @@ type Plain<T> = T extends string ? \`\${T}\`
   : T;
 `;
 
-/** What is wrong with dashboards by the types of Grafana's own schema; empty if nothing is. */
+/** The violations of the types of Grafana's schema in dashboards; empty if there are none. */
 async function checkDashboards(values: readonly Document[]): Promise<string> {
   using directory = withTemporaryDirectory();
   const path = `${directory.path}/dashboards.ts`;
@@ -68,14 +68,14 @@ async function checkDashboards(values: readonly Document[]): Promise<string> {
   return code === 0 ? "" : stdout + stderr;
 }
 
-Deno.test("the dashboards are such by the types of Grafana's schema", async () => {
+Deno.test("the dashboards conform to the types of Grafana's schema", async () => {
   assert.equal(await checkDashboards(dashboards), "");
   const [first] = dashboards;
   const broken = { ...first, panels: [{ ...first.panels[0], gridPos: { x: "left" } }] };
   assert.match(await checkDashboards([broken]), /TS2322/);
 });
 
-Deno.test("the composition for monitoring mounts files that are there, and names its secrets", () => {
+Deno.test("the Compose file for monitoring mounts existing files, and names its secrets", () => {
   const { services, secrets } = parse(readDeployed("compose/monitoring.yml"));
   const mounts = Object.values(services).flatMap(({ volumes = [] }: Document) => volumes)
     .map((volume: string) => volume.split(":")[0] ?? "").filter((path) => path.startsWith("."));
@@ -97,7 +97,7 @@ Deno.test("the composition for monitoring mounts files that are there, and names
   );
 });
 
-/** The answers of all panels of readings. */
+/** The results of all panels of readings. */
 async function askPanels(role: SqlTarget, ids: readonly number[]): Promise<SqlRow[][]> {
   const questions = targets.filter(({ rawSql }) => rawSql !== undefined);
   assert.equal(questions.length, 2);
@@ -106,14 +106,14 @@ async function askPanels(role: SqlTarget, ids: readonly number[]): Promise<SqlRo
   return answers;
 }
 
-/** The sensors that the variable of the dashboard offers, by their names. */
+/** The sensors that the variable of the dashboard offers, by name. */
 async function askSensors(role: SqlTarget): Promise<Map<string, number>> {
   const { list: [variable] } = dashboards[0].templating;
   const choices = await runSql(role, variable.query);
   return new Map(choices.map(({ __text, __value }) => [String(__text), Number(__value)]));
 }
 
-/** Two readings a minute apart for each sensor: its number, and one more. */
+/** Two readings a minute apart for each sensor: its number, and that number plus one. */
 async function insertReadings(database: TestDatabase): Promise<void> {
   await database.query(
     `INSERT INTO sensor_data SELECT now() - interval '1 min' * step, id, id + 1 - step
@@ -121,7 +121,7 @@ async function insertReadings(database: TestDatabase): Promise<void> {
   );
 }
 
-Deno.test("the questions about readings are answered to Grafana's role, which can only read", async () => {
+Deno.test("the queries for readings work with Grafana's role, which can only read", async () => {
   const database = await postgres.createDatabase();
   const [first, second, third] = SENSORS;
   assert.ok(first && second && third);
@@ -144,7 +144,7 @@ Deno.test("the questions about readings are answered to Grafana's role, which ca
     [id, id + 1],
   );
   assert.equal(last.find(({ sensor }) => sensor === "Oven")?.["value"], id + 1);
-  // Two sensors of one label are two lines, and not their mean.
+  // Two sensors with the same label are two lines, not one line with their mean.
   const names = readings.map(({ metric }) => String(metric));
   assert.equal(new Set(names).size, SENSORS.length);
   assert.ok(names.includes(`Chamber ${second.uuid} ${second.sid}`));
@@ -152,7 +152,7 @@ Deno.test("the questions about readings are answered to Grafana's role, which ca
   await assert.rejects(runSql(role, "DELETE FROM sensor_data"), { code: "42501" });
 });
 
-Deno.test("the questions about readings need no sensor, and no column for labels", async () => {
+Deno.test("the queries for readings work without any sensor, and without a column for labels", async () => {
   const database = await postgres.createDatabase();
   const role = await createGrafanaRole(database);
   assert.deepEqual(await askPanels(role, []), [[], []]);
@@ -167,13 +167,13 @@ Deno.test("the questions about readings need no sensor, and no column for labels
   assert.deepEqual(new Set(last.map(({ sensor }) => sensor)), new Set(sensors.keys()));
 });
 
-Deno.test("slow sensors have lines too, and a rate is not told in requests", () => {
+Deno.test("slow sensors have lines, too, and no rate has the unit of requests", () => {
   const panels = dashboards.flatMap(({ panels }) => panels);
   const find = (name: string): Document => {
     const panel = panels.find(({ title }: Document) => title === name);
     return panel?.fieldConfig.defaults ?? assert.fail(name);
   };
-  // The readings of all sensors share one table, in which a slower one has gaps.
+  // All sensors share one table of results, in which slower sensors have gaps.
   assert.ok(find("Readings").custom.spanNulls > 60_000);
   assert.equal(find("Messages per second").unit, "short");
 });

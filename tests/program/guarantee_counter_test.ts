@@ -1,6 +1,6 @@
 /**
- * Counter-tests: the check of each guarantee fails on a program in which the guarantee is broken on
- * purpose. The guarantees with a slow check are checked here as well.
+ * Counter-tests: the check of each guarantee fails on a program that deliberately breaks it. The
+ * guarantees with a slow check are also checked here.
  */
 import assert from "node:assert/strict";
 import { breakSources, lacksSources } from "../support/broken_sources.ts";

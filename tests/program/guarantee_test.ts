@@ -1,5 +1,5 @@
 /**
- * Each guarantee of the program, checked on the program as it is.
+ * Each guarantee, checked on the unchanged program.
  */
 import { usePostgres } from "../support/harness.ts";
 import { checkGuarantee, listGuarantees } from "./guarantees.ts";

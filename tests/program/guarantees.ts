@@ -1,6 +1,6 @@
 /**
- * The guarantees of the program, each with a check and with a way to break it: the check must pass
- * on the program as it is, and fail on the broken one.
+ * The guarantees of the program, each with a check and with a way to break it: the check must pass on
+ * the unchanged program, and fail on the broken one.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -29,10 +29,10 @@ import {
 import { startScriptedBroker } from "../fakes/scripted_broker.ts";
 import { lacks, type ProgramName } from "../support/programs.ts";
 
-/** The program to check: that of the project, or a broken one. */
+/** The program to check: that of the project, or a deliberately broken one. */
 export interface Program {
   readonly options: LoggerOptions;
-  /** Time to wait for what a broken program never does. */
+  /** How long to wait; a broken program never does what is awaited. */
   readonly timeoutMs: number;
 }
 
@@ -44,18 +44,18 @@ export interface Guarantee {
   readonly programs?: readonly ProgramName[];
   /** Rejects when the guarantee does not hold. */
   readonly check: (program: Program) => Promise<void>;
-  /** How it is broken; completes "… is noticed". */
+  /** The defect of the broken program; completes "… is noticed". */
   readonly breakage: string;
   readonly breakages: readonly Breakage[];
-  /** What the check must say then. */
+  /** The error of the check on the broken program. */
   readonly complaint: RegExp;
   /** `true`: both its check and the counter-test are of the second tier. */
   readonly isSlow?: boolean;
 }
 
 /**
- * Kills the logger when it has taken everything in and the database is away. `actMs` is the time
- * that it has to act on the messages before that.
+ * Kills the logger when it has received all messages and the database is unavailable. Before that, it
+ * has `actMs` to process the messages.
  */
 function checkKill(
   postgres: SharedPostgres,
@@ -77,11 +77,11 @@ function checkKill(
       await using logger = startLogger(env, options);
       const received = (): number =>
         logger.lines.filter((line) => line.includes("Received on")).length;
-      await waitUntil(() => received() === 14, { what: "14 messages in hand" });
+      await waitUntil(() => received() === 14, { what: "14 messages in flight" });
       await delay(actMs);
-      // What is sent for those has left when the next one is there.
+      // When the next message has arrived, packets for the earlier ones have been sent.
       await publishReadings(broker, readings.slice(14));
-      await waitUntil(() => received() === 15, { what: "15 messages in hand" });
+      await waitUntil(() => received() === 15, { what: "15 messages in flight" });
       await logger.kill();
     } finally {
       await postgres.server.start();
@@ -92,14 +92,14 @@ function checkKill(
   };
 }
 
-/** Registers the test that the program as it is has the guarantee. */
+/** Registers the test that the unchanged program has the guarantee. */
 export function checkGuarantee({ name, programs = [], check }: Guarantee): void {
   Deno.test(`run ${name}`, { ignore: lacks(...programs) }, async () => {
     await check({ options: {}, timeoutMs: 180_000 });
   });
 }
 
-/** All guarantees, to be checked with this PostgreSQL. */
+/** All guarantees, checked with the given PostgreSQL. */
 export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
   return [{
     name: "loses nothing when it is killed before the commit",
@@ -154,7 +154,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     }],
     complaint: /Waiting for 15 rows/,
   }, {
-    name: "gets readings from a broker that has lost its sessions",
+    name: "receives readings from a broker that has lost its sessions",
     programs: ["mosquitto"],
     check: async ({ options, timeoutMs }) => {
       const database = await postgres.createDatabase();
@@ -241,7 +241,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     }],
     complaint: /deep-equal/,
   }, {
-    name: "acknowledges a packet id again only when its last handover is done",
+    name: "acknowledges a packet id again only when its last QoS 2 handshake is complete",
     check: async ({ options }) => {
       const database = await postgres.createDatabase();
       await using broker = await startScriptedBroker();
@@ -263,7 +263,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
       assert.equal((await stopCleanly(logger)).stored, 2);
       await expectStored(database, readings);
     },
-    breakage: "a handover that begins before the last one of its packet id is done",
+    breakage: "a handshake that begins before the last one of its packet id is complete",
     breakages: [{
       file: "lib/mqtt/acknowledgement_queue.ts",
       find: " || this.#unreleased.has(packetId)) break;",
@@ -288,7 +288,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
       await using again = startLogger(env);
       await expectNothingLeft(again, broker);
     },
-    breakage: "a whole backlog of handovers that are half done",
+    breakage: "a whole backlog of incomplete QoS 2 handshakes",
     breakages: [{
       file: "lib/mqtt/acknowledgement_queue.ts",
       find: "this.#unreleased.size >= MAX_UNRELEASED || ",
@@ -296,7 +296,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     }],
     complaint: /deep-equal/,
   }, {
-    name: "accounts for every message once",
+    name: "counts the outcome of every message once",
     check: async ({ options }) => {
       const database = await postgres.createDatabase();
       await using broker = await startBroker();
@@ -315,7 +315,7 @@ export function listGuarantees(postgres: SharedPostgres): readonly Guarantee[] {
     }],
     complaint: /deep-equal[^]*The counts do not add up: 0 messages in memory/,
   }, {
-    name: "accounts for every message that it rejects",
+    name: "counts every message that it rejects",
     check: async ({ options }) => {
       const database = await postgres.createDatabase();
       await using broker = await startBroker();

@@ -1,4 +1,4 @@
-/** A database that answers the login, and nothing after that. */
+/** A database that answers the login and hangs afterwards. */
 import assert from "node:assert/strict";
 import { createServer, type Socket } from "node:net";
 import { once } from "node:events";
@@ -56,7 +56,7 @@ Deno.test("run ends in time while the database hangs right after the login", asy
     await hanging.promise;
     const startMs = performance.now();
     assert.equal(await logger.stop(), 0);
-    // Ten seconds are what is promised for what is in hand; here is nothing.
+    // The limit of ten seconds is for in-flight messages; here there are none.
     assert.ok(performance.now() - startMs < 10_000);
   } finally {
     for (const socket of sockets) socket.destroy();

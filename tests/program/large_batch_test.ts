@@ -1,5 +1,5 @@
 /**
- * Batches that are too much for the database at once are stored in parts.
+ * Batches that are too large for the database are stored in parts.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -20,7 +20,7 @@ import { tune } from "../support/tuning.ts";
 
 const postgres = usePostgres();
 
-/** Runs statements after each insert, in which `rows` is the number of its rows. */
+/** Runs statements after each insert; in them, `rows` is the number of inserted rows. */
 async function afterInserts(database: TestDatabase, statements: string): Promise<void> {
   await database.query(`
     CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -30,9 +30,9 @@ async function afterInserts(database: TestDatabase, statements: string): Promise
       REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION look()`);
 }
 
-Deno.test("run stores in parts what exceeds a limit of the database", async () => {
+Deno.test("run stores a batch in parts if it exceeds a limit of the database", async () => {
   const database = await postgres.createDatabase();
-  // As TimescaleDB does when too many rows of compressed chunks would have to be looked at.
+  // TimescaleDB does this when an insert would have to read too many rows of compressed chunks.
   await afterInserts(
     database,
     `IF rows > 10 THEN RAISE 'limit exceeded' USING ERRCODE = '53400'; END IF;`,
@@ -48,7 +48,7 @@ Deno.test("run stores in parts what exceeds a limit of the database", async () =
   assert.deepEqual(linesOf(logger, "ERROR"), []);
 });
 
-Deno.test("run splits a batch that takes the database too long", async () => {
+Deno.test("run splits a batch whose insert takes too long", async () => {
   const database = await postgres.createDatabase();
   await afterInserts(database, "PERFORM pg_sleep(rows * 0.005);");
   await using broker = await startBroker();
@@ -62,15 +62,18 @@ Deno.test("run splits a batch that takes the database too long", async () => {
   await expectStored(database, readings);
   await stopCleanly(logger);
   const canceled = /canceling statement due to statement timeout/;
-  assert.ok(linesOf(logger, "ERROR").some((line) => canceled.test(line)), "nothing took too long");
+  assert.ok(
+    linesOf(logger, "ERROR").some((line) => canceled.test(line)),
+    "no insert took too long",
+  );
 });
 
-Deno.test("run stores once what comes of a sensor that is registered twice", async () => {
+Deno.test("run stores the readings of a sensor that is registered twice once", async () => {
   const database = await postgres.createDatabase();
   const [sensor] = SENSORS;
   assert.ok(sensor);
   await database.query("ALTER TABLE sensors DROP CONSTRAINT sensors_uuid_sensor_sid_key");
-  // The first one, of `createDatabase`, is enabled as well.
+  // The first entry, from `createDatabase`, is enabled as well.
   for (const enabled of [false, true]) {
     await database.query(
       `INSERT INTO sensors (uuid, sensor_sid, enabled)
@@ -100,15 +103,15 @@ Deno.test("run logs every unknown sensor once, ten per interval", async () => {
     loggerEnv({ database, broker }, tune({ floodIntervalMs: 500 })),
   );
   const sensors = Array.from({ length: 25 }, () => ({ uuid: crypto.randomUUID(), sid: 0 }));
-  const told = (): string[] =>
+  const logged = (): string[] =>
     linesOf(logger, "WARNING").flatMap((line) => /^Sensor (\S+) sid 0/.exec(line)?.[1] ?? []);
-  for (let round = 0n; new Set(told()).size < sensors.length; round++) {
-    assert.ok(round < 300n, `${told().length} sensors were told of`);
+  for (let round = 0n; new Set(logged()).size < sensors.length; round++) {
+    assert.ok(round < 300n, `${logged().length} sensors were logged`);
     const startTimeUs = 1_700_000_000_000_000n + round * 1_000_000_000n;
     const readings = makeReadings({ count: sensors.length, sensors, startTimeUs });
     await publishReadings(broker, readings, { qos: 1 });
   }
   await stopCleanly(logger);
-  assert.deepEqual(told().sort(), sensors.map(({ uuid }) => uuid).sort());
+  assert.deepEqual(logged().sort(), sensors.map(({ uuid }) => uuid).sort());
   onlyLine(logger, "WARNING", new RegExp(`INSERT INTO sensors .*'${sensors[7]?.uuid}'`));
 });

@@ -1,5 +1,5 @@
 /**
- * The log as text and as JSON: its form, what DEBUG adds, and what must never be in it.
+ * The log as text and as JSON: its format, the lines that DEBUG adds, and that it has no secrets.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -19,7 +19,7 @@ const TEXT =
 
 const postgres = usePostgres();
 
-Deno.test("text lines have time, level and a sentence, and tell only of connections by default", async () => {
+Deno.test("text lines have time, level and a sentence; by default only connections are logged", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -37,7 +37,7 @@ Deno.test("text lines have time, level and a sentence, and tell only of connecti
   assert.equal(lines.length, logger.lines.length);
 });
 
-Deno.test("JSON lines are objects with time, level and message, whatever a payload holds", async () => {
+Deno.test("JSON lines are objects with time, level and message, whatever a payload contains", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -66,7 +66,7 @@ Deno.test("JSON lines are objects with time, level and message, whatever a paylo
   assert.equal(levels.filter((level) => level === "WARNING").length, nasty.length);
 });
 
-Deno.test("DEBUG prints every reading received and every reading stored", async () => {
+Deno.test("DEBUG logs every received and every stored reading", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -88,7 +88,7 @@ Deno.test("DEBUG prints every reading received and every reading stored", async 
   }
 });
 
-Deno.test("no secret is in the log at any level, neither when all is well nor when it is refused", async () => {
+Deno.test("no secret is in the log at any level, whether connections are accepted or refused", async () => {
   const database = await postgres.createDatabase();
   const secrets = {
     DATABASE_USER: "secret_role",

@@ -1,6 +1,6 @@
 /**
  * Delivery by brokers other than Mosquitto: RabbitMQ's MQTT plugin, which speaks 3.1.1, grants QoS 1
- * and hangs up on MQTT 5, and Aedes, which speaks 3.1.1 and refuses 5.
+ * and closes the connection on MQTT 5, and Aedes, which speaks 3.1.1 and refuses 5.
  */
 import assert from "node:assert/strict";
 import { startAedes } from "../support/aedes_broker.ts";
@@ -34,7 +34,7 @@ import { findProgram, lacks, type ProgramName } from "../support/programs.ts";
 
 const postgres = usePostgres({ settings: { fsync: "on" } });
 
-/** One for all tests, since it takes long to start. */
+/** One broker for all tests, because its start takes long. */
 let rabbit: RabbitMqBroker | undefined;
 
 Deno.test.beforeAll(async () => {
@@ -48,35 +48,35 @@ function getRabbitMq(): RabbitMqBroker {
   return rabbit ?? assert.fail("RabbitMQ did not start");
 }
 
-/** A kind of broker that is tested. */
+/** A kind of broker. */
 interface Kind {
   readonly name: string;
   /** The programs that it needs. */
   readonly programs: readonly ProgramName[];
-  /** What the logger says of the connection and of what it was granted. */
-  readonly says: readonly string[];
+  /** Parts of the log lines about the connection and the granted QoS. */
+  readonly logs: readonly string[];
   /** QoS to publish with. */
   readonly qos: readonly (1 | 2)[];
-  /** The broker, for one test; what it starts for that, the stack disposes. */
+  /** Returns the broker for one test; the stack disposes all that is started for it. */
   open(stack: AsyncDisposableStack): Promise<BrokerAddress>;
 }
 
 const KINDS: readonly Kind[] = [{
   name: "RabbitMQ",
   programs: ["rabbitmq-server"],
-  says: ["(MQTT 3.1.1, ", "grants QoS 1 for"],
+  logs: ["(MQTT 3.1.1, ", "granted QoS 1 for"],
   qos: [1, 2],
   open: () => Promise.resolve(getRabbitMq()),
 }, {
   name: "Aedes",
   programs: [],
-  says: ["(MQTT 3.1.1, "],
-  // With QoS 2 it sends again what it has been acknowledged, see `AedesBroker`.
+  logs: ["(MQTT 3.1.1, "],
+  // With QoS 2, Aedes resends acknowledged messages; see `AedesBroker`.
   qos: [1],
   open: async (stack) => stack.use(await startAedes()),
 }];
 
-/** What keeps the tests apart that share a broker: client id, filter and topics. */
+/** Client id, filter and topic that distinguish the tests that share a broker. */
 interface Names {
   readonly env: LoggerEnv;
   readonly session: { readonly clientId: string; readonly filter: string };
@@ -93,44 +93,48 @@ function countReceived(logger: LoggerProcess): number {
   return logger.lines.filter((line) => line.includes("Received on")).length;
 }
 
-for (const { name, programs, says, qos: levels, open } of KINDS) {
+for (const { name, programs, logs, qos: levels, open } of KINDS) {
   for (const qos of levels) {
-    Deno.test(`run stores what is published to ${name} with QoS ${qos}, killed and started again`, {
-      ignore: lacks(...programs),
-    }, async () => {
-      await using stack = new AsyncDisposableStack();
-      const broker = await open(stack);
-      const database = await postgres.createDatabase();
-      // So that the one that is killed has something in hand.
-      await slowInserts(database, 0.1);
-      const { env: names, session, topic } = namesFor(`kill${qos}`);
-      await createSession(broker, session);
-      const env = loggerEnv({ database, broker }, names);
-      const readings = makeReadings({ count: 800 });
+    Deno.test(
+      `run stores all that is published to ${name} with QoS ${qos}, also if it is killed and restarted`,
       {
-        await using logger = startLogger(env);
-        for (const text of says) await logger.waitForLine(text);
-        assert.deepEqual(linesOf(logger, "ERROR"), []);
-        const publishing = publishReadings(broker, readings, { qos, topic, rate: 400 });
-        try {
-          await waitForRows(database, 100);
-          await logger.kill();
-          assert.ok(await database.countReadings() < readings.length, "killed too late");
-        } finally {
-          await publishing;
+        ignore: lacks(...programs),
+      },
+      async () => {
+        await using stack = new AsyncDisposableStack();
+        const broker = await open(stack);
+        const database = await postgres.createDatabase();
+        // So that messages are in flight when the logger is killed.
+        await slowInserts(database, 0.1);
+        const { env: names, session, topic } = namesFor(`kill${qos}`);
+        await createSession(broker, session);
+        const env = loggerEnv({ database, broker }, names);
+        const readings = makeReadings({ count: 800 });
+        {
+          await using logger = startLogger(env);
+          for (const text of logs) await logger.waitForLine(text);
+          assert.deepEqual(linesOf(logger, "ERROR"), []);
+          const publishing = publishReadings(broker, readings, { qos, topic, rate: 400 });
+          try {
+            await waitForRows(database, 100);
+            await logger.kill();
+            assert.ok(await database.countReadings() < readings.length, "killed too late");
+          } finally {
+            await publishing;
+          }
         }
-      }
-      await using logger = startLogger(env);
-      await logger.waitForLine("(MQTT 3.1.1, session resumed)");
-      await waitForRows(database, readings.length);
-      await expectStored(database, readings);
-      assert.ok((await stopCleanly(logger)).stored > 0);
-      await using again = startLogger(env);
-      await expectNothingLeft(again, broker, topic);
-    });
+        await using logger = startLogger(env);
+        await logger.waitForLine("(MQTT 3.1.1, session resumed)");
+        await waitForRows(database, readings.length);
+        await expectStored(database, readings);
+        assert.ok((await stopCleanly(logger)).stored > 0);
+        await using again = startLogger(env);
+        await expectNothingLeft(again, broker, topic);
+      },
+    );
   }
 
-  Deno.test(`run takes over from ${name} while PostgreSQL is away, and stores it afterwards`, {
+  Deno.test(`run receives from ${name} while PostgreSQL is stopped, and stores afterwards`, {
     ignore: lacks(...programs),
   }, async () => {
     await using stack = new AsyncDisposableStack();
@@ -140,7 +144,7 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
     const { env: names, session, topic } = namesFor("away");
     await createSession(broker, session);
     const env = loggerEnv({ database, broker }, { ...names, SPOOL_DIRECTORY: directory.path });
-    // More than the logger has in memory, and than the broker hands over without acknowledgement.
+    // More than fits into memory, and than the broker delivers without acknowledgements.
     const readings = makeReadings({ count: 12_000 });
     await postgres.server.stop();
     try {
@@ -149,7 +153,7 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
       await logger.waitForLine(/Database .* is not available/);
       await publishReadingsFast(broker, readings, { topic, qos: 1 });
       await waitUntil(() => countReceived(logger) >= readings.length, {
-        what: "all readings to be handed over",
+        what: "all readings to be delivered",
         intervalMs: 250,
         timeoutMs: 180_000,
       });
@@ -174,15 +178,15 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
     await using stack = new AsyncDisposableStack();
     const broker = await open(stack);
     const database = await postgres.createDatabase();
-    // So that something is in hand when a connection ends, and comes again.
+    // So that messages are in flight when a connection ends, and are redelivered.
     await slowInserts(database, 0.3);
     const { env: names, session, topic } = namesFor("cut");
     await createSession(broker, session);
     const readings = makeReadings({ count: 4_000 });
     await publishReadingsFast(broker, readings.slice(0, 3_500), { topic, qos: 1 });
     await using proxy = await startProxy(broker);
-    // A message has some 200 bytes and its acknowledgement 4: all cuts together let no more than
-    // 700 messages pass.
+    // A message has about 200 bytes and its acknowledgement 4: all cuts together let at most 700
+    // messages pass.
     const cuts = [
       { bytes: 20_000, direction: "toClient" },
       { bytes: 400, direction: "toServer" },
@@ -198,7 +202,7 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
     }
     await next;
     await waitForRows(database, 3_500);
-    // Now for as long as it takes to publish something.
+    // This time the network is down until something was published.
     await proxy.refuse();
     const from = logger.lines.length;
     proxy.reset();
@@ -211,23 +215,23 @@ for (const { name, programs, says, qos: levels, open } of KINDS) {
     await logger.waitForLine(/MQTT broker .* is available again/, { from });
     const { stored, redelivered } = await stopCleanly(logger);
     assert.equal(stored, readings.length);
-    assert.ok(redelivered > 0, "nothing in hand came again");
+    assert.ok(redelivered > 0, "no message in flight was redelivered");
     await using again = startLogger(loggerEnv({ database, broker }, names));
     await expectNothingLeft(again, broker, topic);
   });
 }
 
-/** Publishes readings of its own with each QoS, as long as the test takes. */
+/** Publishes different readings with each QoS during the test. */
 interface Load extends AsyncDisposable {
   /** Readings that the broker has confirmed. */
   readonly confirmed: number;
-  /** Publishes what is due until the broker has confirmed all of it; returns what that is. */
+  /** Publishes the readings that are due; returns them when the broker has confirmed all. */
   finish(): Promise<readonly Reading[]>;
 }
 
 function startDaemons(broker: BrokerAddress, topic: string): Load {
   const parts = ([1, 2] as const).map((qos) => {
-    // Years apart.
+    // The times of the two series are years apart.
     const startTimeUs = BigInt(qos) * 1_000_000_000_000_000n;
     const readings = makeReadings({ count: 60_000, startTimeUs, seed: qos });
     const message: Parameters<typeof startDaemon>[1]["message"] = (index) => {
@@ -253,45 +257,49 @@ function startDaemons(broker: BrokerAddress, topic: string): Load {
   };
 }
 
-Deno.test("run stores all that RabbitMQ has confirmed to the publishers when RabbitMQ is killed", {
-  ignore: lacks("rabbitmq-server"),
-}, async () => {
-  const broker = getRabbitMq();
-  const database = await postgres.createDatabase();
-  const { env: names, session, topic } = namesFor("crash");
-  await createSession(broker, session);
-  const env = loggerEnv({ database, broker }, names);
-  await using lock = await database.connect();
-  await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
-  await using logger = startLogger({ ...env, APPLICATION_LOG_LEVEL: "DEBUG" });
-  await logger.waitForLine("Connected to MQTT broker");
-  await using load = startDaemons(broker, topic);
-  await waitUntil(() => load.confirmed >= 2_500, {
-    what: "RabbitMQ to confirm",
-    timeoutMs: 180_000,
-  });
-  await broker.kill();
-  const { confirmed } = load;
-  await logger.waitForLine(/MQTT broker .* is not available/);
-  const received = countReceived(logger);
-  assert.ok(received > 0 && received < confirmed, `${received} of ${confirmed} were handed over`);
-  // What is in hand does not wait for the broker.
-  await lock.query("ROLLBACK");
-  await waitForRows(database, received);
-  assert.equal(await database.countReadings(), received);
-  await broker.start();
-  await logger.waitForLine(/MQTT broker .* is available again/, { timeoutMs: 180_000 });
-  await waitForRows(database, confirmed + 100);
-  const readings = await load.finish();
-  await waitForRows(database, readings.length);
-  await expectStored(database, readings);
-  assert.equal((await stopCleanly(logger)).stored, readings.length);
-  assert.deepEqual(linesOf(logger, "WARNING").filter((line) => line.includes("session")), []);
-  await using again = startLogger(env);
-  await expectNothingLeft(again, broker, topic);
-});
+Deno.test(
+  "run stores all messages that RabbitMQ had confirmed to publishers before it was killed",
+  {
+    ignore: lacks("rabbitmq-server"),
+  },
+  async () => {
+    const broker = getRabbitMq();
+    const database = await postgres.createDatabase();
+    const { env: names, session, topic } = namesFor("crash");
+    await createSession(broker, session);
+    const env = loggerEnv({ database, broker }, names);
+    await using lock = await database.connect();
+    await lock.query("BEGIN; LOCK TABLE sensor_data IN EXCLUSIVE MODE");
+    await using logger = startLogger({ ...env, APPLICATION_LOG_LEVEL: "DEBUG" });
+    await logger.waitForLine("Connected to MQTT broker");
+    await using load = startDaemons(broker, topic);
+    await waitUntil(() => load.confirmed >= 2_500, {
+      what: "RabbitMQ to confirm",
+      timeoutMs: 180_000,
+    });
+    await broker.kill();
+    const { confirmed } = load;
+    await logger.waitForLine(/MQTT broker .* is not available/);
+    const received = countReceived(logger);
+    assert.ok(received > 0 && received < confirmed, `${received} of ${confirmed} were handed over`);
+    // Storing in-flight messages does not need the broker.
+    await lock.query("ROLLBACK");
+    await waitForRows(database, received);
+    assert.equal(await database.countReadings(), received);
+    await broker.start();
+    await logger.waitForLine(/MQTT broker .* is available again/, { timeoutMs: 180_000 });
+    await waitForRows(database, confirmed + 100);
+    const readings = await load.finish();
+    await waitForRows(database, readings.length);
+    await expectStored(database, readings);
+    assert.equal((await stopCleanly(logger)).stored, readings.length);
+    assert.deepEqual(linesOf(logger, "WARNING").filter((line) => line.includes("session")), []);
+    await using again = startLogger(env);
+    await expectNothingLeft(again, broker, topic);
+  },
+);
 
-Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
+Deno.test("run continues with the queued messages after a restart of RabbitMQ", {
   ignore: lacks("rabbitmq-server"),
 }, async () => {
   const broker = getRabbitMq();
@@ -299,7 +307,7 @@ Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
   const { env: names, topic } = namesFor("restart");
   const env = loggerEnv({ database, broker }, names);
   await using logger = startLogger(env);
-  await logger.waitForLine("grants QoS 1 for");
+  await logger.waitForLine("granted QoS 1 for");
   const readings = makeReadings({ count: 200 });
   await publishReadings(broker, readings.slice(0, 100), { topic, qos: 1 });
   await waitForRows(database, 100);
@@ -318,7 +326,7 @@ Deno.test("run goes on when RabbitMQ was restarted, with what it has kept", {
   await expectNothingLeft(again, broker, topic);
 });
 
-Deno.test("the user that the commands of docs/brokers.md create may be the logger's", {
+Deno.test("the logger can use the user that the commands of docs/brokers.md create", {
   ignore: lacks("rabbitmq-server"),
 }, async () => {
   const broker = getRabbitMq();
@@ -331,7 +339,7 @@ Deno.test("the user that the commands of docs/brokers.md create may be the logge
     MQTT_CLIENT_PASSWORD: "PASSWORD",
   });
   await using logger = startLogger(env);
-  await logger.waitForLine("grants QoS 1 for");
+  await logger.waitForLine("granted QoS 1 for");
   const readings = makeReadings({ count: 10 });
   await publishReadings(broker, readings, { topic, qos: 1 });
   await waitForRows(database, readings.length);
@@ -339,7 +347,7 @@ Deno.test("the user that the commands of docs/brokers.md create may be the logge
   await stopCleanly(logger);
 });
 
-Deno.test("a broker that hangs up on MQTT 5 is asked for it again at the next connection", async () => {
+Deno.test("a broker that closes a connection of MQTT 5 is offered it again at the next connection", async () => {
   const database = await postgres.createDatabase();
   const versions: number[] = [];
   await using broker = await startScriptedBroker({

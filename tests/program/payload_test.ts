@@ -1,5 +1,6 @@
 /**
- * Payloads, one by one, through the whole program: what becomes a row, and what is refused why.
+ * Payloads, one by one, through the whole program: the rows of accepted ones, and the reasons of
+ * rejected ones.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -31,12 +32,12 @@ function message(fields: Fields = {}): string {
   return `{${members.map(([name, text]) => `"${name}": ${text}`).join(", ")}}`;
 }
 
-/** The row that the message of {@linkcode message} without changes becomes. */
+/** The row of the message of {@linkcode message} without changes. */
 const ROW = { time: "1700000000123456", uuid: UUID, sid: 0, value: "21.5246" };
 
 const COMPACT = UUID.replaceAll("-", "");
 
-/** Payload and what differs from {@linkcode ROW}. */
+/** A payload, and the differences of its row from {@linkcode ROW}. */
 const ACCEPTED: Readonly<Record<string, [payload: string, row?: Partial<typeof ROW>]>> = {
   "a message as LabKraken sends it": [message()],
   "timestamp: an integer": [message({ timestamp: "1700000000" }), { time: "1700000000000000" }],
@@ -87,7 +88,7 @@ const ACCEPTED: Readonly<Record<string, [payload: string, row?: Partial<typeof R
   "the same field twice: the last one counts": [message().replace("{", '{"value": 1, "sid": 9, ')],
 };
 
-/** Payload and the reason in the log. */
+/** A payload, and the reason in the log. */
 const REJECTED: Readonly<Record<string, [payload: string | Uint8Array, reason: RegExp]>> = {
   "timestamp: missing": [message({ timestamp: null }), /timestamp is missing/],
   "timestamp: null": [message({ timestamp: "null" }), /timestamp is null/],
@@ -159,7 +160,7 @@ const REJECTED: Readonly<Record<string, [payload: string | Uint8Array, reason: R
   ],
 };
 
-Deno.test("every form of a reading that is accepted becomes its row", async (t) => {
+Deno.test("each accepted form of a reading is stored as its row", async (t) => {
   const database = await createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -174,20 +175,20 @@ Deno.test("every form of a reading that is accepted becomes its row", async (t) 
   assert.deepEqual([...linesOf(logger, "WARNING"), ...linesOf(logger, "ERROR")], []);
 });
 
-Deno.test("every form that is not accepted is refused with its reason, and the next one stored", async (t) => {
+Deno.test("each invalid payload is rejected with its reason, and the next reading is stored", async (t) => {
   const database = await createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
   const env = loggerEnv({ database, broker });
   const rows = Object.entries(REJECTED);
-  // A logger writes only so many rejections a minute: a new one for every ten of them.
+  // A logger logs ten rejections a minute, so every ten payloads get a new logger.
   for (let from = 0; from < rows.length; from += 10) {
     await using logger = startLogger(env);
     const part = rows.slice(from, from + 10);
     for (const [index, [name, [payload, reason]]] of part.entries()) {
       await t.step(name, async () => {
         const topic = `sensors/bad/${index}`;
-        // Aedes chokes on messages of more than some 200 KB.
+        // Aedes cannot handle messages of more than about 200 KB.
         const sent = broker.kind === "aedes" ? payload.slice(0, 150_000) : payload;
         await publishPayloads(broker, [sent], { topic });
         const line = await logger.waitForLine(`Rejected a message on '${topic}': `);
@@ -203,7 +204,7 @@ Deno.test("every form that is not accepted is refused with its reason, and the n
   }
 });
 
-Deno.test("a flood of 20,000 bad messages neither stops the good ones nor floods the log", async () => {
+Deno.test("a flood of 20,000 bad messages neither stops good ones nor floods the log", async () => {
   const database = await createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -246,7 +247,7 @@ async function createDatabase(): Promise<TestDatabase> {
   return database;
 }
 
-/** Waits for the one row of the table, and removes it. */
+/** Waits for the only row of the table, and deletes it. */
 async function takeRow(database: TestDatabase): Promise<unknown> {
   return await waitUntil(async () => {
     const [row] = await database.query(`
@@ -258,7 +259,7 @@ async function takeRow(database: TestDatabase): Promise<unknown> {
   }, { what: "a row in the table" });
 }
 
-Deno.test("run leaves messages with the broker once those in memory have 64 MB", async () => {
+Deno.test("run leaves messages with the broker when those in memory have 64 MB", async () => {
   const database = await postgres.createDatabase();
   // No real broker: Aedes never finishes receiving a message of that size.
   await using broker = await startScriptedBroker();
@@ -272,7 +273,7 @@ Deno.test("run leaves messages with the broker once those in memory have 64 MB",
     const connection = await broker.subscribed(0);
     for (let id = 1; id <= count; id++) connection.publish(id, payload, { qos: 1 });
     await waitUntil(() => received() >= 64, { what: "64 MB in memory", timeoutMs: 180_000 });
-    // For more to come, if there were no bound.
+    // Time for more messages to arrive, if there were no limit.
     await delay(500);
     assert.ok(received() <= 80, `${received()} MB in memory`);
   } finally {

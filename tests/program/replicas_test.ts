@@ -1,4 +1,4 @@
-/** Several loggers that share one stream: each reading is stored once, whoever of them is killed. */
+/** Several loggers that share the messages: each reading is stored once, even if one is killed. */
 import assert from "node:assert/strict";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
 import { readDocument } from "../support/documents.ts";
@@ -28,7 +28,7 @@ interface Scene {
   readonly spool: string;
 }
 
-/** Starts a logger with a name and a spool of its own, as a member of the group unless told not. */
+/** Starts a logger with a separate name and spool, by default as a member of the group. */
 async function startMember(
   { database, broker, spool }: Scene,
   number: number,
@@ -51,12 +51,12 @@ function nameOf(number: number): string {
 }
 
 for (const count of [2, 4]) {
-  Deno.test(`${count} loggers share a stream, and one that is killed loses nothing of it`, {
+  Deno.test(`${count} loggers share the messages, and nothing is lost when one of them is killed`, {
     ignore: lacks("mosquitto"),
   }, async () => {
     using spool = withTemporaryDirectory();
     const database = await postgres.createDatabase();
-    // So that the one that is killed has something in hand.
+    // So that messages are in flight when the logger is killed.
     await slowInserts(database, 0.05);
     await using broker = await startTellingMosquitto({ maxInflightMessages: 100 });
     const scene = { database, broker, spool: spool.path };
@@ -76,22 +76,22 @@ for (const count of [2, 4]) {
     } finally {
       await publishing;
     }
-    // What the broker has assigned to the absent one waits for it, and for nobody else.
+    // Messages that the broker has assigned to the killed logger wait for that logger.
     await waitForSettled(database);
     const without = await database.countReadings();
     members[0] = stack.use(await startMember(scene, 0, { times: 2 }));
     await waitForRows(database, readings.length);
-    assert.ok(without < readings.length, "nothing had to wait for the one that was killed");
+    assert.ok(without < readings.length, "no message waited for the killed logger");
     await expectStored(database, readings);
     const counts = [];
     for (const member of members) counts.push(await stopCleanly(member));
-    // Each has had its part.
+    // Each logger has received a part of the messages.
     for (const { stored } of counts) assert.ok(stored > 0);
     assert.ok(counts.reduce((sum, { stored }) => sum + stored, 0) <= readings.length);
   });
 }
 
-/** Waits until no more rows come for a second. */
+/** Waits until no row was added for a second. */
 async function waitForSettled(database: TestDatabase): Promise<void> {
   let rows = -1;
   let sinceMs = performance.now();
@@ -100,10 +100,10 @@ async function waitForSettled(database: TestDatabase): Promise<void> {
     if (now !== rows) sinceMs = performance.now();
     rows = now;
     return performance.now() - sinceMs > 1_000;
-  }, { what: "the rows to settle" });
+  }, { what: "the end of new rows" });
 }
 
-Deno.test("what is assigned to a member of the group that has ended waits for it", {
+Deno.test("messages assigned to a stopped member of the group wait for it", {
   ignore: lacks("mosquitto"),
 }, async () => {
   using spool = withTemporaryDirectory();
@@ -120,7 +120,7 @@ Deno.test("what is assigned to a member of the group that has ended waits for it
   await publishReadings(broker, readings.slice(300));
   await waitForSettled(database);
   const taken = await database.countReadings() - 300;
-  // Mosquitto 2.0 goes on assigning messages to a member whose session it keeps.
+  // Mosquitto 2.0 continues to assign messages to a member whose session it keeps.
   await using again = await startMember(scene, 0, { times: 2 });
   await waitForRows(database, readings.length);
   await expectStored(database, readings);
@@ -129,22 +129,22 @@ Deno.test("what is assigned to a member of the group that has ended waits for it
   await stopCleanly(second);
 });
 
-/** Ends the session of a client as docs/scaling.md says it. */
+/** Ends the session of a client as docs/scaling.md describes it. */
 async function endSession(broker: MosquittoBroker, clientId: string): Promise<void> {
   const [, line = ""] =
     /^ *mosquitto_sub (.*-h BROKER .*)$/m.exec(readDocument("docs/scaling.md")) ?? [];
   const words = line.replace("BROKER", broker.host).replace("CLIENT_ID", clientId).split(" ");
-  assert.ok(words.includes(clientId), "docs/scaling.md does not say how a session is ended");
+  assert.ok(words.includes(clientId), "docs/scaling.md does not describe how to end a session");
   await runSuccessfully(requireProgram("mosquitto_sub"), {
     args: [...words, "-p", String(broker.port)],
   });
 }
 
 /**
- * Takes the first of some members out while messages come, in the steps of docs/scaling.md or without
- * the one that keeps everything; returns what is in the table then, against what was published.
+ * Removes the first member of the group during publishing, in the steps of docs/scaling.md, or without
+ * the step that prevents loss. Compares the table with the published readings.
  */
-async function takeOut(
+async function removeMember(
   members: number,
   { withStep }: { readonly withStep: boolean },
 ): Promise<Awaited<ReturnType<typeof compareStored>>> {
@@ -174,7 +174,7 @@ async function takeOut(
     const leaving = await stopCleanly(loggers.shift() ?? assert.fail());
     assert.ok(leaving.stored > 0);
     assert.equal(leaving.spooled, 0);
-    // The broker goes on assigning messages to it.
+    // The broker continues to assign messages to it.
     await waitForMore();
     await endSession(broker, nameOf(0));
     await waitForMore();
@@ -187,7 +187,7 @@ async function takeOut(
     enough.abort();
     published = await publishing;
   }
-  assert.ok(published < readings.length, "it took too long");
+  assert.ok(published < readings.length, "the readings were published before the end of the steps");
   await waitForSettled(database);
   for (const logger of loggers) await stopCleanly(logger);
   return await compareStored(database, readings.slice(0, published));
@@ -195,21 +195,21 @@ async function takeOut(
 
 for (const members of [2, 3]) {
   Deno.test(
-    `one of ${members} loggers is taken out as docs/scaling.md says it, and nothing is lost`,
+    `one of ${members} loggers is removed as docs/scaling.md describes it, and nothing is lost`,
     {
       ignore: lacks("mosquitto", "mosquitto_sub"),
     },
     async () => {
-      const { total, missing } = await takeOut(members, { withStep: true });
+      const { total, missing } = await removeMember(members, { withStep: true });
       assert.equal(total, 0, missing.slice(0, 5).join("\n"));
     },
   );
 }
 
-Deno.test("a session that is ended without that loses what was assigned to it", {
+Deno.test("ending a session without that step loses the messages assigned to it", {
   ignore: lacks("mosquitto", "mosquitto_sub"),
 }, async () => {
-  const { missing, extra, changed } = await takeOut(2, { withStep: false });
+  const { missing, extra, changed } = await removeMember(2, { withStep: false });
   assert.ok(missing.length > 50, `${missing.length} are missing`);
   assert.deepEqual([extra, changed], [[], []]);
 });

@@ -1,6 +1,5 @@
 /**
- * What the logger makes of the sessions that brokers keep or have forgotten, and of subscriptions
- * and brokers that refuse.
+ * Sessions that brokers keep or have lost, and brokers that refuse connections or subscriptions.
  */
 import assert from "node:assert/strict";
 import { loggerEnv, type LoggerProcess, startLogger } from "../support/logger_process.ts";
@@ -29,7 +28,7 @@ const LOST =
   `The broker has lost the session of MQTT_CLIENT_ID '${CLIENT_ID}'. Messages published since `;
 const NOT_KEPT = " were not queued and are lost.";
 
-/** For how long nothing was kept, in the words of each warning of a lost session. */
+/** The duration without a session, from each warning of a lost session. */
 function lossesOf(logger: LoggerProcess): string[] {
   return linesOf(logger, "WARNING").filter((line) => /session/.test(line)).map((line) => {
     assert.ok(line.startsWith(LOST) && line.endsWith(NOT_KEPT), line);
@@ -39,7 +38,7 @@ function lossesOf(logger: LoggerProcess): string[] {
 
 for (const protocol of ["5", "4"]) {
   Deno.test(
-    `run warns once of each session that the broker has forgotten (protocol level ${protocol})`,
+    `run warns once of each session that the broker has lost (protocol level ${protocol})`,
     {
       ignore: lacks("mosquitto"),
     },
@@ -53,7 +52,7 @@ for (const protocol of ["5", "4"]) {
       for (const part of [0, 1, 2]) {
         await waitForSubscription(broker);
         await waitUntil(() => lossesOf(logger).length === part, { what: `${part} warnings` });
-        // One that has not forgotten the session is not complained of.
+        // There is no warning if the broker has kept the session.
         assert.equal(proxy.reset(), 1);
         await waitForSubscription(broker, { times: 2 });
         await publishReadings(broker, readings.slice(part * 30, part * 30 + 30));
@@ -69,7 +68,7 @@ for (const protocol of ["5", "4"]) {
   );
 }
 
-Deno.test("run with a spool warns of a session that was forgotten while no logger ran", {
+Deno.test("run with a spool warns of a session that was lost while the logger was stopped", {
   ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
@@ -80,7 +79,7 @@ Deno.test("run with a spool warns of a session that was forgotten while no logge
   const [first = [], second = [], forgotten = [], last = []] = [0, 20, 40, 60].map((from) =>
     readings.slice(from, from + 20)
   );
-  /** Runs a logger until it has stored the readings, some of them published beforehand. */
+  /** Runs a logger until it has stored the readings, those published before its start included. */
   const run = async (
     { before = [], live = [], times = 1 }: {
       before?: typeof readings;
@@ -97,16 +96,16 @@ Deno.test("run with a spool warns of a session that was forgotten while no logge
     await stopCleanly(logger);
     return lossesOf(logger);
   };
-  assert.deepEqual(await run({ live: first }), [], "with a fresh spool");
-  assert.deepEqual(await run({ before: second, times: 2 }), [], "with a session that was kept");
+  assert.deepEqual(await run({ live: first }), [], "with a new spool");
+  assert.deepEqual(await run({ before: second, times: 2 }), [], "with a kept session");
   await publishReadings(broker, forgotten);
   await broker.restart();
   assert.deepEqual(await run({ live: last }), ["the last run of the logger"]);
   await expectStored(database, [...first, ...second, ...last]);
-  assert.deepEqual(await run({ times: 2 }), [], "with the session that took its place");
+  assert.deepEqual(await run({ times: 2 }), [], "with the session that replaced it");
 });
 
-Deno.test("run without MQTT_CLIENT_ID does not speak of a session that was lost", {
+Deno.test("run without MQTT_CLIENT_ID does not warn of a lost session", {
   ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
@@ -132,9 +131,11 @@ Deno.test("run without MQTT_CLIENT_ID does not speak of a session that was lost"
 });
 
 for (const isGranted of [false, true]) {
-  const name = isGranted ? "ended once the new one is granted" : "kept when the new one is refused";
+  const name = isGranted
+    ? "ended when the shared one is granted"
+    : "kept when the shared one is refused";
 
-  Deno.test(`the subscription from before a shared group is ${name}`, async () => {
+  Deno.test(`the unshared subscription of an older session is ${name}`, async () => {
     const database = await postgres.createDatabase();
     const shared = "$share/g/sensors/#";
     await using broker = await startScriptedBroker({
@@ -146,7 +147,7 @@ for (const isGranted of [false, true]) {
     }));
     const connection = await broker.subscribed(0);
     if (!isGranted) await logger.waitForLine(`Subscription to '${shared}' was refused: `);
-    // What the former subscription goes on bringing is stored.
+    // Messages of the former subscription are stored.
     const readings = makeReadings({ count: 1 });
     readings.forEach((reading) => connection.publish(1, toPayload(reading), { qos: 1 }));
     await connection.waitForAcknowledgements(1);
@@ -161,7 +162,7 @@ for (const isGranted of [false, true]) {
   });
 }
 
-Deno.test("run warns once of a broker that is down, however often it connects to the next one", {
+Deno.test("run warns once of an unavailable broker, however often it connects to the next one", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();

@@ -1,6 +1,6 @@
 /**
- * Shared groups at brokers that know shared subscriptions and at such that take them for topics,
- * where `check` finds out and `run` warns.
+ * Shared groups, on brokers that support shared subscriptions and on brokers that take them for
+ * topics: `check` detects the difference, and `run` logs a warning.
  */
 import assert from "node:assert/strict";
 import { startAedes } from "../support/aedes_broker.ts";
@@ -20,17 +20,17 @@ interface Kind {
   readonly name: string;
   /** The programs that it needs. */
   readonly programs: readonly ProgramName[];
-  readonly knowsSharing: boolean;
+  readonly supportsSharing: boolean;
   readonly start: () => Promise<BrokerAddress & AsyncDisposable>;
 }
 
 const KINDS: readonly Kind[] = [
-  { name: "Mosquitto", programs: ["mosquitto"], knowsSharing: true, start: startMosquitto },
-  { name: "RabbitMQ", programs: ["rabbitmq-server"], knowsSharing: false, start: startRabbitMq },
-  { name: "Aedes", programs: [], knowsSharing: false, start: startAedes },
+  { name: "Mosquitto", programs: ["mosquitto"], supportsSharing: true, start: startMosquitto },
+  { name: "RabbitMQ", programs: ["rabbitmq-server"], supportsSharing: false, start: startRabbitMq },
+  { name: "Aedes", programs: [], supportsSharing: false, start: startAedes },
 ];
 
-/** What `check` finds about the group, with its exit status, while readings are published or not. */
+/** The findings of `check` about the group and its exit status, with and without published readings. */
 async function check(
   env: LoggerEnv,
   broker: BrokerAddress,
@@ -57,10 +57,10 @@ async function check(
   }
 }
 
-for (const { name, programs, knowsSharing, start } of KINDS) {
-  const finds = knowsSharing ? "knows" : "does not know";
+for (const { name, programs, supportsSharing, start } of KINDS) {
+  const finds = supportsSharing ? "supports" : "does not support";
 
-  Deno.test(`check finds that ${name} ${finds} shared subscriptions, and run tells`, {
+  Deno.test(`check finds that ${name} ${finds} shared subscriptions, and run warns if it may not`, {
     ignore: lacks(...programs),
   }, async () => {
     const database = await postgres.createDatabase();
@@ -68,15 +68,18 @@ for (const { name, programs, knowsSharing, start } of KINDS) {
     const env = loggerEnv({ database, broker }, { MQTT_SHARED_GROUP: "loggers" });
     const silent = await check(env, broker, { isPublishing: false });
     assert.equal(silent.code, 0);
-    assert.match(silent.findings.join("\n"), /^note {5}Shared group: with no messages it cannot /);
+    assert.match(
+      silent.findings.join("\n"),
+      /^note {5}Shared group: not checked, because no message was published/,
+    );
     assert.equal(silent.findings.length, 1);
     const { code, findings } = await check(env, broker, { isPublishing: true });
-    assert.deepEqual([code, findings.length], [knowsSharing ? 0 : 1, 1]);
-    const problem = "PROBLEM  Shared group: nothing comes by a shared subscription, which this " +
-      "broker does not seem to know. Unset MQTT_SHARED_GROUP, with which the logger would receive " +
+    assert.deepEqual([code, findings.length], [supportsSharing ? 0 : 1, 1]);
+    const problem = "PROBLEM  Shared group: the broker delivers nothing to a shared subscription " +
+      "and probably does not support them. Unset MQTT_SHARED_GROUP: with it, the logger receives " +
       "nothing.";
-    const ok = "ok       Shared group: the broker knows shared subscriptions.";
-    assert.deepEqual(findings, [knowsSharing ? ok : problem]);
+    const ok = "ok       Shared group: the broker supports shared subscriptions.";
+    assert.deepEqual(findings, [supportsSharing ? ok : problem]);
 
     await using proxy = await startProxy(broker);
     await using logger = startLogger({ ...env, MQTT_PORT: String(proxy.port) });
@@ -88,11 +91,11 @@ for (const { name, programs, knowsSharing, start } of KINDS) {
     }
     await stopCleanly(logger);
     const warnings = linesOf(logger, "WARNING").filter((line) => /shared|group/i.test(line));
-    assert.equal(warnings.length, knowsSharing ? 0 : 1, warnings.join("\n"));
+    assert.equal(warnings.length, supportsSharing ? 0 : 1, warnings.join("\n"));
     for (const warning of warnings) {
       assert.match(
         warning,
-        /^MQTT 3\.1\.1 does not tell whether the broker knows shared subscript/,
+        /^MQTT 3\.1\.1 does not say whether the broker supports shared subscript/,
       );
     }
   });

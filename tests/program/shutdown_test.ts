@@ -1,5 +1,5 @@
 /**
- * Signals: what is in hand is finished, what cannot be finished stays with the broker.
+ * Signals: in-flight messages are stored; those that cannot be stored stay with the broker.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -27,7 +27,7 @@ const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
 const postgres = usePostgres();
 
 Deno.test(
-  "a signal under load ends the run with 0 and leaves nothing unacknowledged that was committed",
+  "a signal under load ends the run with 0, and all committed messages are acknowledged",
   {
     ignore: lacks("mosquitto"),
   },
@@ -65,7 +65,7 @@ Deno.test(
   },
 );
 
-Deno.test("a signal while readings keep coming loses none of them", async () => {
+Deno.test("a signal during continuous publishing loses no reading", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -81,7 +81,7 @@ Deno.test("a signal while readings keep coming loses none of them", async () => 
       await waitForRows(database, await database.countReadings() + 1);
       counts.push(await stopCleanly(logger));
     }
-    // For some to come after the last signal.
+    // Some readings must arrive after the last signal.
     await delay(50);
   } finally {
     enough.abort();
@@ -96,7 +96,7 @@ Deno.test("a signal while readings keep coming loses none of them", async () => 
   assert.equal(counts.reduce((sum, { stored }) => sum + stored, 0), readings.length);
 });
 
-Deno.test("a signal while database and broker cannot be reached ends the run with 0", async (t) => {
+Deno.test("a signal while database and broker are unavailable ends the run with 0", async (t) => {
   const database = await postgres.createDatabase();
   for (const signal of SIGNALS) {
     await t.step(signal, async () => {
@@ -113,7 +113,7 @@ Deno.test("a signal while database and broker cannot be reached ends the run wit
   }
 });
 
-Deno.test("a signal while the database is away and nothing is in hand ends the run with 0", async () => {
+Deno.test("a signal while the database is unavailable and no message is in flight ends the run with 0", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -131,7 +131,7 @@ Deno.test("a signal while the database is away and nothing is in hand ends the r
   }
 });
 
-Deno.test("what the database cannot take before the deadline is said, exits with 1 and comes again", async () => {
+Deno.test("messages that cannot be stored in time are logged and redelivered, and the exit status is 1", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -174,17 +174,17 @@ for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as 
       await waitForBlockedInsert(database);
       logger.signal(first);
       await logger.waitForLine(`Received ${first}, storing in-flight messages before exit.`);
-      // The same signal is taken for the first one, passed on, for half a second.
+      // For half a second, the same signal counts as a repetition of the first one.
       await waitUntil(() => {
         if (logger.isRunning) logger.signal(second);
         return !logger.isRunning;
       }, { what: "the end of the logger", intervalMs: 100 });
       assert.equal((await logger.exited).code, 1);
-      // Neither the end of the orderly way, nor what the deadline of ten seconds brings.
+      // Neither the result of a regular shutdown, nor that of the deadline of ten seconds.
       assert.deepEqual(logger.lines.filter((line) => /Stopped|could not be stored/.test(line)), []);
     }
     await lock.query("ROLLBACK");
-    // The server may go on with the statement of a client that is gone: then these are repeats.
+    // The server may complete the statement of a disconnected client: then these are duplicates.
     await using again = startLogger(env);
     await again.waitForLine("Connected to MQTT broker");
     await waitForRows(database, readings.length);
@@ -193,7 +193,7 @@ for (const [first, second] of [["SIGTERM", "SIGTERM"], ["SIGHUP", "SIGINT"]] as 
   });
 }
 
-Deno.test("a signal that is passed on twice is one signal", async () => {
+Deno.test("a signal that arrives twice at once counts once", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await createSession(broker);
@@ -208,7 +208,7 @@ Deno.test("a signal that is passed on twice is one signal", async () => {
   await waitUntil(
     () => logger.lines.filter((line) => line.includes("Received on")).length === readings.length,
     {
-      what: "all readings in hand",
+      what: "all readings in flight",
     },
   );
   logger.signal("SIGINT");

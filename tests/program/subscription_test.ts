@@ -1,6 +1,5 @@
 /**
- * What the logger asks of the broker, and what it makes of the answer: filters that come and go,
- * shared groups, refusals, lower QoS, retained messages.
+ * Subscriptions: added and removed filters, shared groups, refusals, lower QoS, retained messages.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -45,7 +44,7 @@ for (const protocol of ["5", "4"]) {
     assert.ok(away && wanted && left);
     await publishReadings(broker, away, { topic: "old/a/x" });
     await using logger = startLogger(env);
-    // What the broker kept until now it hands over, and so it is stored.
+    // The broker delivers the messages that it has queued until now, so they are stored.
     await waitForRows(database, away.length);
     const line = await logger.waitForLine("Unsubscribed from");
     assert.match(line, protocol === "5" ? /'old\/\+\/x'/ : /'old\/a\/x'/);
@@ -59,7 +58,7 @@ for (const protocol of ["5", "4"]) {
 
 for (const protocol of ["5", "4"]) {
   Deno.test(
-    `with a spool, whatever filter or group was configured before is unsubscribed (protocol level ${protocol})`,
+    `with a spool, any filter or group that was configured before is unsubscribed (protocol level ${protocol})`,
     {
       ignore: lacks("mosquitto"),
     },
@@ -117,7 +116,7 @@ Deno.test("a shared filter that is no longer configured is unsubscribed", {
   await using logger = startLogger(env);
   await waitForSubscription(broker, { filter: "$share/g/sensors/#" });
   const readings = makeReadings({ count: 21 });
-  // One message: the logger unsubscribes as soon as it has it, and would not get another one.
+  // Only one message: the logger unsubscribes when it has received it, and gets no other.
   const [first, second, wanted] = [readings.slice(0, 1), readings.slice(1, 11), readings.slice(11)];
   await publishReadings(broker, first, { topic: "old/x" });
   await logger.waitForLine("Unsubscribed from '$share/g/old/#': no longer configured.");
@@ -128,7 +127,7 @@ Deno.test("a shared filter that is no longer configured is unsubscribed", {
   await expectStored(database, [...first, ...wanted]);
 });
 
-Deno.test("messages of a subscription that cannot be found are told of", {
+Deno.test("a subscription that cannot be determined is logged when messages arrive by it", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -147,7 +146,7 @@ Deno.test("messages of a subscription that cannot be found are told of", {
   onlyLine(logger, "WARNING", /perhaps of another shared group/);
 });
 
-Deno.test("several filters are subscribed to, and overlapping ones store a reading once", {
+Deno.test("with several overlapping filters, a reading is stored once", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -168,7 +167,7 @@ Deno.test("several filters are subscribed to, and overlapping ones store a readi
   await stopCleanly(logger);
 });
 
-Deno.test("two loggers of a shared group store each reading once between them", {
+Deno.test("two loggers of a shared group together store each reading once", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -191,7 +190,7 @@ Deno.test("two loggers of a shared group store each reading once between them", 
   assert.equal(counts.reduce((sum, { received }) => sum + received, 0), readings.length);
 });
 
-Deno.test("a session from before the shared group gets nothing twice", {
+Deno.test("a session that is older than the shared group gets nothing twice", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -204,8 +203,8 @@ Deno.test("a session from before the shared group gets nothing twice", {
   }
   await using logger = startLogger({ ...env, MQTT_SHARED_GROUP: "loggers" });
   await waitForSubscription(broker, { filter: "$share/loggers/sensors/#" });
-  // The logger subscribes first, so that nothing is lost between the two. What is published before
-  // it has unsubscribed comes twice, and is stored once.
+  // The logger subscribes before it unsubscribes, so that nothing is lost. Messages published between
+  // the two arrive twice, and are stored once.
   await logger.waitForLine("Unsubscribed from 'sensors/#': no longer configured.");
   const readings = makeReadings({ count: 100 });
   await publishReadings(broker, readings);
@@ -219,7 +218,7 @@ for (
     { protocol: "4", code: 0x80, reason: "" },
   ]
 ) {
-  Deno.test(`a refused subscription is said in words, and the others work (protocol level ${protocol})`, async () => {
+  Deno.test(`a refused subscription is logged with its reason, and the others work (protocol level ${protocol})`, async () => {
     const database = await postgres.createDatabase();
     await using broker = await startScriptedBroker({
       grant: (filter, qos) => filter.startsWith("secret/") ? code : qos,
@@ -239,7 +238,7 @@ for (
   });
 }
 
-Deno.test("a broker that grants less than the QoS asked for is named in one warning", {
+Deno.test("a lower QoS than requested is logged as one warning", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -259,7 +258,7 @@ Deno.test("a broker that grants less than the QoS asked for is named in one warn
   assert.match(warning, /^The broker granted QoS 1 for 'sensors\/#' instead of 2\./);
 });
 
-Deno.test("retained readings are stored once and not asked for at every reconnection (MQTT 5)", {
+Deno.test("retained readings are stored once, and not requested at every reconnection (MQTT 5)", {
   ignore: lacks("mosquitto"),
 }, async () => {
   const database = await postgres.createDatabase();
@@ -276,7 +275,7 @@ Deno.test("retained readings are stored once and not asked for at every reconnec
     assert.equal(proxy.reset(), 1);
     await waitForSubscription(broker, { times });
   }
-  // They would come before anything that is published after the subscription.
+  // They would arrive before all messages published after the subscription.
   await publishReadings(broker, live);
   await waitForRows(database, retained.length + live.length);
   await expectStored(database, [...retained, ...live]);
@@ -284,7 +283,7 @@ Deno.test("retained readings are stored once and not asked for at every reconnec
   assert.deepEqual([counts.received, counts.duplicates], [retained.length + live.length, 0]);
 });
 
-Deno.test("retained readings come again with MQTT 3.1.1, and are counted as duplicates", async () => {
+Deno.test("with MQTT 3.1.1 retained readings are redelivered, and counted as duplicates", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   const readings = makeReadings({ count: 5 });
@@ -301,7 +300,7 @@ Deno.test("retained readings come again with MQTT 3.1.1, and are counted as dupl
       () =>
         linesOf(logger, "DEBUG").filter((line) => /^Stored/.test(line)).length >= readings.length,
       {
-        what: "all readings to be stored, now or before",
+        what: "all readings to be stored or counted as duplicates",
       },
     );
     const counts = await stopCleanly(logger);

@@ -1,10 +1,10 @@
-/** Certificates of a laboratory, good ones and bad ones, and what is said of them. */
+/** Valid and invalid certificates of a laboratory, and the reasons in the log for invalid ones. */
 import { type Certificate, CertificateAuthority, signItself } from "../support/certificates.ts";
 import type { LoggerEnv } from "../support/logger_process.ts";
 import { LOGGER_ROLE } from "../support/postgres_database.ts";
 
 export const authority = new CertificateAuthority();
-export const stranger = new CertificateAuthority("Somebody else's CA");
+export const stranger = new CertificateAuthority("Another laboratory's CA");
 const HOSTS = ["localhost", "127.0.0.1"] as const;
 
 export const GOOD = authority.issue({ hosts: HOSTS });
@@ -29,16 +29,16 @@ export const SAYS_ITSELF = /its certificate is self-signed and not trusted here/
 export interface Case {
   readonly name: string;
   readonly server: Certificate;
-  /** By this name or address it is reached; an address by default. */
+  /** The name or address to connect to; by default an address. */
   readonly host?: string;
-  /** Beside the files. */
+  /** Variables in addition to those of `files`. */
   readonly env?: LoggerEnv;
   readonly files?: Readonly<Record<string, string>>;
-  /** Undefined: it works. */
+  /** The reason in the log; undefined if the connection works. */
   readonly says?: RegExp;
 }
 
-/** Writes texts to files and names them by variables. */
+/** Writes texts to files; returns variables with the paths. */
 export function filesEnv(directory: string, texts: Readonly<Record<string, string>>): LoggerEnv {
   return Object.fromEntries(
     Object.entries(texts).map(([name, text]) => {

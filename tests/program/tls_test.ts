@@ -1,6 +1,6 @@
 /**
- * Encrypted connections to a real Mosquitto: who is trusted, who is not, and what the log and
- * `check` say of it.
+ * Encrypted connections to a real Mosquitto: trusted and untrusted certificates, and the reasons in
+ * the log and in the output of `check`.
  */
 import assert from "node:assert/strict";
 import { startBroker } from "../support/broker.ts";
@@ -108,12 +108,12 @@ for (const { name, server, host = "127.0.0.1", files = {}, says } of BROKER_CASE
   });
 }
 
-Deno.test("readings arrive over TLS, and the logger goes on once a certificate is renewed", {
+Deno.test("readings arrive over TLS, and the logger reconnects after a certificate was renewed", {
   ignore: lacks("mosquitto"),
 }, async () => {
   using directory = withTemporaryDirectory();
   const database = await postgres.createDatabase();
-  // A second door, without TLS, for the publisher.
+  // A second listener, without TLS, for the publisher.
   const plain = { host: LOOPBACK, port: findFreePort() };
   const door = [`listener ${plain.port} ${plain.host}`];
   const options = { config: ["cafile ca.pem", "certfile cert.pem", "keyfile key.pem", ...door] };
@@ -151,7 +151,7 @@ const CLIENT_CASES = [
 ];
 
 for (const { name, client, says } of CLIENT_CASES) {
-  Deno.test(`a broker that wants a client certificate is shown ${name}`, {
+  Deno.test(`a broker that requires a client certificate is shown ${name}`, {
     ignore: lacks("mosquitto"),
   }, async () => {
     using directory = withTemporaryDirectory();
@@ -170,7 +170,7 @@ for (const { name, client, says } of CLIENT_CASES) {
   });
 }
 
-Deno.test("a broker that does not speak TLS is told from one that is not trusted", async () => {
+Deno.test("a broker without TLS is logged differently from one that is not trusted", async () => {
   const database = await postgres.createDatabase();
   await using broker = await startBroker();
   await using logger = startLogger(loggerEnv({ database, broker }, { MQTT_TLS: "on" }));
