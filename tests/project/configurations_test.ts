@@ -1,7 +1,7 @@
 /**
  * The three Deno configurations: `deno task` installs all packages of the lock file beside
  * `deno.json`, so the packages that only the demo or the tests need have their own configurations.
- * These tests hold the three together.
+ * These tests keep the three consistent.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -29,7 +29,7 @@ const PROGRAM = readJson<Configuration>("deno.json");
 const DEMO = readJson<Configuration>("demo/deno.json");
 const TESTS = readJson<Configuration>("tests/deno.json");
 
-Deno.test("demo and tests have the settings of the program", () => {
+Deno.test("the configurations of demo and tests have the settings of the program", () => {
   const settings = ["nodeModulesDir", "lock", "unstable", "compilerOptions", "fmt", "lint"];
   for (const name of settings) {
     assert.ok(PROGRAM[name], name);
@@ -42,7 +42,7 @@ Deno.test("demo and tests have the settings of the program", () => {
   }
 });
 
-Deno.test("the tests run with the versions of the program and of the demo", () => {
+Deno.test("the tests use the package versions of the program and of the demo", () => {
   for (const { imports } of [PROGRAM, DEMO]) {
     for (const [name, specifier] of Object.entries(imports)) {
       assert.equal(specifier, TESTS.imports[name], name);
@@ -86,7 +86,7 @@ Deno.test("the program and the demo install the packages that they import and no
     const lists = await Promise.all(paths.map((path) => listImported(path, config)));
     const imported = new Set(lists.flatMap((list) => [...list]));
     const { imports } = readJson<Configuration>(config);
-    // The types are what `deno check` and editors need.
+    // `deno check` and editors need the types.
     const listed = Object.keys(imports).filter((name) => !name.startsWith("@types/"));
     assert.deepEqual(listed.toSorted(), [...imported].toSorted(), config);
   }

@@ -1,4 +1,4 @@
-/** The image and the compositions: what they make of the logger, and how docs/container.md starts them. */
+/** The image and the Compose files: how they configure the logger, and how docs/container.md starts it. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { parse as parseEnv } from "dotenv";
@@ -16,7 +16,7 @@ function read(path: string): string {
   return Deno.readTextFileSync(`${ROOT}/${path}`);
 }
 
-/** Parses a configuration in which every file holds a word. */
+/** Parses a configuration; every file that it names contains one word. */
 function parse(env: Environment): Config {
   return parseConfig(env, () => "secret\n");
 }
@@ -34,7 +34,7 @@ function readImageVariables(): Record<string, string> {
   );
 }
 
-Deno.test("the image starts the binary itself, as a user without rights", () => {
+Deno.test("the image starts the binary itself, as an unprivileged user", () => {
   const dockerfile = read("Dockerfile");
   const last = readImage();
   const [, check = "null"] = /^HEALTHCHECK [^\n]*\\\n +CMD (.*)$/m.exec(last) ?? [];
@@ -50,7 +50,7 @@ Deno.test("the image starts the binary itself, as a user without rights", () => 
   assert.match(last, new RegExp(`^VOLUME ${config.spool?.directory}$`, "m"));
   const [, entrypoint = "null"] = /^ENTRYPOINT (.*)$/m.exec(last) ?? [];
   assert.deepEqual(JSON.parse(entrypoint), ["/usr/local/bin/kraken-logger"]);
-  // A name would not let Kubernetes see that it is not root.
+  // With a name, Kubernetes could not verify that it is not root.
   assert.match(last, /^USER 65532:65532$/m);
   assert.doesNotMatch(last, /^RUN /m);
   const allowed = read(".dockerignore").split("\n").filter((line) => line.startsWith("!"))
@@ -60,7 +60,7 @@ Deno.test("the image starts the binary itself, as a user without rights", () => 
   assert.deepEqual(copied.sort(), allowed.sort());
 });
 
-/** A `docker run` of docs/container.md: its options with their values, and what comes behind the image. */
+/** A `docker run` of docs/container.md: its options with values, and the arguments after the image. */
 interface DockerRun {
   readonly options: ReadonlyMap<string, readonly string[]>;
   readonly args: readonly string[];
@@ -82,7 +82,7 @@ function parseDockerRun(command: string): DockerRun {
   return { options, args: words };
 }
 
-Deno.test("the documented containers have a spool that they can write, on a volume, and time to end", () => {
+Deno.test("the documented containers have a writable spool on a volume, and time to stop", () => {
   const commands = [...PAGE.matchAll(/^docker run (?:.*\\\n)*.*$/gm)].map(([text]) => text);
   assert.equal(commands.length, 3);
   const [, file = ""] = /cat > \.env <<'END'\n(.*?)END\n/s.exec(read("docs/install.md")) ?? [];
@@ -97,7 +97,7 @@ Deno.test("the documented containers have a spool that they can write, on a volu
     assert.equal(spool?.directory, mountedAt);
     if (options.has("--network")) {
       assert.deepEqual(options.get("--network"), ["host"]);
-      // Docker ignores it then.
+      // Docker ignores the option in that case.
       assert.ok(!options.has("--publish"));
     } else {
       assert.equal(http?.host, "0.0.0.0");
@@ -108,13 +108,13 @@ Deno.test("the documented containers have a spool that they can write, on a volu
       assert.deepEqual(args, []);
       assert.ok(options.has("--detach"));
       assert.deepEqual(options.get("--restart"), ["unless-stopped"]);
-      // As in the composition; the default is 10 s.
+      // As in the Compose file; the default is 10 s.
       assert.equal(`${options.get("--stop-timeout")}s`, readStopGracePeriod("logger"));
     }
   }
 });
 
-/** The lines of a service, without the indentation that they have in common. */
+/** The lines of a service, without their common indentation. */
 function readService(name: string): string {
   const text = read("deploy/compose/docker-compose.yml");
   const [, block = ""] = new RegExp(`\n  ${name}:\n((?:(?: {4}.*)?\n)*)`).exec(text) ?? [];
@@ -132,7 +132,7 @@ function readStopGracePeriod(name: string): string {
   return /^stop_grace_period: (\w+)$/m.exec(readService(name))?.[1] ?? "";
 }
 
-Deno.test("the composition configures the logger without a warning, and its secrets are files", () => {
+Deno.test("the Compose file configures the logger without a warning, and its secrets are files", () => {
   const config = parse(readServiceEnvironment("logger"));
   assert.deepEqual(config.warnings, []);
   assert.ok(config.mqtt.clientId, "without a client id, messages are lost");
@@ -145,14 +145,17 @@ Deno.test("the composition configures the logger without a warning, and its secr
     .flatMap(([, names = ""]) => names.split(", "));
   assert.deepEqual(new Set(used), new Set(secrets));
   for (const name of secrets) {
-    assert.ok(PAGE.includes(name ?? ""), `docs/container.md does not say how '${name}' is made`);
+    assert.ok(
+      PAGE.includes(name ?? ""),
+      `docs/container.md does not describe how to create '${name}'`,
+    );
   }
   for (const [, path = ""] of text.matchAll(/^ {6}- \.\/([^:]+):/gm)) {
     assert.ok(Deno.statSync(`${ROOT}/deploy/compose/${path}`), path);
   }
 });
 
-Deno.test("the composition's replicas share the stream under names and with spools of their own", () => {
+Deno.test("the replicas share the messages, each with a separate name and spool", () => {
   const { services: { logger } } = parseYaml(read("deploy/compose/docker-compose.yml"), {
     merge: true,
   });
@@ -164,7 +167,7 @@ Deno.test("the composition's replicas share the stream under names and with spoo
   ];
   assert.ok(one.mqtt.sharedGroup);
   assert.notEqual(two.mqtt.clientId, one.mqtt.clientId);
-  // All else is the same.
+  // All other settings are the same.
   assert.deepEqual({ ...two, mqtt: { ...two.mqtt, clientId: one.mqtt.clientId }, http: null }, {
     ...one,
     http: null,
@@ -177,14 +180,14 @@ Deno.test("the composition's replicas share the stream under names and with spoo
   assert.equal(path, two.spool?.directory);
 });
 
-Deno.test("the services of the composition come back after a restart of the machine", () => {
+Deno.test("Docker restarts the services after a restart of the machine", () => {
   for (const name of ["mosquitto", "database", "logger"]) {
     assert.match(readService(name), /^restart: unless-stopped$/m, name);
     assert.match(readStopGracePeriod(name), /^[346]0s$/, name);
   }
 });
 
-/** The files of the compositions that docs/container.md starts, and all of them together. */
+/** The combinations of Compose files that docs/container.md starts, and all files together. */
 function listCompositions(): string[][] {
   const printed = [...PAGE.matchAll(/docker compose((?: --file \S+)+)/g)]
     .map(([, options = ""]) => options.split(" --file ").slice(1));
@@ -193,7 +196,7 @@ function listCompositions(): string[][] {
   return [...new Set(lists)].map((files) => files.split(","));
 }
 
-Deno.test("docker finds the compositions valid that docs/container.md names", {
+Deno.test("docker accepts the Compose files that docs/container.md names", {
   ignore: !await hasDockerCompose(),
 }, async () => {
   const compositions = listCompositions();

@@ -1,6 +1,6 @@
 /**
- * What is shipped beside the program: the systemd units, and the license. The units name settings
- * and files of the program, and must not drift away from it.
+ * Files shipped with the program: the systemd units and the license. The settings and files that the
+ * units name must be those of the program.
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -18,7 +18,7 @@ function read(path: string): string {
   return Deno.readTextFileSync(`${ROOT}/${path}`);
 }
 
-/** The settings of a unit or a drop-in, by name; a setting may be there more than once. */
+/** The settings of a unit or a drop-in, by name; a setting may occur more than once. */
 function readUnit(path: string): Map<string, string[]> {
   const settings = new Map<string, string[]>();
   for (const [, name = "", value = ""] of read(path).matchAll(/^(\w+)=(.*)$/gm)) {
@@ -50,31 +50,31 @@ Deno.test("the unit's environment is a complete configuration, with and without 
   assert.deepEqual([protectedBroker.user, protectedBroker.password], ["kraken", "secret"]);
 });
 
-Deno.test("the unit waits for the logger's end and leaves configuration errors alone", () => {
+Deno.test("the unit waits for the end of the logger, and does not restart it after a configuration error", () => {
   const unit = readUnit(UNIT);
   const only = (name: string): string => (unit.get(name) ?? []).join(" ");
   assert.equal(only("Restart"), "on-failure");
   assert.equal(only("RestartPreventExitStatus"), "78");
-  // 10 s to store what is in hand, 5 s to acknowledge it and 5 s to close the connection.
+  // 10 s to store in-flight messages, 5 s to acknowledge them and 5 s to close the connection.
   assert.ok(Number(only("TimeoutStopSec")) > 20);
   assert.equal(unit.has("MemoryDenyWriteExecute"), false, "the JavaScript engine would not start");
 });
 
 for (const unit of [UNIT, INSTANCE_UNIT]) {
-  Deno.test(`systemd finds ${unit} valid and well protected`, {
+  Deno.test(`systemd accepts ${unit}, and rates its protection as good`, {
     ignore: lacks("systemd-analyze"),
   }, async () => {
     const folder = Deno.makeTempDirSync({ prefix: "kraken-test-" });
     try {
       const path = `${folder}/${unit.slice(unit.lastIndexOf("/") + 1).replace("@", "@lab")}`;
-      // The program need not be installed where the tests run.
+      // The program need not be installed on the machine of the tests.
       const text = read(unit).replace("/usr/local/bin/kraken-logger", "/bin/true");
       Deno.writeTextFileSync(path, text);
       const args = ["verify", "--man=no", path];
       const verified = await runProgram("systemd-analyze", { args });
       assert.equal(verified.stdout + verified.stderr, "");
       assert.equal(verified.code, 0);
-      // The threshold counts in tenths: 20 is an exposure of 2.0.
+      // The unit of the threshold is a tenth: 20 is an exposure of 2.0.
       const security = ["security", "--offline=true", "--no-pager", "--threshold=20", path];
       const { code, stdout, stderr } = await runProgram("systemd-analyze", { args: security });
       assert.match(stdout, /Overall exposure level/);
@@ -95,7 +95,7 @@ Deno.test("the instance unit is the unit with the instance's files", () => {
   assert.equal(settings(INSTANCE_UNIT).trim(), plain.trim());
 });
 
-Deno.test("the license is there, and is the one that is declared", () => {
+Deno.test("the file LICENSE has the declared license", () => {
   assert.ok(isFile(`${ROOT}/LICENSE`));
   assert.match(read("LICENSE"), /GNU GENERAL PUBLIC LICENSE\s+Version 3/);
   assert.equal(metadata.license, "GPL-3.0-or-later");

@@ -1,6 +1,6 @@
 /**
- * Commands of the documents that need neither broker nor database, run as they are printed: with
- * programs in the search path that stand for what only an administrator may do.
+ * Commands of the documents that need neither broker nor database, run as they are printed. Programs
+ * of the test in the search path replace those that only an administrator may run.
  */
 import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
@@ -10,7 +10,7 @@ import { runSuccessfully } from "../support/process.ts";
 import { lacks } from "../support/programs.ts";
 import { withTemporaryDirectory } from "../support/temporary_directory.ts";
 
-/** Runs shell commands in a directory, with programs of the test's first in the search path. */
+/** Runs shell commands in a directory; programs of the test are first in the search path. */
 async function runScript(
   script: string,
   { cwd, programs, input = "" }: {
@@ -33,7 +33,7 @@ async function runScript(
 }
 
 Deno.test(
-  "the commands of docs/tls.md make a certificate for all its names, signed by the authority",
+  "the commands of docs/tls.md create a certificate for all its names, signed by the authority",
   {
     ignore: lacks("openssl"),
   },
@@ -56,7 +56,7 @@ Deno.test(
   },
 );
 
-/** Stands for `sudo`: files are installed below a directory, and systemd is left alone. */
+/** Replaces `sudo`: installs files below a directory, and does not call systemd. */
 const SUDO = `
 command=$1
 shift
@@ -86,7 +86,7 @@ function listNamedFiles(paths: readonly string[], instance: string): string[] {
 Deno.test("the commands of docs/systemd.md install all files that the units name", async () => {
   using directory = withTemporaryDirectory();
   const root = `${directory.path}/root`;
-  // What is compiled need not be there where the tests run.
+  // The binary need not be compiled for the tests.
   const cwd = `${directory.path}/clone`;
   Deno.mkdirSync(cwd);
   Deno.symlinkSync(`${ROOT}/deploy`, `${cwd}/deploy`);
@@ -121,7 +121,7 @@ Deno.test("the commands of docs/systemd.md install all files that the units name
   );
 });
 
-Deno.test("the commands of docs/container.md make every secret that the compositions name", async () => {
+Deno.test("the commands of docs/container.md create every secret that the Compose files name", async () => {
   using directory = withTemporaryDirectory();
   const { path } = directory;
   Deno.mkdirSync(`${path}/deploy/compose`, { recursive: true });
@@ -141,7 +141,7 @@ Deno.test("the commands of docs/container.md make every secret that the composit
   assert.ok(secrets.length >= 6);
   for (const name of secrets) {
     const { mode, size } = Deno.statSync(`${path}/deploy/compose/${name}`);
-    // Readable for the users of the containers, in a directory that nobody else may enter.
+    // Readable for the users of the containers, in a directory that no other user may enter.
     assert.equal((mode ?? 0) & 0o777, 0o644, name);
     assert.equal(size, 33, name);
   }

@@ -1,6 +1,6 @@
 /**
- * The documents: their links, and whether what they say of settings, modules, commands, files and
- * tasks is true of the program. Other tests run the commands that they print.
+ * The documents: their links, and whether the settings, modules, commands, files and tasks in them are
+ * those of the program. Other tests run the printed commands.
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -35,7 +35,7 @@ const PAGES = DOCUMENTS.filter((path) => path.startsWith("docs/"));
 /** Set by systemd and not by the operator: the default of SPOOL_DIRECTORY. */
 const NOT_FOR_OPERATORS = "STATE_DIRECTORY";
 
-/** What differs between what should be there and what is there; both empty where nothing does. */
+/** The differences between an expected and an actual list; both empty if there are none. */
 function compare(
   expected: Iterable<string>,
   found: Iterable<string>,
@@ -59,12 +59,12 @@ function findBrokenLink(
   const [relative = "", anchor] = target.split("#");
   const path = relative === "" ? document : normalize(`${dirname(document)}/${relative}`);
   const text = read(path);
-  if (text === undefined) return `${document}: there is no '${path}'`;
+  if (text === undefined) return `${document}: '${path}' does not exist`;
   if (anchor === undefined || listAnchors(text).includes(anchor)) return undefined;
   return `${document}: '${path}' has no heading for '#${anchor}'`;
 }
 
-/** The text of a file of the project; empty for a directory, undefined where there is neither. */
+/** The text of a file of the project; empty for a directory, undefined if the path does not exist. */
 function readTarget(path: string): string | undefined {
   if (!existsSync(`${ROOT}/${path}`)) return undefined;
   return path.endsWith(".md") ? readDocument(path) : "";
@@ -79,7 +79,7 @@ Deno.test("every relative link of the documents leads to a file, and every ancho
   assert.deepEqual(broken.filter((text) => text !== undefined), []);
 });
 
-Deno.test("a link without its file and one without its heading are found", () => {
+Deno.test("a link to a missing file and one to a missing heading are found", () => {
   const files: Record<string, string> = {
     "docs/a.md": "# A\n\n## `x` /api/y\n\n## Deno's, twice\n\n## Deno's, twice\n",
     "b.md": "[one](docs/a.md#x-apiy) ![two](none.png) [three](docs/a.md#x)",
@@ -88,7 +88,7 @@ Deno.test("a link without its file and one without its heading are found", () =>
     findBrokenLink(document, target, (path) => files[path]);
   assert.deepEqual(listLinks(files["b.md"] ?? "").map((target) => find("b.md", target)), [
     undefined,
-    "b.md: there is no 'none.png'",
+    "b.md: 'none.png' does not exist",
     "b.md: 'docs/a.md' has no heading for '#x'",
   ]);
   assert.equal(find("docs/a.md", "#denos-twice-1"), undefined);
@@ -168,7 +168,7 @@ Deno.test("the documented defaults are those of the program", () => {
   }
 });
 
-Deno.test("every setting that a document names is one", () => {
+Deno.test("every setting that a document names exists", () => {
   const pattern = /^(?:DATABASE|MQTT|APPLICATION|SPOOL|HTTP)_[A-Z_]+(?=$|=)/;
   for (const path of DOCUMENTS) {
     const names = readCodeSpans(readDocument(path)).map((span) => pattern.exec(span)?.[0])
@@ -208,12 +208,12 @@ Deno.test("the tasks and files that the documents name exist", () => {
       /(?:^|[\s`(])((?:lib|deploy|docs|tests|bench|demo|\.ci|\.github)\/[\w./@-]*[\w/])/gm,
     );
     for (const [, path = ""] of paths) {
-      // Secrets are the operator's; a link is relative to its document, and checked as a link.
+      // The operator creates secrets; links are checked as links, relative to their documents.
       if (path.includes("/secrets") || listLinks(text).some((link) => link.startsWith(path))) {
         continue;
       }
       found++;
-      assert.ok(existsSync(`${ROOT}/${path}`), `${document}: there is no '${path}'`);
+      assert.ok(existsSync(`${ROOT}/${path}`), `${document}: '${path}' does not exist`);
     }
   }
   assert.ok(found > 50, `only ${found} paths found`);
@@ -271,7 +271,7 @@ function listPackages(): string[] {
   });
 }
 
-Deno.test("docs/dependencies.md lists all packages, and who imports each", () => {
+Deno.test("docs/dependencies.md lists all packages, and which part imports each", () => {
   const packages = listPackages();
   const listed = readTableRows(readDocument("docs/dependencies.md"))
     .flatMap(([names = ""]) => [...names.matchAll(/`([^`]+)`/g)].map(([, name = ""]) => name));
@@ -287,7 +287,7 @@ Deno.test("docs/dependencies.md lists all packages, and who imports each", () =>
   assert.deepEqual(compare(imported, documented), SAME);
 });
 
-Deno.test("the alerts of docs/monitoring.md are those that are provisioned", () => {
+Deno.test("the alerts of docs/monitoring.md are the provisioned ones", () => {
   const rows = readTableRows(readSection("docs/monitoring.md", "Grafana and alerts"));
   const { groups } = parseYaml(
     readDocument("deploy/grafana/provisioning/alerting/kraken.yml"),
@@ -296,7 +296,7 @@ Deno.test("the alerts of docs/monitoring.md are those that are provisioned", () 
   assert.deepEqual(compare(titles, rows.map(([title = ""]) => title)), SAME);
 });
 
-/** Programs that have the name of ours as an argument and do not start it. */
+/** Programs that take the name of the logger as an argument and do not start it. */
 const OTHER_PROGRAMS =
   /^(sudo )?(install|systemctl|journalctl|kubectl|docker (build|buildx|logs))\b/;
 
@@ -313,7 +313,7 @@ function listCommands(path: string): string[][] {
     );
 }
 
-/** The commands that the program's help lists. */
+/** The commands in the help of the program. */
 const COMMANDS = [...HELP.matchAll(/^ {2}([a-z]+) +\S/gm)].map(([, name = ""]) => name);
 
 Deno.test("the program understands every command of the documents", () => {
@@ -326,7 +326,7 @@ Deno.test("the program understands every command of the documents", () => {
   const documented = readTableRows(readSection("docs/commands.md"))
     .map(([name = ""]) => /^`([a-z]+)`$/.exec(name)?.[1]).filter((name) => name !== undefined);
   assert.deepEqual(compare(COMMANDS, documented), SAME);
-  // The demonstration of `healthcheck` is the image's.
+  // The image uses `healthcheck`.
   const shown = [...used, "healthcheck"].filter((name) => !name.startsWith("-"));
   assert.deepEqual(compare(COMMANDS, shown), SAME);
 });
@@ -340,7 +340,7 @@ Deno.test("every shell command of the documents is well-formed", async () => {
   }
 });
 
-Deno.test("one version of Deno is named everywhere, and one of the program", () => {
+Deno.test("all files name the same version of Deno, and of the program", () => {
   const [, denoVersion] = /DENO_VERSION=([\d.]+)/.exec(readDocument(".ci/run")) ?? [];
   const dockerfile = readDocument("Dockerfile");
   const images = [...dockerfile.matchAll(/denoland\/deno:(?:distroless-)?([\d.]+)/g)];
@@ -358,14 +358,14 @@ Deno.test("one version of Deno is named everywhere, and one of the program", () 
   assert.ok(compiling.includes(`Deno ${FALLBACK_DENO_VERSION}`), "the fallback of 'compile'");
 });
 
-Deno.test("no command of the documents is broken over two lines by the formatter", () => {
+Deno.test("the formatter breaks no command of the documents over two lines", () => {
   for (const path of DOCUMENTS) {
     const lines = withoutCodeBlocks(readDocument(path)).split("\n");
     assert.deepEqual(lines.filter((line) => line.split("`").length % 2 === 0), [], path);
   }
 });
 
-Deno.test("the demonstration's help and picture tell how many sensors it has", () => {
+Deno.test("the help and the picture of the demonstration have its number of sensors", () => {
   const words = ["seven", "eight", "nine", "ten", "eleven"];
   const word = words[createSensors().length - 7] ?? assert.fail("needs another word");
   assert.ok(DEMO_HELP.includes(`measures ${word} sensors`));

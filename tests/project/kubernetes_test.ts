@@ -1,4 +1,4 @@
-/** The manifests for Kubernetes: valid by its own schemas, consistent, and a configuration that works. */
+/** The manifests for Kubernetes: valid by its schemas, consistent, and with a valid configuration. */
 import assert from "node:assert/strict";
 import { ConfigMap, Namespace, Secret, Service } from "kubernetes-models/v1";
 import { StatefulSet } from "kubernetes-models/apps/v1";
@@ -52,7 +52,7 @@ Deno.test("every manifest is valid by the schema of its kind", () => {
     const { apiVersion } = new Model(manifest) as unknown as Manifest;
     assert.equal(manifest.apiVersion, apiVersion);
   }
-  // The schemas are looked at, and not only the names.
+  // The validation checks the schemas, and not only the names.
   const broken = structuredClone(find("StatefulSet"));
   broken.spec.replicas = "two";
   assert.throws(() => new StatefulSet(broken).validate());
@@ -92,7 +92,7 @@ Deno.test("selectors, ports, volumes, claims and names fit together", () => {
   assert.ok(!kustomization.resources.includes("secret.example.yaml"));
 });
 
-Deno.test("the settings are a configuration of the logger, and no name is misspelt", () => {
+Deno.test("the settings are a valid configuration of the logger, and no name is misspelled", () => {
   const own = container.env.map(({ name, value, valueFrom }: Manifest) => [
     name,
     value ?? { "metadata.name": "kraken-logger-1" }[valueFrom.fieldRef.fieldPath as string],
@@ -105,10 +105,10 @@ Deno.test("the settings are a configuration of the logger, and no name is misspe
   });
   assert.deepEqual(config.warnings, []);
   assert.equal(config.mqtt.clientId, "kraken-logger-1");
-  assert.ok(config.mqtt.sharedGroup, "each reading would come twice");
+  assert.ok(config.mqtt.sharedGroup, "each reading would be delivered twice");
   assert.equal(config.database.password, "change-me");
   assert.equal(config.http?.port, container.ports[0].containerPort);
-  assert.equal(config.http?.host, "0.0.0.0", "the probes come from outside");
+  assert.equal(config.http?.host, "0.0.0.0", "the probes come from outside the pod");
   assert.ok(
     container.volumeMounts.some(({ mountPath }: Manifest) => mountPath === config.spool?.directory),
   );
@@ -117,7 +117,7 @@ Deno.test("the settings are a configuration of the logger, and no name is misspe
   assert.ok(claimed > (config.spool?.maxBytes ?? Infinity));
 });
 
-Deno.test("the commands of the page are about what is in the manifests", () => {
+Deno.test("the commands of the page name the objects of the manifests", () => {
   const page = readDocument("docs/kubernetes.md");
   const { name } = find("StatefulSet").metadata;
   const commands = [...page.matchAll(/^(?:kubectl|mosquitto_sub) (?:.*\\\n)*.*$/gm)]
@@ -128,7 +128,7 @@ Deno.test("the commands of the page are about what is in the manifests", () => {
     assert.equal(namespace, find("Namespace").metadata.name);
   }
   for (const [, set] of all.matchAll(/statefulset\/(\S+)/g)) assert.equal(set, name);
-  // As the client id, which is the name of the pod.
+  // The client id is the name of the pod.
   const members = [...all.matchAll(/(?:pod\/|port-forward |-i )(\S+)/g)].map(([, pod]) => pod);
   assert.ok(members.length >= 4);
   for (const member of members) assert.match(member ?? "", new RegExp(`^${name}-\\d$`));
@@ -137,14 +137,14 @@ Deno.test("the commands of the page are about what is in the manifests", () => {
   for (const key of Object.keys(find("Secret").stringData)) {
     assert.ok(all.includes(`=${key}=`), key);
   }
-  // The variable that is set beside the map wins over it, and an empty one counts as not set.
+  // A variable set directly overrides that of the map, and an empty one counts as not set.
   const [, variable = "", value] = /set env \S+ (\w+)=(.*)$/m.exec(all) ?? [];
   assert.ok(variable in find("ConfigMap").data, variable);
   assert.equal(value, "");
-  assert.ok(all.includes(`${variable}-`), "it is not given back");
+  assert.ok(all.includes(`${variable}-`), "the variable is not removed again");
 });
 
-Deno.test("the pod has no rights, and time to end", () => {
+Deno.test("the pod has no privileges, and time to stop", () => {
   assert.equal(pod.spec.automountServiceAccountToken, false);
   assert.equal(pod.spec.enableServiceLinks, false);
   assert.ok(pod.spec.terminationGracePeriodSeconds > 20);
@@ -156,7 +156,7 @@ Deno.test("the pod has no rights, and time to end", () => {
     readOnlyRootFilesystem: true,
     capabilities: { drop: ["ALL"] },
   });
-  // A database that is away must not restart the logger.
+  // An unavailable database must not restart the logger.
   assert.equal(container.livenessProbe.httpGet.path, "/healthz");
   assert.equal(container.readinessProbe.httpGet.path, "/readyz");
 });

@@ -1,4 +1,4 @@
-/** The software bill of materials that a release carries, against the lock file. */
+/** The software bill of materials of a release, compared with the lock file. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { fileURLToPath } from "node:url";
@@ -26,7 +26,7 @@ interface LockedPackage {
   readonly dependencies?: readonly string[];
 }
 
-Deno.test("the SBOM lists what the binary is made of, as it is locked, and nothing else", async () => {
+Deno.test("the SBOM lists exactly the locked packages of the binary", async () => {
   const output = await runSuccessfully(Deno.execPath(), {
     args: ["task", "--quiet", "sbom"],
     cwd: fileURLToPath(ROOT),
@@ -47,7 +47,7 @@ Deno.test("the SBOM lists what the binary is made of, as it is locked, and nothi
     const fullName = group === undefined ? name : `${group}/${name}`;
     listed.add(fullName);
     assert.equal(decodeURIComponent(purl), `pkg:npm/${fullName}@${version}`);
-    // With what it was resolved beside: `pg-pool@3.14.0_pg@8.23.1`.
+    // The key may contain a peer dependency: `pg-pool@3.14.0_pg@8.23.1`.
     const key = `${fullName}@${version}`;
     const entries = Object.entries(lock.npm)
       .filter(([locked]) => locked === key || locked.startsWith(`${key}_`));

@@ -1,6 +1,6 @@
 /**
- * The structure of `lib/`: what each folder may import, and that nothing imports itself in a
- * circle. The table is the one of `docs/architecture.md`.
+ * The structure of `lib/`: what each folder may import, and that the imports have no cycle. The table
+ * is the one of `docs/architecture.md`.
  */
 import assert from "node:assert/strict";
 import { dirname, normalize } from "node:path";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 
-/** What a part of the program may import: code and types, or types alone. */
+/** What a part of the program may import: code and types, or only types. */
 interface Permission {
   readonly code: readonly string[];
   readonly types?: readonly string[];
@@ -46,7 +46,7 @@ const ALLOWED: Readonly<Record<string, Permission>> = {
 interface Import {
   readonly from: string;
   readonly to: string;
-  /** Whether the import vanishes when the types are removed. */
+  /** Whether the import is only of types. */
   readonly typeOnly: boolean;
 }
 
@@ -76,12 +76,12 @@ function importsOf(path: string, text: string): Import[] {
   ];
 }
 
-/** The part of the program that a file belongs to; undefined outside of `lib/` and `main.ts`. */
+/** The part of the program that a file belongs to; undefined outside `lib/` and `main.ts`. */
 function partOf(path: string): string | undefined {
   return path === "main.ts" ? path : /^lib\/([^/]+)/.exec(path)?.[1];
 }
 
-/** Why an import is not allowed; undefined where it is. */
+/** Why an import is not allowed; undefined if it is. */
 function violation({ from, to, typeOnly }: Import): string | undefined {
   const [fromPart, toPart] = [partOf(from), partOf(to)];
   if (fromPart === undefined || toPart === undefined || fromPart === toPart) return undefined;

