@@ -67,7 +67,7 @@ for (const { name, programs, supportsSharing, start } of KINDS) {
     await using broker = await start();
     const env = loggerEnv({ database, broker }, { MQTT_SHARED_GROUP: "loggers" });
     const silent = await check(env, broker, { isPublishing: false });
-    assert.equal(silent.code, 0);
+    assert.equal(silent.code, 0, silent.findings.join("\n"));
     assert.match(
       silent.findings.join("\n"),
       /^note {5}Shared group: not checked, because no message was published/,
