@@ -17,7 +17,7 @@ import { TEMPLATES_VARIABLE } from "./support/postgres.ts";
  * demonstration. Tests that are not listed here belong to the second tier.
  */
 const FIRST_TIER: readonly string[] = [
-  ...["unit/", "project/", "support/", "soak/"],
+  ...["unit/", "project/", "support/"],
   // Nothing is lost: kills, crashes, lost sessions, bad rows, packet identifiers, the counts.
   "program/guarantee_test.ts",
   // Each reading is stored once and exactly, over MQTT 3.1.1 and 5.

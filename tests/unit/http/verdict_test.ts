@@ -1,8 +1,8 @@
 /** The headline of the status page. */
 import assert from "node:assert/strict";
-import type { Status } from "../../lib/monitoring/status.ts";
-import { value, verdict } from "../../lib/http/status_page/words.js";
-import { makeStatus } from "../fakes/fake_monitor.ts";
+import type { Status } from "../../../lib/monitoring/status.ts";
+import { value, verdict } from "../../../lib/http/status_page/words.js";
+import { makeStatus } from "../../fakes/fake_monitor.ts";
 
 const NONE = { stale: 0, unknown: 0 };
 
