@@ -201,8 +201,14 @@ Deno.test("certificates and keys that cannot be used are errors of the configura
     MQTT_KEY_FILE: key.slice(0, 500),
   });
   assert.equal(broken.length, 2);
-  assert.match(broken[0] ?? "", /^MQTT_CA_FILE: .* certificate 2 of 2 cannot be parsed, received/);
-  assert.match(broken[1] ?? "", /^MQTT_KEY_FILE: .* the key cannot be parsed, received/);
+  assert.match(
+    broken[0] ?? "",
+    /^MQTT_CA_FILE: .* valid certificates: certificate 2 of 2 cannot be parsed, received/,
+  );
+  assert.match(
+    broken[1] ?? "",
+    /^MQTT_KEY_FILE: .* valid private key: the key cannot be parsed, received/,
+  );
   const [line, ...others] = await check({
     MQTT_CERT_FILE: cert,
     MQTT_KEY_FILE: STRANGE_CLIENT.key,

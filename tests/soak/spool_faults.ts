@@ -54,5 +54,6 @@ function isSettled({ load }: Stage, { path }: SpoolDisk): boolean {
 async function isRefusing(stage: Stage, { path }: SpoolDisk): Promise<boolean> {
   const before = countSpooled(path);
   await waitForDue(stage, 2 * stage.load.rate);
-  return countSpooled(path) === before && stage.logger.lastSays(/no more/, /The spool takes/);
+  return countSpooled(path) === before &&
+    stage.logger.lastSays(/is not accepting/, /The spool is (?:not )?accepting/);
 }
