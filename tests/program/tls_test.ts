@@ -39,33 +39,48 @@ const postgres = usePostgres({ settings: { fsync: "on" } });
 const TRUSTING = { MQTT_CA_FILE: authority.cert };
 
 const BROKER_CASES: readonly Case[] = [
-  { name: "a good certificate", server: GOOD, files: TRUSTING },
-  { name: "a good certificate, by name", server: GOOD, host: "localhost", files: TRUSTING },
+  { name: "a valid certificate", server: GOOD, files: TRUSTING },
+  { name: "a valid certificate, by name", server: GOOD, host: "localhost", files: TRUSTING },
   {
-    name: "one of several authorities",
+    name: "a certificate of one of several authorities",
     server: GOOD,
     files: { MQTT_CA_FILE: stranger.cert + authority.cert },
   },
   { name: "an expired certificate", server: EXPIRED, files: TRUSTING, says: SAYS_EXPIRED },
-  { name: "a certificate of the future", server: FUTURE, files: TRUSTING, says: SAYS_FUTURE },
-  { name: "another host's", server: OTHER_HOST, files: TRUSTING, says: SAYS_OTHER_HOST },
   {
-    name: "another host's, by name",
+    name: "a certificate that is not valid yet",
+    server: FUTURE,
+    files: TRUSTING,
+    says: SAYS_FUTURE,
+  },
+  {
+    name: "a certificate for another host",
+    server: OTHER_HOST,
+    files: TRUSTING,
+    says: SAYS_OTHER_HOST,
+  },
+  {
+    name: "a certificate for another host, by name",
     server: OTHER_HOST,
     host: "localhost",
     files: TRUSTING,
     says: SAYS_OTHER_HOST,
   },
-  { name: "an unknown authority's", server: STRANGERS, files: TRUSTING, says: SAYS_UNKNOWN },
-  { name: "a certificate signed by itself", server: SIGNED_BY_ITSELF, says: SAYS_ITSELF },
-  { name: "one that the system does not trust", server: GOOD, says: SAYS_UNKNOWN },
   {
-    name: "one that the system trusts",
+    name: "a certificate of an unknown authority",
+    server: STRANGERS,
+    files: TRUSTING,
+    says: SAYS_UNKNOWN,
+  },
+  { name: "a self-signed certificate", server: SIGNED_BY_ITSELF, says: SAYS_ITSELF },
+  { name: "a certificate that the system does not trust", server: GOOD, says: SAYS_UNKNOWN },
+  {
+    name: "a certificate that the system trusts",
     server: GOOD,
     files: { SSL_CERT_FILE: stranger.cert + authority.cert },
   },
   {
-    name: "one that only the system trusts",
+    name: "a certificate that only the system trusts",
     server: GOOD,
     files: { SSL_CERT_FILE: authority.cert, MQTT_CA_FILE: stranger.cert },
     says: SAYS_UNKNOWN,
@@ -139,7 +154,7 @@ const CLIENT_CASES = [
   { name: "the right client certificate", client: CLIENT },
   { name: "no client certificate", says: /requires a client certificate|the broker closed|reset/ },
   {
-    name: "an unknown authority's",
+    name: "one of an unknown authority",
     client: STRANGE_CLIENT,
     says: /client certificate|closed|reset/,
   },
