@@ -43,7 +43,7 @@ Commands:
   init        create the tables in the configured database; safe to repeat
   rejected    list the rejected messages that are recorded in the spool directory
   unknown     list the unregistered sensors that are recorded in the spool directory
-  report      report availability and gaps, from the database
+  report      show availability and gaps of the stored readings
   healthcheck query the health of the logger on HTTP_PORT
 
 Options of schema and init:
@@ -62,26 +62,28 @@ Options of unknown:
   --json          print one JSON object per line
 
 Options of report (times are in UTC unless they name another time zone):
-  --since TIME    start of the report, by default 30 days before its end; written as above
+  --since TIME    start of the report, by default 30 days before its end; written as
+                  above, but in UTC
   --until TIME    end of the report, by default now
   --sensor NAME   only this sensor, as UUID or UUID:SID; may be repeated; by default all enabled
                   sensors
   --per-sensor    report each sensor separately
   --by PERIOD     one row per day, month (default) or year
-  --bin TIME      count availability in bins of this length, by default 1m; a bin is available if
+  --bin LENGTH    count availability in bins of this length, by default 1m; a bin is available if
                   it has at least one reading
   --gaps N        list the N longest gaps, by default 5; with --per-sensor, N of each sensor
   --json          print one JSON object
   --csv           print comma-separated values
-  --table NAME    with --csv: print the table periods (default) or gaps
+  --table NAME    with --csv: which table to print, 'periods' (default) or 'gaps'
 
 Other options:
   -h, --help      print this help
   -V, --version   print the version
 
-The configuration comes from environment variables and from .env in the working directory.
-DATABASE_HOST, DATABASE_USER, DATABASE_PASSWORD and MQTT_HOST are required. Set MQTT_CLIENT_ID
-too: without it, messages published while the logger is not connected are lost.
+The configuration comes from environment variables; .env in the working directory supplies those
+that the environment does not set. DATABASE_HOST, DATABASE_USER, DATABASE_PASSWORD and MQTT_HOST are
+required. Set MQTT_CLIENT_ID too: without it, messages published while the logger is not connected
+are lost.
 
 Exit status: 0 success, 1 failure, 78 configuration error.
 `;

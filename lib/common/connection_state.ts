@@ -6,13 +6,13 @@ export interface ConnectionStatus {
   readonly connected: boolean;
   /** In words, such as `connected to 'localhost:1883' (MQTT 5)` or the reason; no full stop. */
   readonly text: string;
-  /** Since when `connected` has its value, in ms since 1970-01-01 00:00 UTC. */
+  /** Time of the last change of `connected`, in ms since 1970-01-01 00:00 UTC. */
   readonly sinceMs: number;
   /** How many times the connection was lost and made again. */
   readonly reconnects: number;
 }
 
-/** Follows a connection; the part that makes the connection owns it. */
+/** Records the state of a connection. The part that opens the connection holds this object. */
 export class ConnectionState {
   #status: ConnectionStatus = {
     connected: false,

@@ -12,7 +12,11 @@ export interface TableColumns extends ReadingColumns {
 /** The name of a type; for a domain, the name of its base type. */
 export const TYPE_NAME = "format_type(coalesce(nullif(type.typbasetype, 0), type.oid), NULL)";
 
-/** Selects each column of both tables with its base type, and whether the unique index exists. */
+/**
+ * Selects each column of both tables with its base type, and whether a unique index of exactly the
+ * columns in `relation.key` exists: valid, and neither partial nor on an expression. An `int2vector`
+ * such as `indkey` counts from 0.
+ */
 export const COLUMNS_SQL = `
 SELECT relation.name AS table,
        attribute.attname AS column,

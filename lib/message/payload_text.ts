@@ -11,14 +11,14 @@ const MAX_SHOWN_LENGTH = 200;
 /** Length of the part of a binary payload that is shown as hexadecimal digits. */
 const MAX_SHOWN_BYTES = 60;
 
-/** `'text'`, cut to 60 characters: a value of a payload within an error message. */
+/** `'text'`, cut to 60 UTF-16 units: a value of a payload within an error message. */
 export function quoteText(text: string): string {
   return text.length <= MAX_QUOTED_LENGTH ? `'${text}'` : `'${cut(text, MAX_QUOTED_LENGTH)}…'`;
 }
 
 /**
  * The beginning of a payload, for the log: as text if it is UTF-8, else as hexadecimal digits. The
- * length in bytes follows if something was cut off. Control characters are kept as they are.
+ * length in bytes follows if something was cut off. The callers escape control characters.
  */
 export function shortenPayload(payload: Buffer): string {
   // UTF-8 needs up to three bytes for each UTF-16 unit.

@@ -40,9 +40,12 @@ export class AcknowledgementQueue {
   readonly #buffer = new AcknowledgementBuffer();
   readonly #inFlight = new Set<Delivery>();
   #inFlightBytes = 0;
-  /** In the order of arrival. */
+  /** One for each message that was delivered, in the order of arrival. */
   readonly #owed = new Fifo<Owed>();
-  /** Acknowledgements that wait for PUBRELs: `type << 16 | packetId`. */
+  /**
+   * Acknowledgements of safe messages, in the order of arrival: `type << 16 | packetId`. A PUBREC that
+   * waits for a PUBREL holds up those behind it.
+   */
   readonly #due = new Fifo<number>();
   /** Packet ids whose PUBREC was sent and whose PUBREL is still missing. */
   readonly #unreleased = new Set<number>();

@@ -12,7 +12,7 @@ import type { DatabaseConfig } from "../config/database.ts";
 import type { TableColumns } from "../database/table_columns.ts";
 
 /** One of the parallel connections: the same object from one attempt to the next. */
-export interface Party {
+export interface Worker {
   readonly backoff: Backoff;
 }
 
@@ -23,8 +23,8 @@ export class DatabaseState {
   readonly #outage: Outage;
   readonly #state = new ConnectionState();
   /** Connections that work, and those whose last attempt failed. */
-  readonly #connected = new Set<Party>();
-  readonly #failing = new Set<Party>();
+  readonly #connected = new Set<Worker>();
+  readonly #failing = new Set<Worker>();
   #wasLogged = false;
 
   /** `countWaiting` returns the messages without an outcome, in memory and in the spool. */
@@ -54,28 +54,28 @@ export class DatabaseState {
    * object is disposed. While messages wait, only a successful insert proves that the database
    * accepts rows.
    */
-  opened(party: Party, columns: TableColumns): Disposable {
-    this.#connected.add(party);
-    if (this.#isDrained) this.succeeded(party, columns);
-    return { [Symbol.dispose]: () => this.#connected.delete(party) };
+  opened(worker: Worker, columns: TableColumns): Disposable {
+    this.#connected.add(worker);
+    if (this.#isDrained) this.succeeded(worker, columns);
+    return { [Symbol.dispose]: () => this.#connected.delete(worker) };
   }
 
   /** A connection failed, for a reason without a full stop. Resolves when to open it again. */
   async failed(
-    party: Party,
+    worker: Worker,
     { reason, signal }: { readonly reason: string; readonly signal: AbortSignal },
   ): Promise<void> {
-    this.#failing.add(party);
+    this.#failing.add(worker);
     if (this.#connected.size === 0) this.#state.down(reason);
-    const delayMs = party.backoff.nextDelayMs();
-    await this.#outage.failed(party, { reason, delayMs, signal });
+    const delayMs = worker.backoff.nextDelayMs();
+    await this.#outage.failed(worker, { reason, delayMs, signal });
   }
 
   /** The database has stored something over this connection. */
-  succeeded(party: Party, columns: TableColumns): void {
-    party.backoff.reset();
-    this.#failing.delete(party);
-    this.#outage.succeeded(party);
+  succeeded(worker: Worker, columns: TableColumns): void {
+    worker.backoff.reset();
+    this.#failing.delete(worker);
+    this.#outage.succeeded(worker);
     if (!this.#state.status.connected) this.#state.up(`connected to ${this.#where}`);
     if (this.#wasLogged) return;
     this.#wasLogged = true;
@@ -95,6 +95,6 @@ export class DatabaseState {
    */
   batchEnded(columns: TableColumns): void {
     if (!this.#isDrained) return;
-    for (const party of this.#connected) this.succeeded(party, columns);
+    for (const worker of this.#connected) this.succeeded(worker, columns);
   }
 }

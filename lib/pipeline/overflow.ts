@@ -36,8 +36,8 @@ const GATHER_MS = 5;
 const RETRY_MS = 1_000;
 
 /**
- * A database that is too slow makes room for a few messages at a time. A spool that refuses again
- * within this time counts as accepting only after as long without a refusal, or when it is empty.
+ * A slow database frees a little space of the spool at a time. If the spool refuses again within this
+ * time, it counts as accepting only after as long without a refusal, or when it is empty.
  */
 const DOUBT_MS = 60_000;
 

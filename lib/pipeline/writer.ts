@@ -18,7 +18,7 @@ import { decodeReadings, storeReadings } from "../database/storing.ts";
 import type { TableColumns } from "../database/table_columns.ts";
 import type { Delivery } from "../message/delivery.ts";
 import type { Batch } from "./batch.ts";
-import type { DatabaseState, Party } from "./database_state.ts";
+import type { DatabaseState, Worker } from "./database_state.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Outcomes, RejectedDelivery } from "./outcomes.ts";
 
@@ -49,7 +49,7 @@ export interface WriterOptions {
 
 /** Stores from `run` until its signal is aborted, or the inbox is closed and empty. */
 export class Writer {
-  readonly #workers: readonly Party[];
+  readonly #workers: readonly Worker[];
   readonly #inbox: Inbox;
   readonly #outcomes: Outcomes;
   readonly #state: DatabaseState;
@@ -83,7 +83,7 @@ export class Writer {
   }
 
   /** Keeps one connection at work, and opens another whenever it fails. */
-  async #work(worker: Party, signal: AbortSignal): Promise<void> {
+  async #work(worker: Worker, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const reason = await this.#serve(worker, signal);
       if (signal.aborted || reason === undefined) return;
@@ -95,7 +95,7 @@ export class Writer {
    * Opens a connection and stores through it for as long as it works. Returns why it failed, or
    * undefined when there is nothing more to store.
    */
-  async #serve(worker: Party, signal: AbortSignal): Promise<string | undefined> {
+  async #serve(worker: Worker, signal: AbortSignal): Promise<string | undefined> {
     this.#attempts++;
     try {
       await using connection = await this.#open(signal);
@@ -112,7 +112,7 @@ export class Writer {
   }
 
   /** Stores batch after batch until there are no more; rejects when the connection fails. */
-  async #drain(worker: Party, { connection, columns, signal }: Session): Promise<void> {
+  async #drain(worker: Worker, { connection, columns, signal }: Session): Promise<void> {
     const stop = AbortSignal.any([connection.lost, signal]);
     for (let batch; (batch = await this.#inbox.take(stop)) !== undefined;) {
       let outcome;

@@ -113,7 +113,11 @@ export class SpoolFile implements Disposable {
     this.#onRescued = callback;
   }
 
-  /** Bytes in use, without the free pages of the file. Throws a `SpoolError` as `all`. */
+  /**
+   * Bytes in use, without the free pages of the file.
+   *
+   * @throws {SpoolError} as `all` does.
+   */
   get usedBytes(): number {
     const read = (name: string): number => Number(this.all(`PRAGMA ${name}`)[0]?.[name] ?? 0);
     return (read("page_count") - read("freelist_count")) * read("page_size");

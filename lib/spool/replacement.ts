@@ -1,6 +1,6 @@
 /**
- * Replaces a spool file that is damaged, or that was deleted while the logger had it open. Each
- * returns the new file, opened; the rows that could be read are in it.
+ * Replaces a spool file that is damaged, or that was deleted while the logger had it open. Both
+ * functions return the new file, opened, with the rows that could be read.
  *
  * The new file is written beside the old one and renamed in one step. If the process ends before
  * that, the old file is unchanged and the next start tries again.
@@ -42,7 +42,9 @@ export function replaceDamagedFile(
     Deno.renameSync(fresh, path);
     log.error(
       `The spool '${path}' is damaged (${systemReason(damage)}). The damaged file is kept as ` +
-        `'${aside}'. Recovered ${formatCount(rescued.message, "message")} from it, to be stored.`,
+        `'${aside}'. Recovered ${
+          formatCount(rescued.message, "message")
+        } from it; the logger will store them.`,
     );
     return openDatabase(path, { maxBytes, isLogger: true });
   } catch (error) {

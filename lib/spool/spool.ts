@@ -14,10 +14,13 @@ import { formatCount } from "../common/text.ts";
 import { SpoolError } from "./errors.ts";
 import type { SpoolFile } from "./file.ts";
 
-/** Obsolete rows are deleted when there are this many of them, … */
+/** Number of obsolete rows from which on they are deleted at once. */
 const MAX_OBSOLETE_ROWS = 20_000;
 
-/** … or after this time. Rows that a crash leaves behind are stored again, as duplicates. */
+/**
+ * Time after which obsolete rows are deleted in any case. A crash leaves up to as many behind: they
+ * are sent to the database again, as duplicates, or rejected and recorded again.
+ */
 const MAX_OBSOLETE_MS = 1_000;
 
 /** Rows per deletion on a full disk: as many as fit into the reserved journal, see `RESERVE`. */

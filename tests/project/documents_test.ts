@@ -168,6 +168,12 @@ Deno.test("the documented defaults are those of the program", () => {
   }
 });
 
+Deno.test("no document has a placeholder left", () => {
+  for (const path of DOCUMENTS) {
+    assert.doesNotMatch(readDocument(path), /\bTIME_[A-Z]+|TODO|TBD/, path);
+  }
+});
+
 Deno.test("every setting that a document names exists", () => {
   const pattern = /^(?:DATABASE|MQTT|APPLICATION|SPOOL|HTTP)_[A-Z_]+(?=$|=)/;
   for (const path of DOCUMENTS) {

@@ -13,8 +13,8 @@ const SPAN_SECONDS = 15 * 60;
  * A plot: the id of its element, the fields of its two lines, and the format of a value on the axis
  * (`mark`) and in the caption (`words`).
  *
- * @typedef {{ id: string, lines: string[], mark: Words, words: Words }} Plot
- * @typedef {(value: number) => string} Words
+ * @typedef {{ id: string, lines: string[], mark: Format, words: Format }} Plot
+ * @typedef {(value: number) => string} Format
  */
 
 /** @type {Plot[]} */
@@ -29,7 +29,10 @@ const PLOTS = [
   { id: "waiting", lines: ["waiting", "spooled"], mark: short, words: count },
 ];
 
-/** @type {(Plot & { plot: any, element: HTMLElement })[]} */
+/**
+ * The plots on the page.
+ * @type {(Plot & { plot: any, element: HTMLElement })[]}
+ */
 let drawn = [];
 
 /** Creates the plots: at the start, and again when the colors change. */
@@ -118,8 +121,8 @@ export function updatePlots(/** @type {readonly Sample[]} */ history) {
     const ends = element.parentElement?.querySelectorAll("figcaption b");
     values.forEach((line, index) => {
       const last = line.at(-1) ?? null;
-      const end = ends?.[index];
-      if (end) end.textContent = last === null ? "–" : words(last);
+      const caption = ends?.[index];
+      if (caption) caption.textContent = last === null ? "–" : words(last);
     });
     plot.batch(() => {
       plot.setData([times, ...values], false);

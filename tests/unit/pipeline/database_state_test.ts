@@ -1,7 +1,7 @@
 /** The state of the database: outage, status and log lines, by what happens to its connections. */
 import assert from "node:assert/strict";
 import { Backoff } from "../../../lib/common/backoff.ts";
-import { DatabaseState, type Party } from "../../../lib/pipeline/database_state.ts";
+import { DatabaseState, type Worker } from "../../../lib/pipeline/database_state.ts";
 import { COLUMNS } from "../../fakes/fake_database.ts";
 import { FakeTime, settle } from "../../fakes/fake_time.ts";
 import { databaseConfig } from "../../fakes/writer_scene.ts";
@@ -10,35 +10,35 @@ import { captureLog, withoutTime } from "../../support/captured_log.ts";
 /** A state with connections and waiting messages that a test sets. */
 class Scene implements Disposable {
   readonly time = new FakeTime();
-  readonly parties: readonly Party[] = [{ backoff: new Backoff() }, { backoff: new Backoff() }];
+  readonly workers: readonly Worker[] = [{ backoff: new Backoff() }, { backoff: new Backoff() }];
   waiting = 0;
   readonly state = new DatabaseState(databaseConfig(2), () => this.waiting);
   readonly #lines = captureLog({ level: "INFO" });
   readonly #stop = new AbortController();
-  /** How many parties are to retry by now. */
+  /** How many workers are to retry by now. */
   due = 0;
 
   get lines(): string[] {
     return this.#lines.map(withoutTime);
   }
 
-  party(index: number): Party {
-    const party = this.parties[index];
-    assert.ok(party);
-    return party;
+  worker(index: number): Worker {
+    const worker = this.workers[index];
+    assert.ok(worker);
+    return worker;
   }
 
   fail(index: number, reason = "connection refused"): void {
-    this.state.failed(this.party(index), { reason, signal: this.#stop.signal })
+    this.state.failed(this.worker(index), { reason, signal: this.#stop.signal })
       .then(() => this.due++);
   }
 
   open(index: number): Disposable {
-    return this.state.opened(this.party(index), COLUMNS);
+    return this.state.opened(this.worker(index), COLUMNS);
   }
 
   succeed(index: number): void {
-    this.state.succeeded(this.party(index), COLUMNS);
+    this.state.succeeded(this.worker(index), COLUMNS);
   }
 
   [Symbol.dispose](): void {
@@ -65,7 +65,7 @@ Deno.test("the first connection is logged once, and the status says where it is"
 Deno.test("a table without a unique key is warned of once", () => {
   using scene = new Scene();
   const columns = { ...COLUMNS, uniqueKey: false };
-  for (let round = 0; round < 3; round++) scene.state.succeeded(scene.party(0), columns);
+  for (let round = 0; round < 3; round++) scene.state.succeeded(scene.worker(0), columns);
   const warnings = scene.lines.filter((line) => line.startsWith("WARNING"));
   assert.match(warnings.join("\n"), /no unique key.*ADD UNIQUE \(sensor_id, time\);$/);
   assert.equal(warnings.length, 1);
