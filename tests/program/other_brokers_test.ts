@@ -1,5 +1,5 @@
 /**
- * Delivery by brokers other than Mosquitto: RabbitMQ's MQTT plugin, which speaks 3.1.1, granted QoS 1
+ * Delivery by brokers other than Mosquitto: RabbitMQ's MQTT plugin, which speaks 3.1.1, grants QoS 1
  * and closes the connection on MQTT 5, and Aedes, which speaks 3.1.1 and refuses 5.
  */
 import assert from "node:assert/strict";
