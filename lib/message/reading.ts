@@ -47,11 +47,15 @@ export class PayloadError extends Error {
 /** Longer payloads are rejected without parsing; a reading has about 150 bytes. */
 export const MAX_PAYLOAD_BYTES = 64 * 1024;
 
-/** The end of JavaScript's date range (ECMA-262 section 21.4.1.1); PostgreSQL's ends later. */
-const MAX_TIMESTAMP_SECONDS = 8.64e12;
+/** Deeper JSON is rejected, whatever the type of the column. */
+const MAX_DEPTH = 100;
 
-/** 4713-01-01 BC, the first timestamp of PostgreSQL (PostgreSQL manual, section 8.5). */
-const MIN_TIMESTAMP_SECONDS = -210_866_803_200;
+/** The years 1 to 9999, in seconds since 1970: Python clients cannot read other rows. */
+const MIN_SECONDS = -62_135_596_800;
+const END_SECONDS = 253_402_300_800;
+
+/** Below this (until the year 2255), microseconds are exact as a double. */
+const MAX_EXACT_SECONDS = 2 ** 53 / 1e6 - 1;
 
 /**
  * Timestamps from these values on are probably in a smaller unit: 1e12 in seconds is the year
@@ -62,9 +66,6 @@ const SUSPECT_UNITS: readonly (readonly [number, string])[] = [
   [1e14, "microseconds"],
   [1e12, "milliseconds"],
 ];
-
-/** Below this (until the year 2106) a double is exact to the microsecond after rounding. */
-const MAX_EXACT_SECONDS = 2 ** 32;
 
 const INTEGER_RANGES: Readonly<
   Record<"smallint" | "integer" | "bigint", readonly [bigint, bigint]>
@@ -86,9 +87,8 @@ const MAX_NUMERIC_EXPONENT = 131_072;
  * @throws {PayloadError} when the payload is not a reading or the columns cannot hold it.
  */
 export function decodeReading(payload: Buffer, columns: ReadingColumns): Reading {
-  const text = decodeText(payload);
   const needsDigits = columns.value === "numeric" || columns.value === "bigint";
-  const message = (needsDigits ? undefined : parseFast(text)) ?? parseExact(text);
+  const message = parseMessage(decodeText(payload), { needsDigits });
   return {
     timeMicros: decodeTimestamp(message["timestamp"]),
     uuid: decodeUuid(message["uuid"]),
@@ -97,9 +97,32 @@ export function decodeReading(payload: Buffer, columns: ReadingColumns): Reading
   };
 }
 
+/**
+ * The value and the unit of a payload as text, for display; empty if they are missing, or if the
+ * payload is not a JSON object.
+ */
+export function describeValue(payload: Buffer): { readonly value: string; readonly unit: string } {
+  try {
+    const { value, unit } = parseMessage(decodeText(payload), { needsDigits: true });
+    return { value: toText(value), unit: toText(unit) };
+  } catch (error) {
+    if (!(error instanceof PayloadError)) throw error;
+    return { value: "", unit: "" };
+  }
+}
+
+function toText(value: unknown): string {
+  if (value instanceof NumberText) return value.text;
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "");
+}
+
 /** A number as written in the payload, or `NaN`, `Infinity` or `-Infinity`. */
 class NumberText {
   constructor(readonly text: string) {}
+
+  toJSON(): number {
+    return Number(this.text);
+  }
 }
 
 type Message = Readonly<Record<string, unknown>>;
@@ -112,12 +135,20 @@ function decodeText(payload: Buffer): string {
     );
   }
   if (!isUtf8(payload)) throw new PayloadError("the payload is not UTF-8");
-  return payload.toString();
+  const text = payload.toString();
+  return text.startsWith(BYTE_ORDER_MARK) ? text.slice(1) : text;
+}
+
+const BYTE_ORDER_MARK = "\ufeff";
+
+/** Parses a JSON object. With `needsDigits`, its numbers are `NumberText`s. */
+function parseMessage(text: string, { needsDigits }: { readonly needsDigits: boolean }): Message {
+  return (needsDigits ? undefined : parseFast(text)) ?? parseExact(text);
 }
 
 /**
- * Parses with numbers as doubles. Undefined if that is not enough: for a time that a double cannot
- * hold to the microsecond, a value outside the range of doubles, or text that is not standard JSON.
+ * Parses with numbers as doubles. Undefined if that is not enough: for a value outside the range of
+ * doubles, or text that is not standard JSON.
  */
 function parseFast(text: string): Message | undefined {
   let parsed: unknown;
@@ -127,10 +158,10 @@ function parseFast(text: string): Message | undefined {
     return undefined; // `parseExact` also accepts `NaN`, and reports the syntax error otherwise.
   }
   const message = checkObject(parsed);
-  const { timestamp, value } = message;
-  const isExact = typeof timestamp === "number" && Math.abs(timestamp) < MAX_EXACT_SECONDS &&
-    value !== Infinity && value !== -Infinity;
-  return isExact ? message : undefined;
+  // A reading has no nested value, so that its text need not be searched.
+  if (Object.values(message).some((value) => typeof value === "object")) checkDepth(text);
+  const { value } = message;
+  return value === Infinity || value === -Infinity ? undefined : message;
 }
 
 /**
@@ -150,6 +181,7 @@ const STRING_OR_LITERAL = /"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity\b|\bNaN\b/gs;
 
 /** Parses with numbers as `NumberText`, and accepts `NaN`, `Infinity` and `-Infinity`. */
 function parseExact(text: string): Message {
+  checkDepth(text);
   const standard = text.replace(STRING_OR_LITERAL, (token) => LITERALS.get(token) ?? token);
   let parsed: unknown;
   try {
@@ -165,14 +197,27 @@ function parseExact(text: string): Message {
 }
 
 function describeSyntaxError(error: unknown): string {
-  return error instanceof RangeError
-    ? "nested too deeply"
-    : error instanceof Error
+  return error instanceof Error
     ? error.message.replace(/, *(?:\.\.\.)?".*"(?:\.\.\.)? is not valid JSON$/s, "").replace(
       / \(line .*\)$/,
       "",
     )
     : String(error);
+}
+
+/** Matches whole strings, too: only brackets outside of strings count. */
+const STRING_OR_BRACKET = /"[^"\\]*(?:\\.[^"\\]*)*"?|[[\]{}]/gs;
+
+/** The parsers handle any depth differently; one limit makes them the same. */
+function checkDepth(text: string): void {
+  let depth = 0;
+  for (const [token] of text.matchAll(STRING_OR_BRACKET)) {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    if (depth > MAX_DEPTH) {
+      throw new PayloadError(`the payload is JSON nested deeper than ${MAX_DEPTH}`);
+    }
+  }
 }
 
 function checkObject(value: unknown): Message {
@@ -185,34 +230,49 @@ function checkObject(value: unknown): Message {
   throw new PayloadError(`the payload is ${describeType(value)}, not a JSON object`);
 }
 
+/**
+ * Microseconds as Python's `datetime.fromtimestamp(float(x))` computes them, so that a row is equal
+ * to that of the earlier Python logger: the double nearest to the text, its fraction times 10^6
+ * rounded half to even.
+ */
 function decodeTimestamp(timestamp: unknown): bigint {
-  if (typeof timestamp === "number") return BigInt(Math.round(timestamp * 1e6));
   if (timestamp === undefined) throw new PayloadError("timestamp is missing");
   const text = timestamp instanceof NumberText
     ? timestamp.text
     : typeof timestamp === "string"
     ? timestamp.trim()
-    : undefined;
-  if (text === undefined) {
+    : typeof timestamp === "number"
+    ? undefined
+    : null;
+  if (text === null) {
     throw new PayloadError(`timestamp is ${describeType(timestamp)}, not a number of seconds`);
   }
-  const seconds = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
+  const seconds = text === undefined ? timestamp as number : toSeconds(text);
+  const quoted = (): string => quoteText(text ?? String(seconds));
   if (!Number.isFinite(seconds)) {
-    throw new PayloadError(`timestamp is ${quoteText(text)}, not a finite number of seconds`);
+    throw new PayloadError(`timestamp is ${quoted()}, not a finite number of seconds`);
   }
+  if (seconds >= MIN_SECONDS && seconds < END_SECONDS) return toMicros(seconds);
   const unit = SUSPECT_UNITS.find(([from]) => seconds >= from && seconds < from * 1e3)?.[1];
-  if (unit !== undefined) {
-    throw new PayloadError(
-      `timestamp is ${quoteText(text)}, which looks like ${unit}; expected seconds since 1970`,
-    );
-  }
-  if (seconds < MIN_TIMESTAMP_SECONDS || seconds > MAX_TIMESTAMP_SECONDS) {
-    throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
-  }
-  const micros = scaleDecimal(text, 6).rounded;
-  // A time just below the minimum may have been rounded up to it as a double.
-  if (micros >= BigInt(MIN_TIMESTAMP_SECONDS) * 1_000_000n) return micros;
-  throw new PayloadError(`timestamp is ${quoteText(text)}, outside the range of dates`);
+  const hint = unit === undefined ? "" : `, which looks like ${unit}; expected seconds since 1970`;
+  throw new PayloadError(`timestamp is ${quoted()}${hint || ", outside of the years 1 to 9999"}`);
+}
+
+/** The double nearest to a decimal text; NaN if the text is none. */
+function toSeconds(text: string): number {
+  return /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
+}
+
+function toMicros(seconds: number): bigint {
+  const whole = Math.trunc(seconds);
+  // The difference is exact.
+  const fraction = (seconds - whole) * 1e6;
+  const nearest = Math.round(fraction);
+  const isTie = Math.abs(fraction - nearest) === 0.5;
+  const micros = isTie ? 2 * Math.round(fraction / 2) : nearest;
+  return Math.abs(seconds) < MAX_EXACT_SECONDS
+    ? BigInt(whole * 1e6 + micros)
+    : BigInt(whole) * 1_000_000n + BigInt(micros);
 }
 
 /**

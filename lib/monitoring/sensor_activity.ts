@@ -9,7 +9,7 @@
 import type { Buffer } from "node:buffer";
 import type { InsertResult } from "../database/connection.ts";
 import { hyphenate } from "../message/payload_text.ts";
-import type { Reading } from "../message/reading.ts";
+import { describeValue, type Reading } from "../message/reading.ts";
 import type { SensorChange, SensorEntry, SensorState, SensorStatus } from "./status.ts";
 import type { Decoded } from "../database/storing.ts";
 
@@ -263,17 +263,12 @@ function digest(sensor: Sensor): void {
   if (sensor.recent.length > MAX_RECENT) sensor.recent.shift();
 }
 
-/** Reads the unit from a payload. An accepted payload that is not standard JSON (NaN) has no unit. */
+/** Reads the unit from a payload that was decoded to a reading. */
 function readUnit(sensor: Sensor, payload: Buffer, nowMs: number): void {
   sensor.unitMs = nowMs;
-  try {
-    const { unit } = JSON.parse(payload.toString()) as { unit?: unknown };
-    const text = typeof unit === "string" ? unit.slice(0, MAX_TEXT) : "";
-    sensor.isNew ||= text !== sensor.unit;
-    sensor.unit = text;
-  } catch {
-    // Swallowed: the unit is for display only, and the reading was accepted.
-  }
+  const unit = describeValue(payload).unit.slice(0, MAX_TEXT);
+  sensor.isNew ||= unit !== sensor.unit;
+  sensor.unit = unit;
 }
 
 function toStatus(sensor: Sensor): SensorStatus {

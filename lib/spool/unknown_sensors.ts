@@ -4,6 +4,7 @@
  */
 
 import type { Buffer } from "node:buffer";
+import { describeValue } from "../message/reading.ts";
 import type { SpoolFile } from "./file.ts";
 
 /** Maximum number of sensors in the file; those seen last are kept. */
@@ -53,11 +54,13 @@ export class UnknownSensors {
     const nowMs = Date.now();
     const known = this.#collected.get(key);
     if (known === undefined && this.#collected.size >= MAX_SENSORS) return;
+    const { value, unit } = describeValue(payload);
     this.#collected.set(key, {
       uuid,
       sid,
       topic,
-      ...describePayload(payload),
+      value: value.slice(0, MAX_TEXT),
+      unit: unit.slice(0, MAX_TEXT),
       count: (known?.count ?? 0) + 1,
       firstMs: known?.firstMs ?? nowMs,
       lastMs: nowMs,
@@ -116,18 +119,4 @@ export class UnknownSensors {
       }
     });
   }
-}
-
-/** Value and unit as texts. `NaN` and infinities are valid in readings, but not standard JSON. */
-function describePayload(payload: Buffer): { value: string; unit: string } {
-  let message: Record<string, unknown> = {};
-  try {
-    message = JSON.parse(payload.toString().replace(/(:\s*)(-?Infinity|NaN)\b/g, '$1"$2"'));
-  } catch {
-    // The value is only shown to the operator; the sensor is listed without it.
-  }
-  const toText = (value: unknown): string =>
-    (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? ""))
-      .slice(0, MAX_TEXT);
-  return { value: toText(message["value"]), unit: toText(message["unit"]) };
 }

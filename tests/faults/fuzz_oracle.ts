@@ -8,21 +8,20 @@ export interface Verdict {
   /** With hyphens, in lower case. */
   readonly uuid: string;
   readonly sid: number;
-  /** Microseconds since 1970-01-01 00:00 UTC, rounded if the payload has more digits. */
+  /** Microseconds since 1970-01-01 00:00 UTC, as Python computes them from a double. */
   readonly timeUs: bigint;
-  /** Whether `timeMicros` was not rounded. */
-  readonly isExact: boolean;
   /** For a column of the type `double precision`. */
   readonly value: number;
 }
 
 const MAX_BYTES = 64 * 1024;
 
-/** The first timestamp of PostgreSQL. */
-const MIN_TIME_US = -210_866_803_200_000_000n;
+/** From the beginning of the year 1 to the end of the year 9999. */
+const MIN_TIME_US = BigInt(Date.parse("0001-01-01T00:00:00Z")) * 1000n;
+const END_TIME_US = BigInt(Date.parse("9999-12-31T23:59:59Z")) * 1000n + 1_000_000n;
 
-/** From this value on, seconds are considered to be milliseconds. */
-const MAX_SECONDS = 1e12;
+/** Open arrays and objects, the outermost object included. */
+const MAX_DEPTH = 100;
 
 /** A JSON value, or a literal of Python. The content of arrays and objects is dropped. */
 type Token =
@@ -49,7 +48,7 @@ export function judge(payload: Uint8Array): Verdict | undefined {
 function readMembers(payload: Uint8Array): Map<string, Token> | undefined {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(payload);
-    return new Reader(text).readDocument();
+    return new Reader(text.replace(/^\ufeff/, "")).readDocument();
   } catch (error) {
     if (error instanceof TypeError || error instanceof SyntaxError) return undefined;
     throw error;
@@ -83,6 +82,7 @@ class Reader {
         if (!this.#skip(end)) {
           open.push(value.type);
           isComplete = false;
+          if (open.length > MAX_DEPTH) throw new SyntaxError("nested too deeply");
         }
       }
       // At the end of a value, and possibly of the enclosing ones.
@@ -174,22 +174,26 @@ function readUuid(token: Token | undefined): string | undefined {
 
 function readTime(
   token: Token | undefined,
-): Pick<Verdict, "timeUs" | "isExact"> | undefined {
+): Pick<Verdict, "timeUs"> | undefined {
   if (token?.type !== "number" && token?.type !== "string") return undefined;
   const text = token.text.trim();
   const [, sign, whole = "", fraction = "", exponent = "0"] =
     /^([+-]?)([0-9]*)(?:\.([0-9]*))?(?:e([+-]?[0-9]+))?$/i.exec(text) ?? [];
+  if (sign === undefined || whole + fraction === "" || exponent === "") return undefined;
   const seconds = Number(text);
-  if (sign === undefined || whole + fraction === "" || !Number.isFinite(seconds)) return undefined;
-  if (seconds >= MAX_SECONDS || seconds < -MAX_SECONDS) return undefined;
-  const digits = BigInt(whole + fraction);
-  const power = BigInt(exponent) - BigInt(fraction.length) + 6n;
-  // Far below a microsecond. A zero may have any exponent.
-  if (digits === 0n || power < -100_000n) return { timeUs: 0n, isExact: digits === 0n };
-  const divisor = power < 0n ? 10n ** -power : 1n;
-  const rounded = power < 0n ? (digits + divisor / 2n) / divisor : digits * 10n ** power;
-  const timeUs = sign === "-" ? -rounded : rounded;
-  return timeUs < MIN_TIME_US ? undefined : { timeUs, isExact: digits % divisor === 0n };
+  if (!Number.isFinite(seconds)) return undefined;
+  const timeUs = roundHalfEven(seconds);
+  return timeUs < MIN_TIME_US || timeUs >= END_TIME_US ? undefined : { timeUs };
+}
+
+/** The microseconds of a double: its fraction, times 10^6 as a double, rounded half to even. */
+function roundHalfEven(seconds: number): bigint {
+  const whole = seconds < 0 ? Math.ceil(seconds) : Math.floor(seconds);
+  const micros = (seconds - whole) * 1e6;
+  const below = Math.floor(micros);
+  const rest = micros - below;
+  const isUp = rest > 0.5 || (rest === 0.5 && below % 2 !== 0);
+  return BigInt(whole) * 1_000_000n + BigInt(isUp ? below + 1 : below);
 }
 
 function readSid(token: Token | undefined): number | undefined {

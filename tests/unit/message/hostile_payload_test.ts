@@ -56,7 +56,7 @@ Deno.test("a payload that is not a JSON object is rejected with the reason", () 
     [VALID.replace("21.5246", "5Infinity"), /^the payload is not JSON \(.*\)$/],
     [VALID.replace("21.5246", "5e-Infinity"), /^the payload is not JSON \(.*\)$/],
     [VALID.replace("21.5246", "Infinityx"), /^the payload is not JSON \(.*\)$/],
-    [`\ufeff${VALID}`, /^the payload is not JSON \(.*\)$/],
+    [`\ufeff\ufeff${VALID}`, /^the payload is not JSON \(.*\)$/],
     [`${VALID}\0`, /^the payload is not JSON \(.*\)$/],
   ];
   for (const [text, reason] of cases) {
