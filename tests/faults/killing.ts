@@ -128,7 +128,7 @@ async function killRepeatedly(
       early: Number(isEarly),
       opening: Number(isEarly && isOpening),
       recovering: Number(isEarly && isOpening && isLeft),
-      found: Number(says("in the spool from an earlier run")),
+      found: Number(says("of an earlier run in the spool")),
       // A run that was killed early may have left the messages that it found.
       interrupted: Number(isTransactionOpen(scene.directory) && !(isEarly && isLeft)),
     });
