@@ -40,7 +40,7 @@ const FIRST_TIER: readonly string[] = [
 const ROOT = new URL("../", import.meta.url);
 
 /** Most tests wait for another process, so more tests than cores run at the same time. */
-const JOBS_PER_CORE = 1.5;
+const JOBS_PER_CORE = 2;
 
 async function runTests(args: readonly string[]): Promise<number> {
   const options = args.filter((arg) => arg.startsWith("-") && arg !== "--all");
@@ -69,7 +69,7 @@ async function runTests(args: readonly string[]): Promise<number> {
       ],
       env: {
         DENO_JOBS: Deno.env.get("DENO_JOBS") ??
-          String(Math.ceil(navigator.hardwareConcurrency * JOBS_PER_CORE)),
+          String(navigator.hardwareConcurrency * JOBS_PER_CORE),
         [LEFT_OUT_VARIABLE]: leftOut,
         [TEMPLATES_VARIABLE]: directory,
       },

@@ -1,7 +1,7 @@
 /**
  * A logger with a memory limit, and a large backlog.
  *
- * `KRAKEN_TEST_BACKLOG` is the number of messages; a million take about two minutes.
+ * `KRAKEN_TEST_BACKLOG` is the number of messages: so many that they would not fit into the memory.
  */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
@@ -15,7 +15,7 @@ import { countSpooled, SPOOL_FILE } from "./spool_file.ts";
 import { setScene } from "./spool_scene.ts";
 import { lacks } from "../support/programs.ts";
 
-const BACKLOG = Number(Deno.env.get("KRAKEN_TEST_BACKLOG") ?? 300_000);
+const BACKLOG = Number(Deno.env.get("KRAKEN_TEST_BACKLOG") ?? 500_000);
 
 /** Timeout of each operation on the whole backlog. */
 const TIMEOUT_MS = 300_000;
