@@ -4,7 +4,7 @@
  */
 
 /** The default maximum delay of a `Backoff`. */
-export const MAX_DELAY_MS = 15_000;
+const MAX_DELAY_MS = 15_000;
 
 /**
  * Capped exponential backoff with jitter. By default the delays are 50–100 ms, 100–200, 200–400, …,

@@ -276,16 +276,16 @@ function toMicros(seconds: number): bigint {
 }
 
 /**
- * The decimal text times 10^places, rounded half away from zero, and whether it was exact. The
- * caller has checked the magnitude as a double, so that the result cannot have too many digits.
+ * The decimal text rounded half away from zero to an integer, and whether it was one. The caller has
+ * checked the magnitude as a double, so that the result cannot have too many digits.
  */
-function scaleDecimal(text: string, places: number): { rounded: bigint; exact: boolean } {
+function roundDecimal(text: string): { rounded: bigint; exact: boolean } {
   const [, sign, whole = "", fraction = "", exponent = "0"] =
     /^([+-]?)(\d*)\.?(\d*)(?:e([+-]?\d+))?$/i.exec(text) ?? [];
   const digits = whole + fraction;
   // A zero may have any exponent; padding would add that many zeros.
   if (/^0*$/.test(digits)) return { rounded: 0n, exact: true };
-  const point = whole.length + Number(exponent) + places;
+  const point = whole.length + Number(exponent);
   const kept = BigInt(digits.slice(0, Math.max(point, 0)).padEnd(point, "0") || "0");
   const rounded = point >= 0 && (digits[point] ?? "0") >= "5" ? kept + 1n : kept;
   const exact = /^0*$/.test(digits.slice(Math.max(point, 0)));
@@ -367,7 +367,7 @@ function decodeInteger(text: string, type: "smallint" | "integer" | "bigint"): b
     throw new PayloadError(`value is ${quoteText(text)}, which the ${type} column cannot hold`);
   }
   if (Math.abs(Number(text)) >= 2 ** 64) throw outOfRange(text, type);
-  const { rounded, exact } = scaleDecimal(text, 0);
+  const { rounded, exact } = roundDecimal(text);
   const [min, max] = INTEGER_RANGES[type];
   if (rounded < min || rounded > max) throw outOfRange(text, type);
   if (!exact) {

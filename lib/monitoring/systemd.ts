@@ -91,7 +91,7 @@ export class ServiceManager {
 }
 
 /** The status in one line, as `systemctl status` shows it. */
-export function describeStatus({ problem, broker, database, counts }: Summary): string {
+function describeStatus({ problem, broker, database, counts }: Summary): string {
   const waiting = counts.waiting + counts.spooled;
   return [
     ...(problem === null ? [] : [`Stuck: ${problem}`]),

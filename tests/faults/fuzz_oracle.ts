@@ -2,6 +2,7 @@
  * The expected meaning of a payload, decided without code of the logger: a separate JSON parser and
  * the rules of docs/messages-and-tables.md.
  */
+import { pythonMicros } from "../support/python_time.ts";
 
 /** A payload that is a reading. */
 export interface Verdict {
@@ -182,18 +183,8 @@ function readTime(
   if (sign === undefined || whole + fraction === "" || exponent === "") return undefined;
   const seconds = Number(text);
   if (!Number.isFinite(seconds)) return undefined;
-  const timeUs = roundHalfEven(seconds);
+  const timeUs = pythonMicros(seconds);
   return timeUs < MIN_TIME_US || timeUs >= END_TIME_US ? undefined : { timeUs };
-}
-
-/** The microseconds of a double: its fraction, times 10^6 as a double, rounded half to even. */
-function roundHalfEven(seconds: number): bigint {
-  const whole = seconds < 0 ? Math.ceil(seconds) : Math.floor(seconds);
-  const micros = (seconds - whole) * 1e6;
-  const below = Math.floor(micros);
-  const rest = micros - below;
-  const isUp = rest > 0.5 || (rest === 0.5 && below % 2 !== 0);
-  return BigInt(whole) * 1_000_000n + BigInt(isUp ? below + 1 : below);
 }
 
 function readSid(token: Token | undefined): number | undefined {

@@ -10,7 +10,7 @@ import { type Reading, toPayload } from "../support/readings.ts";
 export const SPOOL_FILE = "spool.sqlite";
 
 /** Payloads of the messages in the spool of a directory, oldest first; a logger may be using it. */
-export function readSpool(directory: string): string[] {
+function readSpool(directory: string): string[] {
   const rows = query(directory, "SELECT payload FROM message ORDER BY id");
   return rows.map(({ payload }) => new TextDecoder().decode(payload as Uint8Array));
 }

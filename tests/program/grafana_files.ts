@@ -71,7 +71,7 @@ export interface LabeledNumber {
  * Converts a table as Grafana does: its one column of numbers to values, the others to labels, which
  * must be texts.
  */
-export function toNumbers(rows: readonly SqlRow[]): LabeledNumber[] {
+function toNumbers(rows: readonly SqlRow[]): LabeledNumber[] {
   return rows.map((row) => {
     const numbers = Object.values(row).filter((value) => typeof value === "number");
     const texts = Object.entries(row).filter(([, value]) => typeof value === "string");

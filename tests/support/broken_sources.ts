@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { leaveOut } from "./left_out.ts";
 
 /** Whether the tests run the sources, and not a compiled binary, which cannot be patched. */
-export const hasSources: boolean = !Deno.env.get("KRAKEN_LOGGER_BINARY");
+const hasSources: boolean = !Deno.env.get("KRAKEN_LOGGER_BINARY");
 
 /** Whether a test must be left out because it patches the sources, for `ignore`. */
 export function lacksSources(): boolean {

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { type ProgramResult, runProgram } from "../support/process.ts";
 
 export const DEMO = fileURLToPath(new URL("../../demo/main.ts", import.meta.url));
-export const SUMMARY =
+const SUMMARY =
   /^(\d+) readings published, (\d+) rows in the database: each is stored exactly once/m;
 
 export function demoArgs(...args: readonly string[]): string[] {

@@ -1,6 +1,7 @@
 /** Listening to an abort signal. */
 import assert from "node:assert/strict";
 import { onAbort } from "../../../lib/common/abort.ts";
+import { trackListeners } from "../../support/abort_listeners.ts";
 
 Deno.test("the listener is called once when the signal is aborted", () => {
   const stop = new AbortController();
@@ -24,16 +25,7 @@ Deno.test("the listener is called at once if the signal is aborted already", () 
 Deno.test("the listener is not called after the disposal, and is removed from the signal", () => {
   const stop = new AbortController();
   const { signal } = stop;
-  const listeners = new Set<unknown>();
-  const { addEventListener, removeEventListener } = signal;
-  signal.addEventListener = (...args: Parameters<typeof addEventListener>) => {
-    listeners.add(args[1]);
-    addEventListener.apply(signal, args);
-  };
-  signal.removeEventListener = (...args: Parameters<typeof removeEventListener>) => {
-    listeners.delete(args[1]);
-    removeEventListener.apply(signal, args);
-  };
+  const listeners = trackListeners(signal);
   let calls = 0;
   {
     using _ = onAbort(signal, () => calls++);

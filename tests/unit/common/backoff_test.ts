@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Backoff, sleep } from "../../../lib/common/backoff.ts";
 import { FakeTime } from "../../fakes/fake_time.ts";
+import { trackListeners } from "../../support/abort_listeners.ts";
 
 Deno.test("delays double from 100 ms to 15 s and stay there, less up to a half at random", () => {
   const ceilings = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000, 15_000];
@@ -36,16 +37,7 @@ Deno.test("sleep resolves at once when it is aborted, and leaves neither timer n
   using time = new FakeTime();
   const stop = new AbortController();
   const { signal } = stop;
-  const listeners = new Set<unknown>();
-  const { addEventListener, removeEventListener } = signal;
-  signal.addEventListener = (...args: Parameters<typeof addEventListener>) => {
-    listeners.add(args[1]);
-    addEventListener.apply(signal, args);
-  };
-  signal.removeEventListener = (...args: Parameters<typeof removeEventListener>) => {
-    listeners.delete(args[1]);
-    removeEventListener.apply(signal, args);
-  };
+  const listeners = trackListeners(signal);
   const short = sleep(10, signal);
   const long = sleep(10_000, signal);
   assert.deepEqual([listeners.size, time.pending], [2, 2]);

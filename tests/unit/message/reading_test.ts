@@ -9,6 +9,7 @@ import {
   type SidType,
   type ValueType,
 } from "../../../lib/message/reading.ts";
+import { pythonMicros } from "../../support/python_time.ts";
 
 const UUID = "c4ca4238-a0b9-4382-8dcc-509a6f75849b";
 const UUID_DIGITS = UUID.replaceAll("-", "");
@@ -150,16 +151,6 @@ const PYTHON_ROWS: readonly (readonly [text: string, micros: bigint])[] = [
   ["-0.9999995", -1000000n],
   ["1.9999995", 1999999n],
 ];
-
-/** The rule of Python: the fraction of the double times 10^6, rounded half to even. */
-function pythonMicros(seconds: number): bigint {
-  const whole = seconds < 0 ? Math.ceil(seconds) : Math.floor(seconds);
-  const micros = (seconds - whole) * 1e6;
-  const below = Math.floor(micros);
-  const rest = micros - below;
-  const isUp = rest > 0.5 || (rest === 0.5 && below % 2 !== 0);
-  return BigInt(whole) * 1_000_000n + BigInt(isUp ? below + 1 : below);
-}
 
 Deno.test("a timestamp is stored as Python stores it, for every type of column", () => {
   for (const [text, micros] of PYTHON_ROWS) {
